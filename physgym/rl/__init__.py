@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from physgym.rl.agent import Agent as Agent
     from physgym.rl.agent import agent_class as agent_class
     from physgym.rl.agent import named_agent as named_agent
+    from physgym.rl.agent_checkpoint import load_agent as load_agent
+    from physgym.rl.agent_policy import AgentPolicy as AgentPolicy
+    from physgym.rl.agent_trainer import AgentTrainer as AgentTrainer
     from physgym.rl.cache import TransitionCache as TransitionCache
     from physgym.rl.dqn import DQN as DQN
     from physgym.rl.evaluation import AgentEvaluation as AgentEvaluation
@@ -31,12 +34,15 @@ _LAZY = {
     "SAC": "physgym.rl.sac",
     "Agent": "physgym.rl.agent",
     "AgentEvaluation": "physgym.rl.evaluation",
+    "AgentPolicy": "physgym.rl.agent_policy",
+    "AgentTrainer": "physgym.rl.agent_trainer",
     "OfflineEvaluation": "physgym.rl.offline",
     "TransitionCache": "physgym.rl.cache",
     "evaluate_agent": "physgym.rl.evaluation",
     "evaluate_offline": "physgym.rl.offline",
     "Transitions": "physgym.rl.transitions",
     "agent_class": "physgym.rl.agent",
+    "load_agent": "physgym.rl.agent_checkpoint",
     "named_agent": "physgym.rl.agent",
     "Crop": "physgym.rl.wrappers",
     "InfoReward": "physgym.rl.wrappers",

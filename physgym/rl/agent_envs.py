@@ -141,10 +141,8 @@ class AgentEnvs:
             SampleError: Observations do not fit their space.
             WorkerError: A worker died or did not answer, or an environment raised.
         """
-        if isinstance(self.envs, SocketVectorEnv):
-            found = self.envs.step_wait()
-        else:
-            found = self.envs.step(self._waiting)
+        envs = self.envs
+        found = envs.step_wait() if isinstance(envs, SocketVectorEnv) else envs.step(self._waiting)
         observations, rewards, terminated, truncated, infos = found
         after = self._fields(observations)
         done: Array = terminated | truncated

@@ -16,9 +16,11 @@ from physgym.rl.agent import Agent, agent_class
 from physgym.rl.agent_envs import AgentEnvs
 from physgym.rl.agent_policy import AgentPolicy
 from physgym.rl.agent_settings import AgentSettings
+from physgym.rl.cache import TransitionCache
 from physgym.rl.frame_stacks import FrameStacks
 from physgym.rl.learning import Learning
 from physgym.rl.preprocessing import Preprocessing
+from physgym.rl.recordings import Recordings
 from physgym.rl.replay import Replay
 from physgym.rl.running_normalization import RunningNormalization
 from physgym.training.checkpoint_manifests import as_json
@@ -67,8 +69,7 @@ class AgentForm:
         if isinstance(self.agent, Agent):
             described: Any = {"type": type(self.agent).__name__, "arguments": self.agent.config}
         else:
-            given = {"type": self.agent} if isinstance(self.agent, str) else dict(self.agent)
-            described = {**given, "arguments": {**(given.get("arguments") or {}), **self.arguments}}
+            described = {"type": self._given[0], "arguments": self._given[1]}
         return {
             "agent": as_json("agent", described),
             "preprocessing": self.preprocessing.config,
@@ -96,18 +97,27 @@ class AgentForm:
                 if mine != theirs:
                     raise ConfigError(f"the agent was made for the {name} {mine}, and here it is {theirs}")
             return self.agent
-        given = {"type": self.agent} if isinstance(self.agent, str) else dict(self.agent)
-        if not isinstance(given.get("type"), str) or set(given) - {"type", "arguments"}:
+        name, arguments = self._given
+        return agent_class(name)(observation, action, **{"seed": seed, "device": self.device, **arguments})
+
+    @property
+    def _given(self) -> tuple[str, dict[str, Any]]:
+        """Return name and arguments of an agent that is not made yet."""
+        given: Any = {"type": self.agent} if isinstance(self.agent, str) else self.agent
+        if (
+            not isinstance(given, Mapping)
+            or not isinstance(given.get("type"), str)
+            or set(given) - {"type", "arguments"}
+        ):
             raise ConfigError(f'an agent is a name, or {{"type": name, "arguments": {{...}}}}, not {self.agent!r}')
-        arguments = {"seed": seed, "device": self.device, **(given.get("arguments") or {}), **self.arguments}
-        return agent_class(given["type"])(observation, action, **arguments)
+        return given["type"], {**(given.get("arguments") or {}), **self.arguments}
 
 
 def make_parts(
     form: AgentForm,
     settings: AgentSettings,
     envs: AgentEnvs | None,
-    cache: Any,
+    cache: Recordings | None,
     *,
     replay: Path | None,
     position: Mapping[str, Any] | None,
@@ -119,7 +129,7 @@ def make_parts(
         form: What the agent is.
         settings: The numbers.
         envs: Where it acts; None for nowhere.
-        cache: What it learns from besides; None for nothing.
+        cache: Recordings that it learns from as well; None for none.
         replay: Folder of the replay; None for the memory alone.
         position: Of the replay, where a training is continued.
         source: What the replay says of its origin.
@@ -128,11 +138,21 @@ def make_parts(
         ConfigError: The agent does not fit the spaces, or arguments contradict each other.
         DatasetError: The replay does not belong to the training.
     """
-    if envs is None:
-        frame, action = cache.frame_space, cache.action_space
-    else:
+    recorded = None
+    if cache is not None:
+        recorded = TransitionCache(cache, preprocessing=form.preprocessing, stack=settings.stack)
+    if envs is not None:
         frame, action = envs.envs.single_observation_space, envs.envs.single_action_space
+    elif recorded is not None:
+        frame, action = recorded.frame_space, recorded.action_space
+    else:
+        raise ConfigError("an agent needs an environment to act in, or recordings (cache) to learn from")
     stacks = FrameStacks(settings.stack, settings.num_envs)
+    if recorded is not None and (recorded.frame_space != frame or recorded.action_space != action):
+        raise ConfigError(
+            f"the recordings are of observations {recorded.frame_space} and actions {recorded.action_space}, and the "
+            f"environment has {frame} and {action}"
+        )
     agent = form.make(stacks.space(frame), action, settings.seed)
     observed, rewarded = form.normalize
     normalization = None
@@ -175,14 +195,12 @@ def make_parts(
             stacks=stacks if settings.stack > 1 else None,
             normalization=normalization,
         )
-    cached = 0 if cache is None else settings.batch_size
-    if cache is not None and own is not None:
-        cached = round(settings.batch_size * settings.cache_share)
+    share = 0.0 if recorded is None else 1.0 if own is None else settings.cache_share
     learning = Learning(
         agent,
         own,
-        cache,
-        cached=cached,
+        recorded,
+        cached=round(settings.batch_size * share),
         batch_size=settings.batch_size,
         generator=generators["batches"],
         normalization=normalization,

@@ -26,6 +26,7 @@ from physgym.rl.agent_policy import AgentPolicy
 from physgym.rl.agent_records import AgentRecords
 from physgym.rl.agent_settings import AgentSettings
 from physgym.rl.preprocessing import Preprocessing
+from physgym.rl.recordings import Recordings
 from physgym.rl.replay_files import ReplayDiffers
 from physgym.rl.saved_training import saved_training
 from physgym.training.callback_list import CallbackList
@@ -39,9 +40,11 @@ from physgym.vector.arguments import Arguments
 
 log = logging.getLogger(__name__)
 
+SCORE = "evaluation_return"  # by which the best checkpoint is chosen
+
 NOT_THE_SAME = (
-    "the environments do not do again what they did before the training was interrupted (%s). The training goes on with "
-    "new episodes, and with all that was recorded; its result is another one than without the interruption"
+    "the environments do not do again what they did before the training was interrupted (%s). The training goes on "
+    "with new episodes, and with all that was recorded; its result is another one than without the interruption"
 )
 
 
@@ -138,7 +141,7 @@ class AgentTrainer:
         normalize_rewards: bool = False,
         max_episode_steps: int | Mapping[str, Any] | None = None,
         infos: Sequence[str] = (),
-        cache: Any = None,
+        cache: Recordings | None = None,
         cache_share: float = 1.0,
         evaluate_every: int = 0,
         evaluate_episodes: int = 10,
@@ -184,8 +187,6 @@ class AgentTrainer:
             (normalize_observations, normalize_rewards),
             device,
         )
-        if env is None and cache is None:
-            raise ConfigError("an agent needs an environment to act in, or recordings (cache) to learn from")
         folder = check_session(session)
         if resume is True and folder is None:
             raise ConfigError("resume=True looks for the last checkpoint in the session; give a session")
@@ -196,6 +197,7 @@ class AgentTrainer:
         self._session = TrainingSession(
             folder, self.ranks, new=resume is False, record=record, allow_changed_code=allow_changed_code
         )
+        self._evaluated = _evaluated(env, env_kwargs, evaluate_kwargs, evaluate_every)
         networks = self._session.subfolder("networks")
         self._checkpoints = AgentCheckpoints(networks, keep) if networks is not None and save_every else None
         own = [] if any(isinstance(one, Logger) for one in callbacks) else [self._session.subfolder("stats")]
@@ -224,7 +226,7 @@ class AgentTrainer:
                 venv.close()
             raise
         self._resumed = None if saved is None else saved.state
-        self._form, self._progress_shown = form, progress
+        self._form, self._shown = form, progress
 
     def _vector(
         self,
@@ -308,6 +310,11 @@ class AgentTrainer:
         """Return the number of records so far."""
         return self._progress.epoch
 
+    @property
+    def epochs(self) -> int:
+        """Return the number of records of the whole training."""
+        return -(-self.settings.steps // self.settings.report_every)
+
     def stop(self, reason: str) -> None:
         """End the training after the event that is being called; ``history.stopped`` gets the reason."""
         self.stopping, self.history.stopped = True, reason
@@ -337,7 +344,7 @@ class AgentTrainer:
 
     def _fit(self) -> History:
         self._progress.begin(self.settings.seed)
-        records = AgentRecords(self.settings.steps, self.step, enabled=self._progress_shown)
+        records = AgentRecords(self.settings.steps, self.step, enabled=self._shown)
         try:
             with Interrupt() as interrupt:
                 try:
@@ -367,12 +374,13 @@ class AgentTrainer:
                 before, self._progress.step = self.step, self.step + self._make_step()
                 self._midway = False
                 records.show(self.step)
-                if self._due(before, self.settings.report_every):
-                    self._report(records)
+                evaluates = self._due(before, self.settings.evaluate_every)
+                if evaluates or self._due(before, self.settings.report_every):
+                    self._report(records, evaluates=evaluates)
                 if self._due(before, self.settings.save_every) and self.step < self.settings.steps:
                     self._save()
-        if self.step % self.settings.report_every or not self.history.epochs:
-            self._report(records)
+        if not self.history.epochs or self.history.epochs[-1]["step"] < self.step:
+            self._report(records, evaluates=self.settings.evaluate_every > 0)
 
     def _make_step(self) -> int:
         """Let the environments step once, and the agent learn meanwhile; return how many steps these were."""
@@ -410,14 +418,31 @@ class AgentTrainer:
         if problem := acting.load_state_dict(self._resumed["acting"]):
             log.warning(NOT_THE_SAME, problem)
 
-    def _report(self, records: AgentRecords) -> None:
-        """Record what happened since the last time."""
+    def _report(self, records: AgentRecords, *, evaluates: bool) -> None:
+        """Record what happened since the last time, and what an evaluation gives."""
         acting = self._parts.acting
         returns, lengths = ([], []) if acting is None else acting.take_episodes()
         losses = self._parts.learning.take_means()
         record = records.take(self.step, returns, lengths, losses, self.agent.exploration)
+        if evaluates:
+            record |= {f"evaluation_{name}": value for name, value in self._evaluate().items()}
         self._progress.end_epoch(record)
         self._callbacks.emit("epoch_end", self, self.history.epochs[-1])
+
+    def _evaluate(self) -> dict[str, float]:
+        """Return the means over episodes without exploration."""
+        from physgym.rl.evaluation import evaluate_agent
+
+        env, arguments = self._evaluated
+        return evaluate_agent(
+            self.policy,
+            env,
+            episodes=self.settings.evaluate_episodes,
+            seed=self.settings.seed,
+            part="validation",
+            num_envs=min(self.settings.num_envs, self.settings.evaluate_episodes),
+            env_kwargs=arguments,
+        ).values
 
     # --- checkpoints
 
@@ -428,34 +453,26 @@ class AgentTrainer:
         acting = self._parts.acting
         if acting is not None:
             acting.replay.commit()
-        score = self._score()
-        self._checkpoints.save(
-            self.policy,
-            self.state_dict(),
-            step=self.step,
-            epoch=self.epoch,
-            replay_rows=0 if acting is None else acting.replay.rows,
-            **score,
-        )
+        progress: dict[str, Any] = {"replay_rows": 0 if acting is None else acting.replay.rows}
+        last = self.history.epochs[-1] if self.history.epochs else {}
+        if last.get("step") == self.step:
+            progress["values"] = dict(last)
+            if SCORE in last:
+                progress |= {"score": -last[SCORE], "monitor": SCORE}
+        self._checkpoints.save(self.policy, self.state_dict(), step=self.step, epoch=self.epoch, **progress)
         if acting is not None:
             acting.replay.forget(self._checkpoints.positions())
-
-    def _score(self) -> dict[str, Any]:
-        """Return the score of a checkpoint, of which the best one has the lowest: by the last evaluation."""
-        last = self.history.epochs[-1] if self.history.epochs else {}
-        name = "evaluation_return"
-        return {"score": -last[name], "monitor": name} if name in last else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on, but for the agent."""
         parts = self._parts
         return {
             "settings": self._kept(self._form),
-            "progress": self._progress.state_dict(),
+            **self._progress.state_dict(),
             "acting": None if parts.acting is None else parts.acting.state_dict(),
             "learning": parts.learning.state_dict(),
             "owed": self._owed,
-            "generators": {name: generator_words(one) for name, one in parts.generators.items()},
+            "streams": {name: generator_words(one) for name, one in parts.generators.items()},
             "threads": torch.get_num_threads(),
             "versions": versions(),
             "callbacks": self._callbacks.state_dict(),
@@ -477,3 +494,19 @@ class AgentTrainer:
             self._callbacks.close()
             if self._checkpoints is not None:
                 self._checkpoints.close()
+
+
+def _evaluated(env: Any, env_kwargs: Arguments, evaluate_kwargs: Mapping[str, Any] | None, every: int) -> Any:
+    """Return the environment of evaluations, and its arguments.
+
+    Raises:
+        ConfigError: It is not known how to make one.
+    """
+    if every and not (isinstance(env_kwargs, Mapping) or env_kwargs is None):
+        raise ConfigError("evaluations need one environment: env_kwargs are a list; give evaluate_every=0")
+    if every and (env is None or isinstance(env, VectorEnv)):
+        raise ConfigError(
+            "evaluations need an environment of their own, which is made of its id or class; give evaluate_every=0, "
+            "and call physgym.rl.evaluation.evaluate_agent in a callback"
+        )
+    return env, {**(env_kwargs if isinstance(env_kwargs, Mapping) else {}), **(evaluate_kwargs or {})}

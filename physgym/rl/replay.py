@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EVERY = 10_000  # rows of a file at most
 FILES = 20  # of a bounded replay, about
+LEAST = 250  # rows of a file, unless that is more than a quarter of all
 TOGETHER = 512  # rows that are handed to the disk at once,
 PATIENCE = 0.5  # at the latest after so many seconds
 NAMES = {"episode": np.int64, "step": np.int64, "seed": np.uint64, "env": np.int32}
@@ -82,7 +83,7 @@ class Replay:
         self.capacity = None if capacity is None else integer("capacity", capacity, 1)
         limit = integer("most", most, 1) if self.capacity is None else self.capacity
         self.stack, self.infos = integer("stack", stack, 1), tuple(infos)
-        usual = max(1, min(EVERY, limit // FILES))
+        usual = max(1, min(EVERY, max(limit // FILES, min(limit // 4, LEAST))))
         self.every = usual if every is None else integer("every", every, 1, limit)
         self.observation, self.action = Columns(OBSERVATION, observation_space), Columns(ACTION, action_space)
         self._size = (-(-limit // self.every) + 1) * self.every  # places, of which rows take the next free one
@@ -97,8 +98,15 @@ class Replay:
         self._handed = 0  # rows that the disk was given
         self._together = min(TOGETHER, self.every)
         self._due = time.monotonic()
-        options = {"every": self.every, "bounded": capacity is not None, "source": dict(source or {})}
-        self._files = None if path is None else ReplayFiles(Path(path), resume=resume is not None, **options)
+        self._files = None
+        if path is not None:
+            self._files = ReplayFiles(
+                Path(path),
+                every=self.every,
+                bounded=capacity is not None,
+                source=dict(source or {}),
+                resume=resume is not None,
+            )
         if resume is not None:
             self._resume(resume)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from physgym.data.description import open_partitions, partition_files
+from physgym.data.description import Mode, open_partitions, partition_files
 from physgym.data.partition import Partition
 from physgym.data.writer import SampleWriter
 from physgym.errors import DatasetError, PhysGymError
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
 
-MODE = "training"
+MODE: Mode = "training"
 LARGEST = 1 << 42  # bytes of a file, whose rows alone are limited
 PORTION = 1 << 24  # bytes that are read at a time
 

@@ -71,12 +71,12 @@ class SavedTraining:
         """
         state = self.state
         try:
-            check_generators(state["progress"]["generators"])
+            check_generators(state["generators"])
             take_state(parts.policy, self.described, self.tensors)
             parts.learning.load_state_dict(state["learning"])
-            progress.load_state_dict(state["progress"])
+            progress.load_state_dict(state)
             for name, generator in parts.generators.items():
-                generator.bit_generator.state = generator_from(state["generators"][name]).bit_generator.state
+                generator.bit_generator.state = generator_from(state["streams"][name]).bit_generator.state
             threads = int(state["threads"])
         except CheckpointError:
             raise

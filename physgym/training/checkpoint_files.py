@@ -218,6 +218,8 @@ def load_checkpoint(
     """
     path = find_checkpoint(path, which)
     manifest = read_manifest(path)
+    if "agent" in manifest:
+        raise CheckpointError(f"{path} holds an agent, which physgym.rl.load_agent loads")
     anew = [f"{name}." for name, given in (("network", network), ("transforms", transforms)) if given is None]
     anew.append("changes.")
     try:
