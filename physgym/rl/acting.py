@@ -10,7 +10,7 @@ import numpy as np
 from physgym.episode import episode_seed
 from physgym.errors import ConfigError
 from physgym.rl.agent import Agent
-from physgym.rl.agent_envs import AgentEnvs, Fields
+from physgym.rl.agent_envs import AgentEnvs, FieldArrays
 from physgym.rl.replay import Replay
 from physgym.spaces import Array, value_range
 
@@ -54,7 +54,7 @@ class Acting:
         self._seed, self._random_steps, self._generator = seed, random_steps, generator
         self._stacks, self._normalization = stacks, normalization
         self.steps = 0
-        self._seen: Fields = {}  # observations now, as the environments gave them
+        self._seen: FieldArrays = {}  # observations now, as the environments gave them
         self._begun = np.ones(envs.num_envs, np.bool_)  # whose observation is the first one of an episode
         self._actions: Array = np.zeros(0)
         self._episodes = {"return": np.zeros(envs.num_envs), "length": np.zeros(envs.num_envs, np.int64)}  # so far
@@ -65,7 +65,7 @@ class Acting:
         """Begin an episode in all environments."""
         self._begin_all(self.envs.reset(self._seed))
 
-    def _begin_all(self, observations: Fields) -> None:
+    def _begin_all(self, observations: FieldArrays) -> None:
         self._seen = observations
         self._begun[:] = True
         for values in self._episodes.values():

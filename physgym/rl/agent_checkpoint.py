@@ -31,7 +31,6 @@ from physgym.training.checkpointing import Lock
 from physgym.training.state_codec import decode, encode
 
 AGENT = "agent"  # entry of the manifest
-NO_AGENT = "{path} holds a network that was trained on samples, and no agent; physgym.training.load_checkpoint loads it"
 
 
 def save_agent(path: Path, policy: AgentPolicy, training: Mapping[str, Any] | None = None, **progress: Any) -> Path:
@@ -134,7 +133,9 @@ def described_agent(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """
     described = manifest.get(AGENT)
     if not isinstance(described, Mapping):
-        raise CheckpointError(NO_AGENT.format(path=path))
+        raise CheckpointError(
+            f"{path} holds a network that was trained on samples, and no agent; load_checkpoint loads it"
+        )
     return dict(described)
 
 

@@ -24,7 +24,7 @@ from physgym.vector.make import env_factories
 from physgym.vector.vector_env import SocketVectorEnv
 from physgym.worker.stepping import RESTARTED
 
-Fields = dict[str, Array]  # observations of n environments: by field, shape (n, *shape)
+FieldArrays = dict[str, Array]  # observations of n environments: by field, shape (n, *shape)
 
 
 @dataclass(slots=True)
@@ -43,13 +43,13 @@ class Stepped:
         infos: As the vector environment gave them.
     """
 
-    observations: Fields
+    observations: FieldArrays
     rewards: Array
     terminated: Array
     truncated: Array
     acted: Array | None
     ended: Array
-    last: Fields
+    last: FieldArrays
     begun: Array
     infos: dict[str, Any]
 
@@ -115,11 +115,13 @@ class AgentEnvs:
                 f"{[mode.name for mode in AutoresetMode]} of gymnasium.vector.AutoresetMode"
             ) from error
         self.numbers = np.arange(self.num_envs) - self.num_envs
-        self._waiting: Any = None  # actions that are not applied yet, of a vector environment that cannot do so apart
+        self._waiting: Any = (
+            None  # actions that are not applied yet, of a vector environment that only steps as a whole
+        )
         self._over = np.zeros(self.num_envs, np.bool_)  # whose next step is a reset
-        self._before: Fields = {}
+        self._before: FieldArrays = {}
 
-    def reset(self, seed: int | None = None) -> Fields:
+    def reset(self, seed: int | None = None) -> FieldArrays:
         """Begin an episode in all environments, and return the observations."""
         observations, _ = self.envs.reset(seed=None if self.numbered else seed)
         self.numbers += self.num_envs
@@ -152,14 +154,20 @@ class AgentEnvs:
         return self._with_ends(after, rewards, terminated, truncated, infos, done)
 
     def _with_ends(
-        self, after: Fields, rewards: Array, terminated: Array, truncated: Array, infos: dict[str, Any], done: Array
+        self,
+        after: FieldArrays,
+        rewards: Array,
+        terminated: Array,
+        truncated: Array,
+        infos: dict[str, Any],
+        done: Array,
     ) -> Stepped:
         """Return the results of a step in which episodes may have ended or begun."""
         was_over = self._over
         lost = np.asarray(infos.get(RESTARTED, np.zeros(self.num_envs)), np.bool_) & ~was_over
         ended = np.flatnonzero((done | lost) & ~was_over)
         acted = None if not was_over.any() and not lost.any() else np.flatnonzero(~was_over & ~lost)
-        last: Fields = {}
+        last: FieldArrays = {}
         begun = np.flatnonzero(was_over)
         if len(ended):
             last = {name: value[ended] for name, value in after.items()}
@@ -185,7 +193,7 @@ class AgentEnvs:
         self._before = after
         return Stepped(after, rewards, terminated, truncated, acted, ended, last, begun, infos)
 
-    def _take_last(self, ended: Array, infos: Mapping[str, Any], last: Fields) -> None:
+    def _take_last(self, ended: Array, infos: Mapping[str, Any], last: FieldArrays) -> None:
         """Put the last observations of episodes in place of those after the reset in the same step."""
         if "final_obs" not in infos:
             raise SampleError(
@@ -196,7 +204,7 @@ class AgentEnvs:
             for name, value in self.columns.of(infos["final_obs"][number]).items():
                 last[name][place] = value[0]
 
-    def _begin_again(self, lost: Array, after: Fields) -> Fields:
+    def _begin_again(self, lost: Array, after: FieldArrays) -> FieldArrays:
         """Let environments whose worker was started again go on with their next episode, not with their first one."""
         found = {name: value.copy() for name, value in after.items()}
         for number in lost.tolist():
@@ -209,7 +217,7 @@ class AgentEnvs:
             return None
         return [dict(kept) for kept in self.envs.call("kept_episode")]  # type: ignore[attr-defined]
 
-    def resume_episodes(self, kept: Sequence[Mapping[str, Any]], expected: Fields) -> str:
+    def resume_episodes(self, kept: Sequence[Mapping[str, Any]], expected: FieldArrays) -> str:
         """Come back to points of episodes; the environments were reset.
 
         Args:
@@ -232,7 +240,7 @@ class AgentEnvs:
         self._before = found
         return ""
 
-    def begin_after(self, number: int) -> Fields:
+    def begin_after(self, number: int) -> FieldArrays:
         """Begin new episodes in all environments, with numbers from a given one on; return the observations."""
         if self.numbered:
             self.envs.call("skip_to", number)  # type: ignore[attr-defined]
@@ -244,11 +252,11 @@ class AgentEnvs:
         (observation,) = self.envs.call_envs([number], "resume_episode", dict(kept))  # type: ignore[attr-defined]
         return observation
 
-    def _put(self, fields: Fields, number: int, observation: Any) -> None:
+    def _put(self, fields: FieldArrays, number: int, observation: Any) -> None:
         for name, value in self.columns.of(observation).items():
             fields[name][number] = value[0]
 
-    def _fields(self, observations: Any) -> Fields:
+    def _fields(self, observations: Any) -> FieldArrays:
         """Return observations by field; arrays that nobody else writes to."""
         if self._plain is not None:
             name, dtype, shape = self._plain

@@ -1,4 +1,4 @@
-"""`AgentParts`: what a training of an agent consists of, made of the arguments of `AgentTrainer`."""
+"""`AgentParts`: the parts of a training of an agent, made of the arguments of `AgentTrainer`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STREAMS = ("actions", "batches")  # random streams of a training
 
 @dataclass(frozen=True)
 class AgentParts:
-    """What a training of an agent consists of.
+    """Parts of a training of an agent.
 
     Attributes:
         policy: The agent, with what is around it.
@@ -47,7 +47,7 @@ class AgentParts:
 
 @dataclass(frozen=True)
 class AgentForm:
-    """What an agent is, and what it sees.
+    """Form of an agent, and of what it sees.
 
     Attributes:
         agent: A name, ``module:Class``, a table of type and arguments, or the agent itself.

@@ -202,7 +202,7 @@ class AgentTrainer:
         self._checkpoints = AgentCheckpoints(networks, keep) if networks is not None and save_every else None
         own = [] if any(isinstance(one, Logger) for one in callbacks) else [self._session.subfolder("stats")]
         self._callbacks = CallbackList((*callbacks, *(TensorBoard(one) for one in own if one is not None)))
-        self._progress, self.stopping, self._owed = TrainingProgress(), False, 0
+        self._progress, self.stopping = TrainingProgress(), False
         self.closed = self._midway = False
         saved = None if resume is False else saved_training(resume, networks)
         if saved is not None:
@@ -389,8 +389,7 @@ class AgentTrainer:
             parts.learning.step()
             return 1
         parts.acting.send()
-        for _ in range(self._owed):
-            parts.learning.step()
+        parts.learning.make_steps()
         try:
             made = parts.acting.receive()
         except ReplayDiffers as error:
@@ -399,7 +398,7 @@ class AgentTrainer:
             made = 0
         now = self.step + made
         times = now // settings.learn_every - self.step // settings.learn_every
-        self._owed = times * settings.gradient_steps if now >= max(settings.learning_starts, 1) else 0
+        parts.learning.owed = times * settings.gradient_steps if now >= max(settings.learning_starts, 1) else 0
         return made
 
     def _due(self, before: int, every: int) -> bool:
@@ -414,7 +413,6 @@ class AgentTrainer:
         if self._resumed is None:
             acting.begin()
             return
-        self._owed = int(self._resumed["owed"])
         if problem := acting.load_state_dict(self._resumed["acting"]):
             log.warning(NOT_THE_SAME, problem)
 
@@ -471,7 +469,6 @@ class AgentTrainer:
             **self._progress.state_dict(),
             "acting": None if parts.acting is None else parts.acting.state_dict(),
             "learning": parts.learning.state_dict(),
-            "owed": self._owed,
             "streams": {name: generator_words(one) for name, one in parts.generators.items()},
             "threads": torch.get_num_threads(),
             "versions": versions(),

@@ -43,6 +43,7 @@ class Learning:
 
     Attributes:
         steps: Steps so far.
+        owed: Steps to make while the environments step the next time.
         means: Means of the values of the steps since the last record.
     """
 
@@ -64,7 +65,7 @@ class Learning:
             if source is not None and count
         ]
         self._device = torch.device(agent.device)
-        self.steps = 0
+        self.steps = self.owed = 0
         self.means = Means()
         self._values: list[dict[str, Tensor]] = []  # of steps that nobody has waited for
 
@@ -91,6 +92,12 @@ class Learning:
         self.steps += 1
         if len(self._values) >= TOGETHER:
             self.fetch()
+
+    def make_steps(self) -> None:
+        """Make the steps that are owed."""
+        while self.owed:
+            self.step()
+            self.owed -= 1
 
     def fetch(self) -> None:
         """Wait for the values of all steps.
@@ -121,11 +128,11 @@ class Learning:
     def state_dict(self) -> dict[str, Any]:
         """Return where it is, but for the agent and the generator."""
         self.fetch()
-        return {"steps": self.steps, "samples": self.means.samples, "sums": dict(self.means.sums)}
+        return {"steps": self.steps, "owed": self.owed, "samples": self.means.samples, "sums": dict(self.means.sums)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        self.steps = int(state["steps"])
+        self.steps, self.owed = int(state["steps"]), int(state["owed"])
         self.means = Means(int(state["samples"]), dict(state["sums"]))
 
 

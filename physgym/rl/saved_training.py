@@ -101,11 +101,9 @@ def saved_training(resume: bool | str | Path, networks: Path | None) -> SavedTra
     Raises:
         CheckpointError: It is missing, incomplete or damaged, or holds no agent.
     """
-    if isinstance(resume, bool):
-        if networks is None or not list_checkpoints(networks):
-            return None
-        resume = networks
-    path = find_checkpoint(resume)
+    if resume is True and (networks is None or not list_checkpoints(networks)):
+        return None
+    path = find_checkpoint(str(networks if resume is True else resume))
     manifest = read_manifest(path)
     described = described_agent(path, manifest)
     return SavedTraining(path, described, *read_state(path, manifest))

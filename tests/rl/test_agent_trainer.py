@@ -18,10 +18,8 @@ SMALL = {"type": "MLP", "arguments": {"hidden": [8]}}
 
 
 def trainer(agent="dqn", env="CartPole-v1", **kwargs):
-    options = {
-        **{"steps": 120, "num_envs": 2, "num_workers": 0, "learning_starts": 20, "batch_size": 8},
-        **{"report_every": 50, "save_every": 50, "progress": False, "record": False, "capacity": 100},
-    }
+    options = {"steps": 120, "num_envs": 2, "num_workers": 0, "learning_starts": 20, "batch_size": 8, "capacity": 100}
+    options |= {"report_every": 50, "save_every": 50, "progress": False, "record": False}
     return AgentTrainer(agent, env, **options | {"agent_kwargs": {"network": SMALL}} | kwargs)
 
 

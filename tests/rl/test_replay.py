@@ -198,6 +198,10 @@ def test_numbers_that_are_not_finite_are_refused():
     made.begin(np.arange(ENVS), np.arange(ENVS), [0, 0, 0])
     flags = np.zeros(ENVS, bool)
     seen, rewards = {"observation": np.zeros((3, 2), np.float32)}, np.array([0, np.nan, 0])
-    with pytest.raises(SampleError, match="reward is not finite in episode 1, step 0"):
+
+    def go():
         made.add(None, seen, np.zeros(3, int), rewards, flags, flags)
         made.flush()
+
+    with pytest.raises(SampleError, match="reward is not finite in episode 1, step 0"):
+        go()
