@@ -94,19 +94,19 @@ class ReplayFiles:
         found = [part.read("index/episode", 0, part.count) for part in self._parts]
         return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
-    def take(self, spec: SampleSpec, rows: Mapping[str, Array], start: int, count: int) -> None:
+    def take(self, spec: SampleSpec, rows: Mapping[str, Array], start: int) -> None:
         """Store rows, or compare them where they are stored already.
 
         Args:
             spec: Their fields.
-            rows: Columns of shape (count, *shape).
+            rows: Columns of shape (n, *shape).
             start: The number of the first one.
-            count: How many there are.
 
         Raises:
             ReplayDiffers: What is stored is something else.
             DatasetError: The disk refuses.
         """
+        count = len(rows["index/step"])
         same = max(0, min(count, self.stored - start))
         for begin, stored in self.read(start, start + same) if same else ():
             for name, values in stored.items():
