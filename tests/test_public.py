@@ -44,7 +44,7 @@ NAMES = {
 }
 COMMANDS = (
     *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate", "view"),
-    "watch",
+    *("watch", "drive"),
     *("list", "show", "compare", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
 )
 APP = get_command(cli.app)

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -94,6 +94,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20, METADATA: True}  # noqa: RUF012 - Env declares it so
+    action_axes: ClassVar[dict[str, tuple[str, str]]] = {"steering": ("Right", "Left"), "throttle": ("Down", "Up")}
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     observation_space = spaces.Box(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
 

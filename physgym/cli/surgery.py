@@ -205,3 +205,21 @@ def diff(
     print(found if found else "no difference")
     if found:
         raise typer.Exit(1)
+
+
+@data.command()
+def imitate(
+    source: Source,
+    out: Out,
+    mode: Annotated[str, typer.Option(help="Part: training, validation or test.")] = "training",
+) -> None:
+    """Write what is to be imitated of a recording: without the steps that are labelled bad, with corrected actions.
+
+    Labels are given in the player (physgym view DATA). In the new dataset observations are inputs, actions are targets.
+
+    Example: physgym data imitate data/me --out data/to_imitate
+    """
+    from physgym.data.labels import apply_labels
+
+    with _interruptible():
+        print(apply_labels(source, out, mode=mode))

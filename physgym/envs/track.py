@@ -77,6 +77,7 @@ class Track(Simulation[Array, Array]):
 
     time_step: float
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - Env declares it so
+    action_axes: ClassVar[dict[str, tuple[str, str]]] = {"steering": ("Right", "Left"), "throttle": ("Down", "Up")}
     sample_roles: ClassVar[dict[str, FieldRole]] = {"state": "input", "action": "input", "next_state": "target"}
     sample_units: ClassVar[dict[str, str]] = {
         "state": "m, rad, m/s, 1/m, 1/m",

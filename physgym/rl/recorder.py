@@ -57,6 +57,7 @@ class Recorder:
         resume: Continue what is there, with further episodes.
         nonfinite: What to do with a row that has a value which is not finite: "error", "reject" (leave it out) or
             "allow".
+        acted_by: Name of what acts, which the source of the dataset has, such as "person".
 
     Raises:
         ConfigError: An argument is wrong, a space has arrays of variable size, or a vector environment does not say how
@@ -74,6 +75,7 @@ class Recorder:
         mode: Mode = "training",
         resume: bool = False,
         nonfinite: NonFinite = "error",
+        acted_by: str = "",
     ) -> EnvRecorder | VectorRecorder:
         observed: spaces.Space[Any]
         applied: spaces.Space[Any]
@@ -83,6 +85,11 @@ class Recorder:
             observed, applied, count = env.observation_space, env.action_space, 1
         else:
             raise ConfigError(f"a Recorder goes around a Gymnasium environment or vector environment, not {env!r}")
+        source: dict[str, Any] = {"recorded": _name(env)}
+        if runs_in_real_time(env.metadata):
+            source[SOURCE] = True
+        if acted_by:
+            source["acted_by"] = acted_by
         log = TransitionLog(
             path,
             observed,
@@ -93,7 +100,7 @@ class Recorder:
             mode=mode,
             resume=resume,
             nonfinite=nonfinite,
-            source={"recorded": _name(env)} | ({SOURCE: True} if runs_in_real_time(env.metadata) else {}),
+            source=source,
             env_spec=_env_spec(env),
         )
         return VectorRecorder(env, log) if isinstance(env, VectorEnv) else EnvRecorder(env, log)

@@ -40,6 +40,7 @@ class ChosenSamples:
         allow_changed_code: With `live`, whether its code may be another one than that which made the samples.
 
     Attributes:
+        dataset: As the argument.
         timeline: The samples that can be looked at, in order.
         start: Position of the first one that is shown.
         speed: The same.
@@ -65,7 +66,7 @@ class ChosenSamples:
     ) -> None:
         self.timeline, self.start = _chosen(timeline_of(dataset, rejected=rejected), episode, step, sample)
         self.speed = None if speed is None else positive("speed", speed)
-        self._grid = integer("grid", grid, 1)
+        self.dataset, self._grid = dataset, integer("grid", grid, 1)
         if live and self._grid > 1:
             raise ConfigError("the simulation itself shows one episode at a time; leave out grid, or live")
         self._episodes = EpisodeScenes(dataset, allow_changed_code=allow_changed_code) if live else None

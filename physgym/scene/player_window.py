@@ -6,10 +6,11 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from physgym.data.labels import Labels
 from physgym.errors import ConfigError
 from physgym.scene.chosen_samples import ChosenSamples, Shown
 from physgym.scene.player import Player
-from physgym.scene.player_keys import HELP, PlayerKeys
+from physgym.scene.player_keys import HELP, LABELLING, PlayerKeys
 from physgym.scene.sinks.vedo_cells import DARK
 from physgym.scene.sinks.vedo_window import VedoWindow
 from physgym.scene.space import Size
@@ -55,7 +56,8 @@ class PlayerWindow:
         longest = max(self._lanes, key=lambda lane: float(lane.clock[-1]))
         self.player = Player(longest, speed=samples.speed)
         self.player.seek(samples.start if len(self._lanes) == 1 else 0)
-        self._keys = PlayerKeys(self.player)
+        self._labels = _labels_of(samples) if len(self._lanes) == 1 else None
+        self._keys = PlayerKeys(self.player, self._labels)
         self._titles: list[str] = [""] * len(samples.sides) * len(self._lanes)
         scenes = list(range(len(self._titles)))
         self._window = VedoWindow(
@@ -118,7 +120,8 @@ class PlayerWindow:
     def refresh(self) -> None:
         """Draw what has changed."""
         positions = self.positions
-        now = (tuple(position for _, position in positions), self.player.text, self._keys.message)
+        label = self._keys.label(positions[0][1])
+        now = (tuple(position for _, position in positions), self.player.text, self._keys.message, label)
         if now == self._drawn:
             return
         moved, self._drawn = self._drawn[:1] != now[:1], now
@@ -136,7 +139,8 @@ class PlayerWindow:
         number, count = player.timeline.number(player.position), len(player.timeline.begins) - 1
         where = f"sample {player.position + 1} of {len(player.timeline)}, episode {number + 1} of {count}"
         reason = self._samples.scenes.reason(lane, position)
-        lines = [f"{player.text}    {where}", self._keys.message or (f"rejected: {reason}" if reason else "")]
+        said = self._keys.message or (f"rejected: {reason}" if reason else self._keys.label(position))
+        lines = [f"{player.text}    {where}", said]
         self._status.SetInput("\n".join(lines))
         self._buttons["play"][0].SetInput("pause" if player.playing else "play")
         self._slider.GetRepresentation().SetValue(player.position)
@@ -153,7 +157,8 @@ class PlayerWindow:
             button.SetInput(f" {text} ")
             buttons[text] = (button, left)
             left += 0.03 + 0.0095 * max(len(text), 3)
-        _text(plotter.renderer, 0.02, 1.25 * LINE, 11).SetInput(HELP)
+        help_ = HELP if self._labels is None else f"{HELP}\n{LABELLING}"
+        _text(plotter.renderer, 0.02, 1.25 * LINE, 11).SetInput(help_)
         slider = plotter.add_slider(
             self._slid,
             0,
@@ -178,6 +183,14 @@ class PlayerWindow:
             place = button.GetPositionCoordinate().GetComputedViewportValue(self._window.plotter.renderer)
             if box[0] <= x - place[0] <= box[1] and box[2] <= y - place[1] <= box[3]:
                 self._keys.press(BUTTONS[text])
+
+
+def _labels_of(samples: ChosenSamples) -> Labels | None:
+    """Return the labels of recorded steps; None for samples that have no actions, or are not in one local folder."""
+    try:
+        return Labels(samples.dataset)
+    except ConfigError:
+        return None
 
 
 def show_player(samples: ChosenSamples) -> None:

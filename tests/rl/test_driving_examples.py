@@ -1,0 +1,27 @@
+"""The examples of driving, small."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from physgym import SampleDataset
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.slow
+def test_a_network_that_imitates_a_recording_drives(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(EXAMPLES / "imitation.py"))["main"]
+    driven = main(out="imitation", episodes=4, steps=300, epochs=25)
+    assert min(driven) > 40  # the rule gets to 70 m, and one that does nothing to 0
+    assert len(SampleDataset("imitation/to_imitate")) == 1200
+
+
+def test_examples_are_short():
+    for name in ("imitation.py",):
+        code = [line for line in (EXAMPLES / name).read_text().split('"""', 2)[2].splitlines() if line.strip()]
+        assert len(code) <= 40
