@@ -33,7 +33,7 @@ NAMES = {
     "build describe export_network register registered",
     "physgym.rl": "Agent DQN SAC Transitions agent_class named_agent AgentEvaluation OfflineEvaluation TransitionCache "
     "evaluate_agent evaluate_offline Preprocessing Crop InfoReward FrameStacks RunningNormalization LatentObservation "
-    "PictureComparison compare_pictures",
+    "PictureComparison compare_pictures preprocess_recording",
     "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation RolloutReport SaveFrames",
     "physgym.sample": "Field SampleSpec",
     "physgym.scene": "Scene SceneHandle Values field constant prediction norm stack draw",

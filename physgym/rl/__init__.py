@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from physgym.rl.offline import evaluate_offline as evaluate_offline
     from physgym.rl.picture_comparison import PictureComparison as PictureComparison
     from physgym.rl.picture_comparison import compare_pictures as compare_pictures
+    from physgym.rl.preprocessed_recording import preprocess_recording as preprocess_recording
     from physgym.rl.preprocessing import Preprocessing as Preprocessing
     from physgym.rl.running_normalization import RunningNormalization as RunningNormalization
     from physgym.rl.sac import SAC as SAC
@@ -52,6 +53,7 @@ _LAZY = {
     "LatentObservation": "physgym.rl.latent",
     "PictureComparison": "physgym.rl.picture_comparison",
     "compare_pictures": "physgym.rl.picture_comparison",
+    "preprocess_recording": "physgym.rl.preprocessed_recording",
 }
 
 
