@@ -27,7 +27,10 @@ def compare(
     ] = None,
     curve: Annotated[
         list[str] | None,
-        typer.Option(help="Curve to draw; may be repeated.", show_default="validation_loss, else loss"),
+        typer.Option(
+            help="Curve to draw; may be repeated.",
+            show_default="validation_loss, else the return of an agent, else loss",
+        ),
     ] = None,
     minimize: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Metric whose smallest value is the best; may be repeated.")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from physgym.cli.app import app
+from physgym.cli.agents import compare_agent, evaluate_agent
+from physgym.cli.app import EnvArguments, app, arguments_of
 from physgym.cli.reports import EVALUATION_REPORT, NoReport, typed, write_at_end
 from physgym.errors import ConfigError
 
@@ -16,8 +17,14 @@ if TYPE_CHECKING:
     from physgym.report.page import Page
 
 
+# options that are about a network and about an agent alone, by the names of their parameters
+NETWORK = ("metric", "worst", "by", "batch_size", "nonfinite")
+AGENT = ("episodes", "seed", "arg", "envs", "workers")
+
+
 @app.command()
 def evaluate(
+    context: typer.Context,
     session: Annotated[Path, typer.Argument(help="Session folder of a training, or a checkpoint.")],
     data: Annotated[
         list[str] | None,
@@ -49,18 +56,31 @@ def evaluate(
         bool,
         typer.Option("--allow-changed-code", help="Also samples of other code than what the network learned from."),
     ] = False,
+    episodes: Annotated[int, typer.Option(min=1, help="Of an agent: how many.")] = 100,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of an agent: seed of the episodes.", show_default="runner.seed")
+    ] = None,
+    arg: EnvArguments = None,
+    envs: Annotated[int, typer.Option(min=1, help="Of an agent: environments at once.")] = 8,
+    workers: Annotated[int, typer.Option(min=0, help="Of an agent: processes that they run in.")] = 0,
     no_report: NoReport = False,
 ) -> None:
-    """Measure a trained network on the stored samples of a dataset, step by step, in physical units.
+    """Measure a trained network on the stored samples of a dataset, step by step; or an agent in its environment.
 
     Prints each metric of each field with its unit, that of each component, and the worst samples by episode and step.
+
+    An agent acts without exploration, in episodes that its training has not seen; with --data it is compared with the
+    returns of a recording.
 
     Examples: physgym evaluate sessions/beam --data data/beam --mode test
 
     physgym evaluate sessions/beam --data data/other --metric mae --metric my_module:overshoot --json figures.json
+
+    physgym evaluate sessions/track --episodes 20 --arg tracks=[1000,1020]
     """
     from physgym.experiment.evaluate import evaluate as run
     from physgym.experiment.evaluate import network_for, samples_for
+    from physgym.experiment.record import has_agent
     from physgym.experiment.session import CONFIG
     from physgym.files import write_atomically
     from physgym.running.evaluation import UsualMetrics
@@ -69,6 +89,28 @@ def evaluate(
         raise ConfigError(f"--json: there is no folder {json_file.absolute().parent}")
     if cpu and device not in (None, "cpu"):
         raise ConfigError(f"--cpu and --device {device}: leave one of them out")
+    device = "cpu" if cpu else device
+    agent = has_agent(session)
+    _check_options(context, session, agent=agent, recorded=data is not None)
+    if agent and data is not None:
+        wanted = {"data": data, "mode": mode or "training", "which": which, "device": device}
+        compare_agent(session, json_file, reported=not no_report, **wanted)
+        return
+    if agent:
+        evaluate_agent(
+            session,
+            json_file,
+            reported=not no_report,
+            episodes=episodes,
+            which=which,
+            seed=seed,
+            arguments=arguments_of(arg),
+            num_envs=envs,
+            num_workers=workers,
+            device=device,
+            allow_changed_code=allow_changed_code,
+        )
+        return
     report = run(
         session,
         data,
@@ -77,7 +119,7 @@ def evaluate(
         worst=worst,
         worst_by=by,
         which=which,
-        device="cpu" if cpu else device,
+        device=device,
         batch_size=batch_size,
         nonfinite=nonfinite,  # type: ignore[arg-type]  # checked by it
         allow_changed_code=allow_changed_code,
@@ -94,8 +136,31 @@ def evaluate(
     def make() -> Page:
         from physgym.report.reports import evaluation_report
 
-        network = network_for(session, which, "cpu" if cpu else device)
+        network = network_for(session, which, device)
         samples = samples_for(session, data, mode)  # type: ignore[arg-type]  # which was checked
         return evaluation_report(session.absolute().name, report, network, samples, typed())
 
     write_at_end(make, session / EVALUATION_REPORT, wanted=not no_report)
+
+
+def _check_options(context: typer.Context, session: Path, *, agent: bool, recorded: bool) -> None:
+    """Raise ConfigError for options that are about something else than what is measured.
+
+    Args:
+        context: Knows what was given.
+        session: What is measured.
+        agent: Whether it has an agent.
+        recorded: Whether recordings or samples are named.
+    """
+    others: tuple[str, ...] = AGENT
+    what = "an agent in its environment"
+    if agent and not recorded:
+        others, what = (*NETWORK, "mode"), "a network, or recordings (--data)"
+    elif agent:
+        others, what = (*NETWORK, *AGENT), "something else than recordings"
+    sources = {name: context.get_parameter_source(name) for name in others}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        has = "an agent" if agent else "a network"
+        raise ConfigError(f"{options}: about {what}, and {session} has {has}; leave it out")

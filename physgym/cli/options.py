@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from physgym.experiment.component_section import Component
 from physgym.experiment.config import default_of, field_of, kinds_of
-from physgym.experiment.schema import Component
 from physgym.generation.options import GenerationOptions
 from physgym.options import options_of
 from physgym.running.options import RunnerOptions

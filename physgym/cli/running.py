@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from physgym.cli import rollouts
+from physgym.cli.agents import run_agent
 from physgym.cli.app import INTERRUPTED, again, app, config_of
 from physgym.cli.options import REPLAYING, RUNNING, VIEW, in_section, with_options
 from physgym.cli.reports import RUN_REPORT, NoReport, typed, write_at_end
@@ -58,7 +59,7 @@ def run(
     *,
     given: dict[str, Any],
 ) -> None:
-    """Run a trained network inside its simulation, next to the solver.
+    """Run a trained network inside its simulation, next to the solver; or let a trained agent act.
 
     Says how far its predictions are from what the solver gives, and what both cost. What no option says is as in the
     section runner of the session's configuration.
@@ -66,13 +67,15 @@ def run(
     With --rollout the network goes on from its own predictions, in fresh episodes or those of a dataset: says how its
     error grows step by step.
 
+    An agent acts without exploration, in fresh episodes; --record keeps them as a recording.
+
     Examples: physgym run sessions/beam --steps 200 --frames frames
 
     physgym run sessions/spring --rollout 100 --episodes 20 --threshold 0.1 --out rollout
     """
+    from physgym.experiment.component_section import Component
     from physgym.experiment.config import Edits, load_config
     from physgym.experiment.generation_plan import build_sampler
-    from physgym.experiment.schema import Component
     from physgym.experiment.sections import options_in
     from physgym.running.options import RunnerOptions
 
@@ -81,6 +84,19 @@ def run(
     chosen = config.runner.model_copy(update=in_section(given | samplers, "runner"))
     options = options_in(chosen, RunnerOptions)
     only = {"episodes": episodes, "data": data, "mode": mode, "metric": metric, "threshold": threshold, "out": out}
+    if config.agent is not None:
+        run_agent(
+            session,
+            config,
+            dict(chosen),
+            given,
+            {"rollout": rollout, **only, "inputs": inputs},
+            resume=resume,
+            view=_view(view, session),
+            allow_changed_code=allow_changed_code,
+            reported=not no_report,
+        )
+        return
     rollouts.check_options(rollout, only, given, resume=resume)
     if rollout is not None:
         if view is not None:

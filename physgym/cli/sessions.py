@@ -16,6 +16,7 @@ from physgym.cli.app import app
 from physgym.errors import ConfigError
 
 DIFFERENT = 1  # exit status of a session that did not come out as before
+RETURNS = ("evaluation return", "return")  # of agents: columns where a session has them
 LONGEST = 48  # letters of an outcome, which may be an error
 PARTS = ("dataset", "networks", "stats")  # of a session, in which there are no sessions
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -39,7 +40,9 @@ def list_(
     if not found:
         print(f"no sessions in {folder}")
         return
-    columns = ("session", "kind", "started", "outcome", "epochs", "validation loss", "loss", "description")
+    returns = [name for name in RETURNS if any(one[name.replace(" ", "_")] is not None for one in found)]
+    losses = ("epochs", "validation loss", "loss")
+    columns = ("session", "kind", "started", "outcome", *losses, *returns, "description")
     rows = [columns, *(tuple(_cell(one[name.replace(" ", "_")]) for name in columns) for one in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     widths[columns.index("outcome")] = min(LONGEST, widths[columns.index("outcome")])
@@ -67,7 +70,9 @@ def _summary(session: Path, folder: Path) -> dict[str, Any]:
     try:
         record, outcome = read_record(session), state(session)
     except ConfigError as error:
-        nothing = dict.fromkeys(("kind", "epochs", "validation_loss", "loss"))
+        nothing = dict.fromkeys(
+            ("kind", "epochs", "validation_loss", "loss", *(name.replace(" ", "_") for name in RETURNS))
+        )
         return {
             "session": name,
             "path": str(session),
@@ -86,6 +91,8 @@ def _summary(session: Path, folder: Path) -> dict[str, Any]:
         "epochs": results.get("epoch"),
         "validation_loss": results.get("validation_loss"),
         "loss": results.get("loss"),
+        "evaluation_return": results.get("evaluation_return"),
+        "return": results.get("return"),
         "description": record["description"],
     }
 

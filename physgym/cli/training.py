@@ -140,13 +140,13 @@ def further(session: Path, config: Config, epochs: int) -> str:
 
 def _check_folder(session: Path, config: Config, folder: str) -> None:
     """Raise ConfigError where paths in the configuration would mean something else than they did."""
-    from physgym.experiment.references import actions_of, checkpoints_of
+    from physgym.experiment.references import actions_of, checkpoints_of, get
     from physgym.experiment.reproduce import PATHS
 
     if not Path(folder).is_dir() or Path(folder).samefile(Path.cwd()):
         return
     data = config.model_dump()
-    paths = {f"{section}.{name}": data[section][name] for section, name in PATHS}
+    paths = {f"{section}.{name}": get(data, section, name) for section, name in PATHS}
     paths |= {"sampler.actions": (actions_of(data) or [None])[0], "training.checkpoints.path": checkpoints_of(data)}
     paths |= {f"training.test.{name}": path for name, path in data["training"]["test"].items()}
     named = ((key, path) for key, found in paths.items() for path in (found if isinstance(found, list) else [found]))
@@ -175,11 +175,11 @@ def _run_training(
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    if outcome.trainer.ranks.rank == 0:  # the others have nothing else to say
+    if outcome.rank == 0:  # the others have nothing else to say
         _report(config, outcome)
     if outcome.history.interrupted:
         raise typer.Exit(INTERRUPTED)
-    if (made := outcome.session) is not None and outcome.trainer.ranks.rank == 0:
+    if (made := outcome.session) is not None and outcome.rank == 0:
         write_session_report(made, wanted=reported)
 
 

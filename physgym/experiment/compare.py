@@ -26,7 +26,15 @@ from physgym.training.loggers import CurvePoints
 Direction = Literal["minimize", "maximize"]
 
 NO_METRICS = ("epoch", "lr", "seconds", "samples")  # of the values of an epoch
-DRAWN_LOSSES = ("validation_loss", "loss")  # the first one that is there is drawn
+# the first one that is there is drawn
+DRAWN = ("validation_loss", "evaluation_return", "return", "loss")
+# of an agent, in training and in evaluations
+AGENT: dict[str, Direction] = {
+    "return": "maximize",
+    "distance": "maximize",
+    "laps": "maximize",
+    "time_off_track": "minimize",
+}
 ERRORS = re.compile(r"relative_l2|horizon_\d+|latency_ms")  # what a rollout gives
 ABSENT = "-"  # in the text
 WIDE = 32  # signs of a value in the text
@@ -289,6 +297,8 @@ def _direction(name: str, sessions: Sequence[ComparedSession]) -> Direction | No
     declared = {one.directions[name] for one in sessions if name in one.directions}
     if declared:
         return declared.pop() if len(declared) == 1 else None
+    if any("agent.type" in one.config for one in sessions):
+        return AGENT.get(name.removeprefix("evaluation_"))  # the loss of an agent says nothing of how well it acts
     from physgym.nn.metrics import METRICS  # which imports torch
 
     base = name.partition("/")[0]
@@ -371,7 +381,8 @@ def plot(paths: Sequence[str | Path], file: Path, names: Sequence[str] = ()) -> 
     Args:
         paths: Folders of the sessions.
         file: The picture, whose suffix says its format; one that is there is replaced.
-        names: Which curves; by default the validation loss, or the loss where no session has one.
+        names: Which curves; by default the validation loss, the return of evaluations, that of the training or the
+            loss, the first of these that a session has.
 
     Raises:
         ConfigError: A session has no such curve, or the file cannot be written.
@@ -381,9 +392,7 @@ def plot(paths: Sequence[str | Path], file: Path, names: Sequence[str] = ()) -> 
     if not file.absolute().parent.is_dir():
         raise ConfigError(f"--plot: there is no folder {file.absolute().parent}")
     sessions = {one.name: curves_of(one.path) for one in read_sessions(paths)}
-    chosen = list(names) or [
-        next((name for name in DRAWN_LOSSES if any(name in one for one in sessions.values())), DRAWN_LOSSES[1])
-    ]
+    chosen = list(names) or [next((name for name in DRAWN if any(name in one for one in sessions.values())), DRAWN[-1])]
     drawn = {}
     for session, curves in sessions.items():
         for name in chosen:
@@ -396,7 +405,8 @@ def plot(paths: Sequence[str | Path], file: Path, names: Sequence[str] = ()) -> 
                 np.where(np.isfinite(values), values, np.nan),
             )
     positive = all((values[~np.isnan(values)] > 0).all() for _, values in drawn.values())
-    picture = draw_curves(drawn, label="epoch", logarithmic=positive)
+    returns = any(name.endswith("return") for name in chosen)
+    picture = draw_curves(drawn, label="epoch", logarithmic=positive and not returns)
     axes: Any = picture.figure.axes[0]
     axes.set_ylabel(", ".join(chosen))
     axes.xaxis.get_major_locator().set_params(integer=True)

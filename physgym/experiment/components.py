@@ -50,6 +50,7 @@ OPTIMIZATIONS = {
     "AutoencoderOptimization": "physgym.nn:AutoencoderOptimization",
 }
 LOGGERS = {name.lower(): place for name, place in marked_classes("physgym.training", "named_logger").items()}
+AGENTS = {name.lower(): place for name, place in marked_classes("physgym.rl", "named_agent").items()}
 CALLBACKS = {"LearningRateMonitor": "physgym.training:LearningRateMonitor"}
 
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")

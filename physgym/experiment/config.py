@@ -15,8 +15,10 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from physgym.checks import is_integer
 from physgym.errors import ConfigError
-from physgym.experiment.schema import MINI, Component, Config, missing_samples
+from physgym.experiment.component_section import Component
+from physgym.experiment.schema import MINI, MINI_AGENT, Config, missing_samples
 from physgym.experiment.yaml_text import read_yaml
 
 NEW_SAMPLES = 1000  # where there is no dataset and the configuration does not say how many
@@ -33,7 +35,7 @@ class Edits:
         modify: Keys and their new values in YAML, by turns; a whole section may be one.
         overrides: ``key.sub=value``; the value is read as the schema has it.
         cpu: Train on the CPU.
-        mini: Use the first 100 samples only.
+        mini: Use the first 100 samples only; of an agent, so few steps that a try takes seconds.
         values: Values by key, made before the overrides and recorded as such: those of options that stand for keys.
     """
 
@@ -83,7 +85,12 @@ class Edits:
             _set(data, key, text, override)
         if self.cpu:
             data["device"] = "cpu"
-        if self.mini:
+        if self.mini and isinstance(agent := data.get("agent"), dict):
+            agent |= {
+                name: min(most, agent[name]) if is_integer(agent.get(name)) else most
+                for name, most in MINI_AGENT.items()
+            }
+        elif self.mini:
             section_at(data, ["dataset"], "--mini")["mini"] = MINI
 
 
@@ -132,7 +139,7 @@ def check_config(data: dict[str, Any], where: str) -> Config:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of configuration files, with which editors complete and check them."""
-    samples = [{"required": ["environment"]}, {"required": ["dataset"]}]
+    samples = [{"required": [section]} for section in ("environment", "dataset", "agent")]
     return {"$schema": DIALECT, "anyOf": samples, **Config.model_json_schema()}
 
 

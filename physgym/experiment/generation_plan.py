@@ -7,9 +7,10 @@ from typing import Any
 from physgym.episode import require_spec
 from physgym.errors import ConfigError, PhysGymError, SampleError
 from physgym.experiment import components
+from physgym.experiment.component_section import Component
 from physgym.experiment.networks import as_predictor, build_network, trained_network
 from physgym.experiment.parts import build_changes, build_transforms, make_part
-from physgym.experiment.schema import Component, Config
+from physgym.experiment.schema import Config
 from physgym.experiment.sections import options_in
 from physgym.factories import takes
 from physgym.files import absolute

@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from physgym.errors import ConfigError
 from physgym.experiment import components
-from physgym.experiment.schema import Component, Config
+from physgym.experiment.component_section import Component
+from physgym.experiment.schema import Config
 from physgym.factories import takes
 from physgym.nn import Changes, Compose, LossTransform, Optimization, Predictor, Transforms
 from physgym.nn.predictor import field_names

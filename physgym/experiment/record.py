@@ -89,6 +89,15 @@ def read_config(session: Path) -> dict[str, Any]:
     return config
 
 
+def has_agent(session: Path) -> bool:
+    """Return whether a folder is the session of an agent's training.
+
+    Raises:
+        ConfigError: Its configuration cannot be read.
+    """
+    return (session / CONFIG).is_file() and read_config(session).get("agent") is not None
+
+
 def read_record(session: Path) -> dict[str, Any]:
     """Return the record of a session, whose keys `docs/sessions.md` explains.
 

@@ -9,12 +9,13 @@ from typing import Any, Literal
 from physgym.storage.location import Location, place
 
 NETWORK = "network:"  # what the name of a sampler that asks a network begins with
-SamplesKey = Literal["dataset", "validation", "load_samples"]
+SamplesKey = Literal["dataset", "validation", "load_samples", "cache"]
 # the keys of samples that a run may use
 SAMPLES: dict[SamplesKey, tuple[str, str]] = {
     "dataset": ("dataset", "path"),
     "validation": ("validation", "path"),
     "load_samples": ("dataset", "load_samples"),
+    "cache": ("agent", "cache"),
 }
 
 

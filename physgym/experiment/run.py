@@ -193,7 +193,7 @@ class Run:
         Args:
             dataset: The samples.
             what: What they are for: "dataset" are those that it is about, "validation" those of ``validation.path``,
-                "load_samples" those of ``dataset.load_samples``.
+                "load_samples" those of ``dataset.load_samples``, "cache" the recordings of ``agent.cache``.
             split: Division of their episodes into parts.
 
         Raises:
@@ -206,6 +206,18 @@ class Run:
         if split is not None:
             samples["split"] = split.to_json()
         self._note(self._run if what == "dataset" else self._run["others"], what, samples)
+
+    def describe_replay(self, dataset: SampleDataset) -> None:
+        """Note what an agent has recorded while it learned; of a bounded replay the oldest files are gone.
+
+        Args:
+            dataset: The replay.
+
+        Raises:
+            ConfigError: The disk refuses.
+        """
+        self._run["dataset"] = _described(dataset, ", ".join(map(str, dataset.paths)))
+        self._save_or_refuse()
 
     def describe_test(self, name: str, dataset: SampleDataset) -> None:
         """Note a test set, as `describe_dataset` does; of a part of a dataset its whole mode.

@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
 from physgym.errors import ConfigError
+from physgym.experiment.agent_training import check_agent, train_agent
 from physgym.experiment.dataset_plan import (
     ONE_DATASET,
     DatasetFolders,
@@ -35,6 +36,7 @@ from physgym.experiment.session import is_empty, new_session
 from physgym.experiment.training_plan import TrainingPlan, make_trainer
 from physgym.files import short
 from physgym.generation.generate import generate
+from physgym.rl.agent_trainer import AgentTrainer
 from physgym.storage.location import place
 from physgym.training import (
     Callback,
@@ -54,13 +56,15 @@ class Outcome:
 
     Attributes:
         session: Its folder; None where nothing was logged.
-        trainer: The trainer, with the network and the samples.
+        trainer: The trainer, with the network and the samples; that of an agent with the agent.
         history: What was done.
+        rank: Which of several processes that train together this one is.
     """
 
     session: Path | None
-    trainer: Trainer
+    trainer: Trainer | AgentTrainer
     history: History
+    rank: int = 0
 
 
 def train(
@@ -74,8 +78,8 @@ def train(
 ) -> Outcome:
     """Run the training that a configuration describes, in a new session folder or in that of an interrupted one.
 
-    What can be wrong with the network and all else that the configuration names is found before the first sample is
-    generated.
+    Where it has an agent, the agent is trained, else a network. What can be wrong with it and all else that the
+    configuration names is found before the first sample is generated.
 
     Args:
         config: What to do.
@@ -94,6 +98,8 @@ def train(
             in the outcome instead.
     """
     given, config = config, located(config)
+    if config.agent is not None:
+        return Outcome(*train_agent(given, config, resume, origin, log=log, callbacks=callbacks, view=view))
     begun = None if resume is None else dataset_folder(config, resume)
     allowed = origin is not None and origin.allow_changed_code
     _check_view(config, resume, view)
@@ -155,7 +161,7 @@ def _fit(
         run.results = dict(history.epochs[-1]) if history.epochs else {}
         if source is not None and dataset_has_samples(folder):  # which were made meanwhile
             run.describe_dataset(SampleDataset(folder))
-    return Outcome(session, trainer, history)
+    return Outcome(session, trainer, history, trainer.ranks.rank)
 
 
 def generate_samples(
@@ -184,6 +190,12 @@ def generate_samples(
         PhysGymError: What `physgym.generate` raises.
     """
     given, config = config, located(config)
+    if config.agent is not None:
+        raise ConfigError(
+            "agent: what an agent does is recorded while it learns (physgym train), and when it acts (physgym run "
+            "SESSION --record FOLDER); physgym generate has samplers of actions: leave the section agent out (--delete "
+            "agent)"
+        )
     if config.dataset.type is not None:
         raise ConfigError("dataset.type: names samples that are there, and there are none to generate; leave it out")
     env, load, options = environment_id(config, "physgym generate"), samples_to_load(config), generation_options(config)
@@ -238,7 +250,10 @@ def check(config: Config, metric: str | None = None) -> None:
         config: What to do.
         metric: A value of an epoch that is wanted.
     """
-    TrainingPlan(config, None, (), metric)
+    if config.agent is not None:
+        check_agent(config, metric)
+    else:
+        TrainingPlan(config, None, (), metric)
 
 
 def located(config: Config) -> Config:
@@ -251,10 +266,12 @@ def located(config: Config) -> Config:
 
     dataset, training = config.dataset, config.training
     checkpoints = training.checkpoints.model_copy(update={"path": at(training.checkpoints.path)})
-    changed = {
+    changed: dict[str, Any] = {
         "dataset": dataset.model_copy(update={"path": at(dataset.path), "load_samples": at(dataset.load_samples)}),
         "network": config.network.model_copy(update={"start_from": at(config.network.start_from)}),
         "training": training.model_copy(update={"checkpoints": checkpoints}),
         "validation": config.validation.model_copy(update={"path": at(config.validation.path)}),
     }
+    if config.agent is not None:
+        changed["agent"] = config.agent.model_copy(update={"cache": at(config.agent.cache)})
     return config.model_copy(update=changed)

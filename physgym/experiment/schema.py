@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
-    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     field_serializer,
-    model_serializer,
     model_validator,
 )
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema
 
 from physgym.checks import is_integer
 from physgym.errors import ConfigError, SampleError
 from physgym.experiment import components
+from physgym.experiment.agent_section import AgentSection, TrainingCallback, missing_environment, uncounted_with_agent
+from physgym.experiment.component_section import Component, EnvironmentArguments, Named, PlainArguments
 from physgym.experiment.search.section import SearchSection
 from physgym.experiment.sections import Section, key, with_keys
 from physgym.feedback import parse_feedback
@@ -29,79 +27,8 @@ from physgym.running.options import ROLLOUT_STEPS, RunnerOptions
 from physgym.samplers.table import sampler_names, shown_names
 
 MINI = 100  # samples of --mini
-
-
-def _check_plain(value: Any, path: str = "") -> Any:
-    """Free data, if it is what JSON can hold, so that a session's configuration is the one that ran."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"{path}{key}: keys must be texts; put the key in quotes")
-            _check_plain(item, f"{path}{key}.")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _check_plain(item, f"{path}{index}.")
-    elif value is not None and not isinstance(value, (str, bool, int, float)):
-        where = f"{path.rstrip('.')}: " if path else ""
-        raise ValueError(f"{where}{value!r} is no number, text, list or section; if it is a text, put it in quotes")
-    return value
-
-
-PlainArguments = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
-
-
-def _check_arguments(value: Any) -> Any:
-    """Check the arguments of an environment: a section, or a list of at least one."""
-    if isinstance(value, (list, tuple)):
-        if not value:
-            raise ValueError("the list is empty; leave the key out, or list the arguments of the episodes")
-        for index, one in enumerate(value):
-            if not isinstance(one, Mapping):
-                raise ValueError(
-                    f"{index}: {one!r} is no section; list the arguments by name, as in [{{size: 1}}, ...]"
-                )
-    elif not isinstance(value, Mapping):
-        raise ValueError(f"{value!r} is no section and no list of sections")
-    return _check_plain(value)
-
-
-EnvironmentArguments = Annotated[dict[str, Any] | list[dict[str, Any]], BeforeValidator(_check_arguments)]
-
-
-class Component(Section):
-    """A class with arguments; where it has none, its name alone will do."""
-
-    type: str = Field(description="registered name, or module:attr")
-    arguments: PlainArguments = Field(default_factory=dict, description="of its constructor")
-
-    @model_serializer
-    def _short(self) -> str | dict[str, Any]:
-        return {"type": self.type, "arguments": self.arguments} if self.arguments else self.type
-
-
-@dataclass(frozen=True)
-class Named:
-    """Makes a `Component` of a registered name, of ``module:attr``, or of either with arguments."""
-
-    known: Sequence[str]
-    check: Callable[[str, Sequence[str]], str] = components.check_name
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def checked(component: Component) -> Component:
-            self.check(component.type, self.known)
-            return component
-
-        def whole(value: Any) -> Any:
-            return {"type": value} if isinstance(value, str) else value
-
-        inner = core_schema.no_info_before_validator_function(whole, handler(source))
-        return core_schema.no_info_after_validator_function(checked, inner)
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        names = [{"enum": list(self.known)}, {"type": "string", "pattern": "^[A-Za-z_][\\w.]*:.+$"}]
-        properties = {"type": {"anyOf": names}, "arguments": {"type": "object"}}
-        whole = {"type": "object", "properties": properties, "required": ["type"], "additionalProperties": False}
-        return {"anyOf": [*names, whole]}
+# keys of an agent with --mini, unless they are smaller
+MINI_AGENT = {"steps": 400, "learning_starts": 100, "report_every": 100, "evaluate_episodes": 1}
 
 
 LossComponent = Annotated[Component, Named(tuple(components.LOSSES))]
@@ -109,7 +36,6 @@ Optimizer = Annotated[Component, Named(tuple(components.OPTIMIZERS))]
 Schedule = Annotated[Component, Named(tuple(components.SCHEDULES))]
 OptimizationKind = Annotated[Component, Named(tuple(components.OPTIMIZATIONS))]
 TransformComponent = Annotated[Component, Named(tuple(components.TRANSFORMS))]
-TrainingCallback = Annotated[Component, Named(tuple(components.CALLBACKS))]
 CurveLogger = Annotated[Component, Named(tuple(components.LOGGERS))]
 OwnSamples = Annotated[Component, Named(())]
 ActionSampler = Annotated[Component, Named(sampler_names("actions"), components.check_sampler)]
@@ -525,6 +451,7 @@ class Config(Section):
         description="where to train, such as cuda or cuda:1; auto takes cuda, else mps, else cpu; --cpu sets it to cpu",
     )
     environment: EnvironmentSection | None = Field(None, description="null trains on the samples of dataset.path alone")
+    agent: AgentSection | None = Field(None, description="what learns to act in the environment; null trains a network")
     sampler: SamplerSection = Field(default_factory=SamplerSection)
     dataset: DatasetSection = Field(default_factory=DatasetSection)
     inputs: list[str] | None = Field(
@@ -542,8 +469,14 @@ class Config(Section):
     search: SearchSection | None = Field(None, description="what physgym search varies; other commands leave it aside")
 
     @model_validator(mode="after")
+    def _trains_one_thing(self) -> Config:
+        if self.agent is not None and (uncounted := uncounted_with_agent(self)):
+            raise ValueError(uncounted)
+        return self
+
+    @model_validator(mode="after")
     def _has_samples(self) -> Config:
-        if missing := missing_samples(self.model_dump(include={"environment", "dataset", "validation"})):
+        if missing := missing_samples(self.model_dump(include={"environment", "agent", "dataset", "validation"})):
             raise ValueError(missing)
         return self
 
@@ -557,6 +490,8 @@ def missing_samples(data: Mapping[str, Any]) -> str:
 
     if data.get("environment") is not None:
         return ""
+    if isinstance(data.get("agent"), Mapping):
+        return missing_environment(data["agent"])
     if of("dataset", "path") is None and of("dataset", "type") is None:
         return "environment: missing; name a simulation, or a dataset in dataset.path"
     if of("dataset", "produce") not in (None, "before") or of("validation", "rollout") is not None:

@@ -17,7 +17,8 @@ from physgym.storage.location import local
 CONFIG = "config.yaml"
 RECORD = "record.json"
 INFO = "info.txt"
-MADE = ("dataset", "networks", "stats", "trials")  # folders of results
+REPLAY = "replay"  # folder of what an agent has recorded while it learned
+MADE = ("dataset", "networks", "stats", "trials", REPLAY)  # folders of results
 ATTEMPTS, PAUSE = 5, 0.05  # to get a lock that somebody who looks whether it is taken has for an instant
 ATTEMPTS, PAUSE = 5, 0.05  # to get a lock that somebody who looks whether it is taken has for an instant
 

@@ -11,11 +11,19 @@ from physgym.data.description import Mode
 from physgym.data.summary import stored
 from physgym.errors import ConfigError, DatasetError
 from physgym.experiment.config import check_config
-from physgym.experiment.record import read_config, read_record, state
+from physgym.experiment.record import has_agent, read_config, read_record, state
 from physgym.experiment.session import CONFIG, RECORD
 from physgym.experiment.session_samples import dataset_of
 from physgym.files import absolute
 from physgym.nn.predictor import Predictor
+from physgym.report.agent_sections import (
+    add_agent_curves,
+    add_agent_evaluation,
+    add_agent_run,
+    add_agent_times,
+    add_offline_evaluation,
+    agent_headline,
+)
 from physgym.report.dataset_sections import add_dataset, headline_of
 from physgym.report.drawn_samples import SAMPLES
 from physgym.report.figures import seconds_text
@@ -33,6 +41,9 @@ from physgym.report.session_sections import (
     loss_headline,
     wall_seconds,
 )
+from physgym.rl.agent_run import AgentRun
+from physgym.rl.evaluation import AgentEvaluation
+from physgym.rl.offline import OfflineEvaluation
 from physgym.running.evaluation import EvaluationReport
 from physgym.running.rollout_report import RolloutReport
 from physgym.running.run_report import RunReport
@@ -142,6 +153,10 @@ def session_report(session: Path, around: Path, *, samples: int | None = None) -
         page.headline(add_search(page, session, section))
     elif kind == "generate":
         _add_generated(page, session, samples or SAMPLES)
+    elif has_agent(session):
+        history = history_of(session)
+        page.headline(agent_headline(history))
+        add_agent_curves(page, history)
     else:
         history = history_of(session)
         page.headline(loss_headline(history))
@@ -149,7 +164,10 @@ def session_report(session: Path, around: Path, *, samples: int | None = None) -
         page.headline(add_network(page, session, samples))
     if (wall := wall_seconds(record)) is not None:
         page.headline({"time": seconds_text(wall)})
-    add_times(page, record, history)
+    if history is not None and has_agent(session):
+        add_agent_times(page, history, wall)
+    else:
+        add_times(page, record, history)
     add_files(page, session, around)
     return page
 
@@ -183,6 +201,35 @@ def run_report(name: str, report: RunReport | RolloutReport, command: str) -> Pa
     page.headline({"episodes": f"{len(report.episodes):,}", "steps": f"{report.horizon:,}"})
     page.section("Error by horizon")
     add_rollout_report(page, report)
+    return page
+
+
+def agent_run_report(name: str, found: AgentRun, command: str) -> Page:
+    """Return the report of a run of an agent.
+
+    Args:
+        name: Of the session.
+        found: What came of it.
+        command: The command, as it was typed.
+    """
+    page = Page(name, "run", command)
+    add_agent_run(page, found)
+    return page
+
+
+def agent_evaluation_report(name: str, found: AgentEvaluation | OfflineEvaluation, command: str) -> Page:
+    """Return the report of an evaluation of an agent, in its environment or by recordings.
+
+    Args:
+        name: Of the session.
+        found: What came of it.
+        command: The command, as it was typed.
+    """
+    page = Page(name, "evaluation", command)
+    if isinstance(found, OfflineEvaluation):
+        add_offline_evaluation(page, found)
+    else:
+        add_agent_evaluation(page, found)
     return page
 
 

@@ -43,6 +43,7 @@ FILES = {
     "networks": "checkpoints",
     "stats": "curves of the loggers",
     "dataset": "samples",
+    "replay": "what the agent has recorded while it learned",
     "trials": "a session for each trial",
 }
 

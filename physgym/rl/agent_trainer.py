@@ -17,6 +17,7 @@ from physgym.generator_state import generator_words
 from physgym.interrupt import Interrupt
 from physgym.naming import env_name
 from physgym.progress import say
+from physgym.real_time import SOURCE, runs_in_real_time
 from physgym.registration import EnvLike
 from physgym.rl.agent import Agent
 from physgym.rl.agent_checkpoint import AgentCheckpoints
@@ -88,8 +89,8 @@ class AgentTrainer:
         evaluate_every: Steps from one evaluation without exploration to the next; 0 for none. Its values enter the
             record with the prefix ``evaluation_``.
         evaluate_episodes: Episodes of an evaluation, always the same ones.
-        evaluate_kwargs: Arguments of the constructor of the environments of evaluations, in place of those in
-            `env_kwargs`.
+        evaluate_kwargs: Arguments of the constructor of the environments of evaluations, besides those in `env_kwargs`
+            or in place of them.
         report_every: Steps from one record to the next, an epoch of `History`.
         callbacks: Called at the events; a `Logger` among them takes the place of TensorBoard in the session.
         session: Folder for checkpoints (``networks/``), the replay (``replay/``) and curves (``stats/``); None writes
@@ -110,6 +111,7 @@ class AgentTrainer:
         settings: The numbers.
         closed: Whether the environments are closed.
         env: As given.
+        given: The arguments `env_kwargs`, `evaluate_kwargs` and `cache`.
         stopping: Whether `stop` was called.
         ranks: The process that trains, and its device.
 
@@ -179,7 +181,7 @@ class AgentTrainer:
             keep=keep,
             seed=seed,
         )
-        self.env = env
+        self.env, self.given = env, (env_kwargs, evaluate_kwargs, cache)
         form = AgentForm(
             agent,
             dict(agent_kwargs or {}),
@@ -197,7 +199,7 @@ class AgentTrainer:
         self._session = TrainingSession(
             folder, self.ranks, new=resume is False, record=record, allow_changed_code=allow_changed_code
         )
-        self._evaluated = _evaluated(env, env_kwargs, evaluate_kwargs, evaluate_every)
+        _check_evaluated(env, env_kwargs, evaluate_every)
         networks = self._session.subfolder("networks")
         self._checkpoints = AgentCheckpoints(networks, keep) if networks is not None and save_every else None
         own = [] if any(isinstance(one, Logger) for one in callbacks) else [self._session.subfolder("stats")]
@@ -216,7 +218,7 @@ class AgentTrainer:
                 cache,
                 replay=self.replay_folder,
                 position=None if resume is False else {"rows": 0} if saved is None else saved.position,
-                source={} if env is None or isinstance(env, VectorEnv) else {"recorded": env_name(env)},
+                source=_source(env, venv),
             )
             if saved is not None:
                 saved.resume(self._parts, self._progress)
@@ -431,15 +433,15 @@ class AgentTrainer:
         """Return the means over episodes without exploration."""
         from physgym.rl.evaluation import evaluate_agent
 
-        env, arguments = self._evaluated
+        acting, evaluating, _ = self.given
         return evaluate_agent(
             self.policy,
-            env,
+            self.env,  # type: ignore[arg-type]  # which was checked
             episodes=self.settings.evaluate_episodes,
             seed=self.settings.seed,
             part="validation",
             num_envs=min(self.settings.num_envs, self.settings.evaluate_episodes),
-            env_kwargs=arguments,
+            env_kwargs={**(acting if isinstance(acting, Mapping) else {}), **(evaluating or {})},
         ).values
 
     # --- checkpoints
@@ -493,12 +495,8 @@ class AgentTrainer:
                 self._checkpoints.close()
 
 
-def _evaluated(env: Any, env_kwargs: Arguments, evaluate_kwargs: Mapping[str, Any] | None, every: int) -> Any:
-    """Return the environment of evaluations, and its arguments.
-
-    Raises:
-        ConfigError: It is not known how to make one.
-    """
+def _check_evaluated(env: Any, env_kwargs: Arguments, every: int) -> None:
+    """Raise ConfigError where there are to be evaluations, and it is not known how to make an environment for them."""
     if every and not (isinstance(env_kwargs, Mapping) or env_kwargs is None):
         raise ConfigError("evaluations need one environment: env_kwargs are a list; give evaluate_every=0")
     if every and (env is None or isinstance(env, VectorEnv)):
@@ -506,4 +504,11 @@ def _evaluated(env: Any, env_kwargs: Arguments, evaluate_kwargs: Mapping[str, An
             "evaluations need an environment of their own, which is made of its id or class; give evaluate_every=0, "
             "and call physgym.rl.evaluation.evaluate_agent in a callback"
         )
-    return env, {**(env_kwargs if isinstance(env_kwargs, Mapping) else {}), **(evaluate_kwargs or {})}
+
+
+def _source(env: EnvLike | VectorEnv[Any, Any, Any] | None, made: VectorEnv[Any, Any, Any] | None) -> dict[str, Any]:
+    """Return what a replay says of where its samples come from."""
+    if env is None or made is None:
+        return {}
+    named = {} if isinstance(env, VectorEnv) else {"recorded": env_name(env)}
+    return named | ({SOURCE: True} if runs_in_real_time(made.metadata) else {})

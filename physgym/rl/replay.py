@@ -15,7 +15,7 @@ from physgym.data.recordings import ACTED, ACTION, FLAGS, INFO, OBSERVATION, REW
 from physgym.errors import ConfigError, SampleError
 from physgym.rl.replay_files import ReplayFiles
 from physgym.rl.replay_rows import CurrentEpisodes, ReplayRows
-from physgym.rl.transition_log import Columns, transition_fields
+from physgym.rl.transition_log import Columns, described_spaces, transition_fields
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Replay:
                 every=self.every,
                 bounded=capacity is not None,
                 source=dict(source or {}),
+                attributes=described_spaces(observation_space, action_space),
                 resume=resume is not None,
             )
         if resume is not None:

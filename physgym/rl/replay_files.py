@@ -32,6 +32,7 @@ class ReplayFiles:
         every: Rows of a file.
         bounded: Whether old files are deleted.
         source: JSON data that says where the samples come from.
+        attributes: Further text attributes of the partitions.
         resume: Whether to go on with what is there.
 
     Attributes:
@@ -41,8 +42,18 @@ class ReplayFiles:
         DatasetError: There are samples already, and `resume` is not set; or they are damaged.
     """
 
-    def __init__(self, path: Path, *, every: int, bounded: bool, source: Mapping[str, Any], resume: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        every: int,
+        bounded: bool,
+        source: Mapping[str, Any],
+        attributes: Mapping[str, str],
+        resume: bool,
+    ) -> None:
         self.path, self._every, self._bounded, self._source = path, every, bounded, source
+        self._attributes = attributes
         self._parts: list[Partition] = []
         self._first = 0  # the first row that was not deleted
         self._writer: SampleWriter | None = None
@@ -129,6 +140,7 @@ class ReplayFiles:
                 spec,
                 mode=MODE,
                 source=self._source,
+                attributes=self._attributes,
                 resume=self._resume,
                 max_rows=self._every,
                 max_file_size=LARGEST,

@@ -73,6 +73,12 @@ class Columns:
         return {leaf.path: np.zeros((1, *leaf.shape), leaf.dtype) for leaf in self.leaves}
 
 
+def described_spaces(observation: spaces.Space[Any], action: spaces.Space[Any]) -> dict[str, str]:
+    """Return the attribute of a recording's partitions that says the spaces of its observations and actions."""
+    described = {f"{name}_space": to_json(one) for name, one in ((OBSERVATION, observation), (ACTION, action))}
+    return {"spaces": json.dumps(described)}
+
+
 class TransitionLog:
     """Writer of the steps of one or several environments.
 
@@ -115,14 +121,13 @@ class TransitionLog:
         if isinstance(infos, str):
             raise ConfigError(f"infos are a list of names, not the text {infos!r}")
         self._infos = tuple(infos)
-        described = {f"{name}_space": to_json(one) for name, one in ((OBSERVATION, observation), (ACTION, action))}
         self._options: dict[str, Any] = {
             "max_rows": integer("every", every, 1),
             "mode": mode,
             "resume": resume,
             "nonfinite": nonfinite,
             "source": dict(source),
-            "attributes": {"env_spec": env_spec, "spaces": json.dumps(described)},
+            "attributes": {"env_spec": env_spec, **described_spaces(observation, action)},
         }
         check_mode(mode)
         self._path = place(path)

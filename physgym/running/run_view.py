@@ -71,8 +71,18 @@ class RunView:
 
     def made(self, step: RunStep) -> None:
         """Offer a picture of a step."""
+        self.offer(step.episode, step.transition.step, step.fields or None)
+
+    def offer(self, episode: int, step: int, sample: Mapping[str, Any] | None) -> None:
+        """Offer a picture of a step.
+
+        Args:
+            episode: Number of its episode.
+            step: Number of the step in there.
+            sample: Its sample; None where there is none.
+        """
         if self._offers.watched:
-            self._offers.made(0, step.episode, step.transition.step, step.fields or None)
+            self._offers.made(0, episode, step, sample)
 
     def close(self) -> None:
         """Let go of the viewers."""

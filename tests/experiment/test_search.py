@@ -604,15 +604,38 @@ def impossible(text):
     return {"kind": "end", "last": False, "state": "impossible", "reason": text}
 
 
-def test_a_metric_of_the_rollout_is_not_there_in_every_epoch():
+@pytest.mark.parametrize("metric", ["rollout_error", "evaluation_return", "return"])
+def test_a_metric_of_rollouts_and_agents_is_not_there_in_every_epoch(metric):
     class Trainer:
         epoch, epochs = 1, 3
 
-    report = working.Report("rollout_error", None)
+    report = working.Report(metric, None)
     report.epoch_end(Trainer(), {"loss": 1.0})  # nothing to say
     Trainer.epoch = 3
-    with pytest.raises(ConfigError, match="rollout_error"):
+    with pytest.raises(ConfigError, match=metric):
         report.epoch_end(Trainer(), {"loss": 1.0})
+
+
+def test_a_metric_of_an_agent_that_was_there_may_be_missing_in_the_end():
+    class Trainer:
+        epoch, epochs = 1, 2
+
+    class Channel:
+        told = []  # noqa: RUF012 - of one object
+
+        def send(self, **message):
+            self.told.append(message["value"])
+
+        def receive(self, timeout):
+            return None
+
+    report = working.Report("evaluation_return", Channel())
+    report.epoch_end(Trainer(), {"epoch": 1, "evaluation_return": 5.0})
+    Trainer.epoch = 2
+    report.epoch_end(Trainer(), {"epoch": 2, "return": 7.0})
+    assert Channel.told == [5.0]
+    with pytest.raises(ConfigError, match="no 'evaluation_laps'"):
+        working.Report("evaluation_laps", Channel()).epoch_end(Trainer(), {"evaluation_return": 5.0})
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,8 @@ class Space:
             ConfigError: Trials with samples of their own would share a folder.
         """
         dataset = self._data["dataset"]
+        if self._data["agent"] is not None:
+            return True
         if "dataset.path" in self.keys or dataset.get("type") is not None:
             return True
         changing = [key for key in self.keys if key.split(".")[0] in SAMPLES and key not in NOT_SAMPLES]
@@ -171,6 +173,8 @@ class Space:
             faults.append(
                 f"metric: {metric!r} needs a rollout, which the configuration leaves out; set validation.rollout"
             )
+        if metric.endswith("return") and self.section.direction == "minimize":
+            faults.append(f"direction: of {metric!r} large values are better; set search.direction=maximize")
         return faults
 
     def _faults_of(self, key: str, known: ParameterSection) -> Iterator[str]:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from physgym.experiment.provenance import Origin
     from physgym.training import History, Trainer
 
-ROLLOUT = "rollout_"  # in front of the names of values that not every epoch has
+# beginnings of the names of values that not every epoch has
+SOMETIMES = ("rollout_", "evaluation_", "return", "length")
 ENOUGH = 600.0  # seconds to wait for what the search makes of an epoch
 
 
@@ -93,6 +94,7 @@ class Report(Callback):
 
     def __init__(self, metric: str, channel: DriverChannel) -> None:
         self.metric, self._channel, self.pruned = metric, channel, False
+        self._came = False  # whether an epoch has had the value
 
     def train_begin(self, trainer: Trainer) -> None:
         """Report the epochs before an interruption; the end may have been decided then."""
@@ -104,8 +106,9 @@ class Report(Callback):
     def epoch_end(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         """Report the epoch."""
         if self.metric not in values:
-            rolled_out = any(name.startswith(ROLLOUT) for name in values) or trainer.epoch >= trainer.epochs
-            if rolled_out or not self.metric.startswith(ROLLOUT):
+            kind = next((beginning for beginning in SOMETIMES if self.metric.startswith(beginning)), "")
+            never = trainer.epoch >= trainer.epochs and not self._came
+            if never or any(name.startswith(kind) for name in values):
                 raise NoMetric(
                     f"search.metric: an epoch of this training gives no {self.metric!r}; there are "
                     f"{', '.join(sorted(values))}"
@@ -117,6 +120,7 @@ class Report(Callback):
     def _tell(self, trainer: Trainer, values: Mapping[str, float], *, ask: bool) -> None:
         if (value := values.get(self.metric)) is None:
             return
+        self._came = True
         epoch = int(values["epoch"])
         self._channel.send(kind="epoch", epoch=epoch, value=value, ask=ask)
         if not ask:

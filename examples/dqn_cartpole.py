@@ -1,0 +1,37 @@
+"""Double DQN balances a pole: trains in a session, then acts without exploration.
+
+    python examples/dqn_cartpole.py --steps 50000
+
+Interrupted, it goes on with ``--resume``.
+"""
+
+import argparse
+
+from physgym.rl import AgentTrainer, evaluate_agent, load_agent
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=50_000, help="steps of all environments together")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--episodes", type=int, default=100, help="episodes of the evaluation in the end")
+    parser.add_argument("--session", default="sessions/dqn_cartpole")
+    parser.add_argument("--resume", action="store_true")
+    given = parser.parse_args()
+    trainer = AgentTrainer(
+        "dqn",
+        "CartPole-v1",
+        agent_kwargs={"network": {"type": "MLP", "arguments": {"hidden": [120, 84]}}, "lr": 1e-3},
+        steps=given.steps,
+        num_workers=0,
+        evaluate_every=10_000,
+        session=given.session,
+        seed=given.seed,
+        resume=given.resume,
+    )
+    trainer.fit()
+    print(evaluate_agent(load_agent(trainer.session), "CartPole-v1", episodes=given.episodes))
+
+
+if __name__ == "__main__":
+    main()
