@@ -21,12 +21,14 @@ from physgym.rl.frame_stacks import FrameStacks
 from physgym.rl.preprocessing import Preprocessing
 from physgym.rl.recorded_steps import NEXT, RecordedSteps, check_values, fields_of, places_of
 from physgym.rl.recordings import Recordings, check_layout, open_recordings, recorded_spaces
+from physgym.rl.running_normalization import RunningNormalization
 from physgym.rl.transition_index import TransitionIndex
 from physgym.rl.transitions import Transitions
 from physgym.spaces import Array, fixed_leaves, value_range
 
 MEMORY = 1 << 30  # bytes of observations that are kept in memory
 BLOCK_BYTES = 1 << 24  # of rows that are read at once
+BLOCK_ROWS = 4096  # whose moments are taken at once
 
 
 class TransitionCache:
@@ -109,6 +111,18 @@ class TransitionCache:
     def transition_steps(self) -> Array:
         """Return the place of each transition in `steps`, shape (len(self),), int64."""
         return self.index.rows
+
+    def normalization(self) -> RunningNormalization:
+        """Return a normalization by the moments of all recorded observations, frozen; rewards stay as they are.
+
+        Raises:
+            ConfigError: Observations have integers alone.
+        """
+        found = RunningNormalization(self.frame_space, 1, rewards=False)
+        for start in range(0, len(self.steps), BLOCK_ROWS):
+            found.observe(self._frames.frames(np.arange(start, min(start + BLOCK_ROWS, len(self.steps)))))
+        found.frozen = True
+        return found
 
     def sample(self, count: int, generator: np.random.Generator, gamma: float) -> Transitions:
         """Return transitions drawn independently of each other, each with equal chances.
@@ -267,6 +281,10 @@ class _Frames:
         if places.shape[1] == 2:
             return {n: value[:, 0] for n, value in frames.items()}, {n: value[:, 1] for n, value in frames.items()}
         return {n: value[:, :-1] for n, value in frames.items()}, {n: value[:, 1:] for n, value in frames.items()}
+
+    def frames(self, places: Array) -> dict[str, Array]:
+        """Return single observations at some places by field, each of shape (n, *shape)."""
+        return {name: value.cpu().numpy() for name, value in self._taken(OBSERVATION, places).items()}
 
     def _taken(self, name: str, places: Array) -> dict[str, Tensor]:
         """Return observations at some places, each of shape (n, *shape)."""

@@ -17,3 +17,11 @@ def test_learning_overlaps_with_simulating():
     losses = [float(loss) for loss in re.findall(r"loss (\d+\.\d+)", done.stdout)]
     assert len(losses) == 3
     assert losses[-1] < 0.2  # a network that learns nothing is at about 1
+
+
+@pytest.mark.slow
+def test_an_agent_drives_that_has_learned_from_recordings_alone(tmp_path):
+    done = run_program(tmp_path, EXAMPLES / "from_recordings.py", "1200")
+    assert done.returncode == 0, done.stderr
+    driven = float(re.search(r"episodes of .*distance (\d+\.?\d*)", done.stdout)[1])
+    assert driven > 60  # one that has learned nothing gets nowhere

@@ -131,6 +131,16 @@ def test_one_file_several_folders_and_an_open_dataset(tmp_path):
         cache_of([])
 
 
+def test_a_normalization_of_the_recorded_observations(tmp_path):
+    path = record(tmp_path / "a", 7)
+    recorded = physgym.SampleDataset(path)[:]["observation"]
+    for memory in (0, 1 << 20):
+        found = TransitionCache(path, stack=2, memory=memory).normalization()
+        moved = found.observations({"observation": recorded})["observation"]
+        np.testing.assert_allclose((moved.mean(0), moved.std(0)), ([0, 0], [1, 1]), atol=1e-5)
+        assert found.frozen
+
+
 @pytest.mark.parametrize("stack", [1, 2])
 def test_rejected_rows_are_in_no_transition(tmp_path, stack):
     env = Numbered()
