@@ -1,7 +1,7 @@
 """The index among parallel environments, known while one is made: a constructor may open a port of its own.
 
-A `physgym.Simulation` has it as ``self.env_index`` and ``self.num_envs`` from the first line of its constructor on; any
-other environment asks `current`.
+A `physgym.Simulation` has it as ``self.env_index`` and ``self.env_count`` from the first line of its constructor on;
+any other environment asks `current`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Placement(NamedTuple):
 
     Attributes:
         env_index: Its index, from 0.
-        num_envs: How many there are.
+        env_count: How many there are.
     """
 
     env_index: int = 0
-    num_envs: int = 1
+    env_count: int = 1
 
 
 ALONE = Placement()
@@ -39,20 +39,20 @@ def current() -> Placement:
 
 
 @contextlib.contextmanager
-def at(env_index: int, num_envs: int) -> Iterator[None]:
+def at(env_index: int, env_count: int) -> Iterator[None]:
     """Make an environment at this placement within the ``with`` statement; other threads do not see it."""
-    token = _current.set(Placement(env_index, num_envs))
+    token = _current.set(Placement(env_index, env_count))
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def build(factory: EnvFactory, env_index: int, num_envs: int) -> Env:
+def build(factory: EnvFactory, env_index: int, env_count: int) -> Env:
     """Return a new environment that knows its placement, also in its constructor."""
-    with at(env_index, num_envs):
+    with at(env_index, env_count):
         env = factory()
-    for name, value in (("env_index", env_index), ("num_envs", num_envs)):
+    for name, value in (("env_index", env_index), ("env_count", env_count)):
         if hasattr(env.unwrapped, name):
             with contextlib.suppress(AttributeError):  # a property of the environment's own
                 setattr(env.unwrapped, name, value)

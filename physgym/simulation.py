@@ -75,7 +75,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     Attributes:
         env_index: Which of the parallel environments this is, from 0; known in the constructor. A sample must not
             depend on it.
-        num_envs: Number of environments; the same holds.
+        env_count: Number of environments; the same holds.
         predictor: What `predict` asks, set by a pipeline that has a network.
         shown_prediction: Predicted fields by name that pictures show, see `scene`; for `apply_prediction` to set. A
             reset forgets them.
@@ -105,7 +105,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     time_step: float | None = None
     nonfinite: NonFinite = "error"
     env_index: int = 0
-    num_envs: int = 1
+    env_count: int = 1
     predictor: PredictFunction | None = None
     shown_prediction: Mapping[str, Any] = {}
     _pictures: LiveScene | None = None  # made by the first picture

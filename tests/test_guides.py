@@ -135,8 +135,8 @@ GUIDES = {
         {
             6: METHODS,
             7: "arguments are left out",
-            8: "arguments are left out",
-            12: "takes a file of ONNX; tests/nn/test_export.py runs such files",
+            9: "arguments are left out",
+            13: "takes a file of ONNX; tests/nn/test_export.py runs such files",
         },
     ),
     "scene": Guide(prepared=False),

@@ -34,7 +34,8 @@ NAMES = {
     "physgym.rl": "Agent DQN SAC Transitions agent_class named_agent AgentEvaluation OfflineEvaluation TransitionCache "
     "evaluate_agent evaluate_offline Preprocessing Crop InfoReward FrameStacks RunningNormalization LatentObservation "
     "PictureComparison compare_pictures preprocess_recording",
-    "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation RolloutReport SaveFrames",
+    "physgym.runner": "Runner SurrogateEnv SurrogateVectorEnv RolloutEvaluation RolloutReport SaveFrames "
+    "ReturnGap return_gap",
     "physgym.sample": "Field SampleSpec",
     "physgym.scene": "Scene SceneHandle Values field constant prediction norm stack draw",
     "physgym.testing": "check_env EnvConformance ConformanceNote",

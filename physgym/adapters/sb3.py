@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorWrapper
 
 from physgym.adapters import unbatch_infos
 from physgym.casting import CastError, as_dtype
@@ -42,14 +42,15 @@ class SB3VecEnv(VecEnv):
     can travel: numbers, strings, arrays, spaces, and lists, tuples and dictionaries of them.
 
     Args:
-        envs: The vector env; it must reset in the step that ends an episode. Closing this view closes it.
+        envs: The vector env, or one in wrappers such as `physgym.Recorder`; it must reset in the step that ends an
+            episode. Closing this view closes it.
 
     Raises:
         ConfigError: The vector env resets at another time, or its observations are nested more deeply than
             Stable-Baselines3 allows.
     """
 
-    def __init__(self, envs: SocketVectorEnv) -> None:
+    def __init__(self, envs: SocketVectorEnv | VectorWrapper) -> None:
         mode = envs.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.SAME_STEP:
             raise ConfigError(
@@ -64,7 +65,8 @@ class SB3VecEnv(VecEnv):
                 f"Stable-Baselines3 cannot use the observation space {envs.single_observation_space}: {error} "
                 "Wrap the environments, for instance in gymnasium.wrappers.FlattenObservation"
             ) from error
-        self.envs = envs
+        self.envs: Any = envs
+        self._bare: Any = envs.unwrapped  # which calls the environments; wrappers do not
         self.spec = envs.spec  # VecMonitor writes its id into its file
         self._known: set[str] = set()  # attributes that every environment has been seen to have
         self._actions: Any = None
@@ -175,7 +177,7 @@ class SB3VecEnv(VecEnv):
         Raises:
             WorkerError: A worker died or did not answer.
         """
-        if attr_name not in self._known and all(self.envs.call("has_wrapper_attr", attr_name)):
+        if attr_name not in self._known and all(self._bare.call("has_wrapper_attr", attr_name)):
             self._known.add(attr_name)
         return attr_name in self._known
 
@@ -195,7 +197,7 @@ class SB3VecEnv(VecEnv):
             WorkerError: A worker died or did not answer.
         """
         self._require(attr_name)
-        values = self.envs.get_attr(attr_name)
+        values = self._bare.get_attr(attr_name)
         return [values[i] for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -214,7 +216,7 @@ class SB3VecEnv(VecEnv):
         """
         chosen = list(dict.fromkeys(self._get_indices(indices)))
         # a list is one value per environment to Gymnasium, so that a value which is a list must be inside of one
-        self.envs.set_attr(attr_name, [value] * len(chosen), chosen)
+        self._bare.set_attr(attr_name, [value] * len(chosen), chosen)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
@@ -239,7 +241,7 @@ class SB3VecEnv(VecEnv):
         chosen = list(self._get_indices(indices))
         self._require(method_name)
         different = list(dict.fromkeys(chosen))
-        results = self.envs.call_envs(different, method_name, *method_args, **method_kwargs)
+        results = self._bare.call_envs(different, method_name, *method_args, **method_kwargs)
         by_env = dict(zip(different, results, strict=True))
         return [by_env[i] for i in chosen]
 
@@ -263,7 +265,7 @@ class SB3VecEnv(VecEnv):
             WorkerError: A worker died or did not answer.
         """
         names = _names(wrapper_class)
-        texts = self.envs.call("__str__")
+        texts = self._bare.call("__str__")
         # "<TimeLimit<OrderEnforcing<CartPoleEnv<CartPole-v1>>>>"
         return [not names.isdisjoint(str(texts[i]).split("<")) for i in self._get_indices(indices)]
 

@@ -139,11 +139,11 @@ class EnvConformance:
             )
 
     def test_episodes_are_the_same_in_every_environment(self) -> None:
-        """Check that an episode depends on its seed, not on ``env_index`` and ``num_envs``."""
+        """Check that an episode depends on its seed, not on ``env_index`` and ``env_count``."""
         self._skip_in_real_time()
         spec, space = self._spec(), self.make_env().observation_space
         first = self._episode(spec, SEED)
-        for name, place in (("num_envs", (0, 7)), ("env_index", (3, 7))):
+        for name, place in (("env_count", (0, 7)), ("env_index", (3, 7))):
             if difference := _difference(space, first, self._episode(spec, SEED, place=place)):
                 raise AssertionError(
                     f"equal seeds must give equal episodes in every environment; {difference[0]} differs at step "

@@ -94,8 +94,9 @@ class EnvGroup:
             self.envs, self.spec, self.parameter_spec, self._guard, self._stepper.ended, closing, offers
         )
         for i, env in enumerate(self.envs):
-            if hasattr(env.unwrapped, "predictor"):
-                env.unwrapped.predictor = _Asker(i, ask, self._folders)
+            inner = env.unwrapped
+            if hasattr(inner, "predictor") and (inner.predictor is None or isinstance(inner.predictor, _Asker)):
+                inner.predictor = _Asker(i, ask, self._folders)  # a surrogate may have a network of its own
 
     def layouts(self) -> tuple[Layout, Layout]:
         """Return the layouts of actions and results."""

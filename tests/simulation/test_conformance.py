@@ -239,7 +239,7 @@ class ByIndex(toys.Flaky):
 class ByCount(ByIndex):
     def __init__(self, render_mode=None):
         super().__init__()
-        self.offset = np.float32(self.num_envs / 10)
+        self.offset = np.float32(self.env_count / 10)
 
 
 class Walk(toys.Line):
@@ -425,7 +425,7 @@ class WarmStarted(toys.Line):
     ("make", "rule"),
     [
         (ByIndex, "'y' differs at step 0 with another env_index"),
-        (ByCount, "'y' differs at step 0 with another num_envs"),
+        (ByCount, "'y' differs at step 0 with another env_count"),
         (WarmStarted, "that has run other episodes sample field 'y' differs at step 2.*clear there what is left"),
         (GlobalNumpy, r"the observation differs at step 0 .* They share numpy's global generator .* self.np_random"),
         (GlobalPython, r"They share Python's global generator \(random\). Draw from self.np_random"),

@@ -271,9 +271,9 @@ def test_sampled_actions_are_valid_and_depend_on_the_generator_alone():
 
 def test_an_environment_is_alone_unless_told_otherwise():
     env = Counter()
-    assert (env.env_index, env.num_envs) == (0, 1)
-    env.env_index, env.num_envs = 3, 8
-    assert (Counter().env_index, Counter().num_envs) == (0, 1)
+    assert (env.env_index, env.env_count) == (0, 1)
+    env.env_index, env.env_count = 3, 8
+    assert (Counter().env_index, Counter().env_count) == (0, 1)
 
 
 def test_bad_arguments_are_named():

@@ -64,7 +64,7 @@ class Indexed(Gain):
 
     def say(self, what):
         with Path(self.log).open("a") as file:
-            file.write(f"{what} {self.gain:.0f} {self.env_index} {self.num_envs}\n")
+            file.write(f"{what} {self.gain:.0f} {self.env_index} {self.env_count}\n")
 
     def close(self):
         self.say("close")

@@ -113,7 +113,7 @@ class Placed(toys.Flaky):
     """Says in its sample what its constructor knew of its placement."""
 
     def __init__(self, render_mode=None):
-        self.known = (self.env_index, self.num_envs)
+        self.known = (self.env_index, self.env_count)
         super().__init__(reject_above=2.0, render_mode=render_mode)
 
     def sample(self):

@@ -1,0 +1,40 @@
+"""A policy that is trained on a network in place of the simulation, and what it reaches in the simulation itself.
+
+A network that has seen random actions alone is wrong where a good policy goes, and the policy finds the places where it
+is wrong in its favour. So each round stores what the policy does in the simulation, and trains the network on that too.
+"""
+
+import gymnasium as gym
+from stable_baselines3 import PPO
+
+import physgym
+from physgym.nn import MLP
+from physgym.runner import SurrogateEnv, return_gap
+from physgym.samplers import Policy
+from physgym.training import Trainer
+
+PREDICTED = ["next_observation", "terminated"]
+
+
+def main(folder="data/cartpole", rounds=6, samples=5000, epochs=20, steps=20_000):
+    gap, actions = None, "uniform"
+    for number in range(rounds):
+        physgym.generate("transitions:CartPole-v1", f"{folder}-{number}", samples=samples, actions=actions, seed=number)
+        dataset = physgym.SampleDataset([f"{folder}-{i}" for i in range(number + 1)])
+        network = MLP.from_spec(dataset.spec, hidden=(64, 64), outputs=PREDICTED)
+        trainer = Trainer(network, dataset, outputs=PREDICTED, epochs=epochs, batch_size=64, validation=None)
+        trainer.fit()
+        transitions = physgym.RecordTransition(gym.make("CartPole-v1"))
+        surrogate = SurrogateEnv(transitions, trainer.predictor, reward=lambda before, action, after: 1.0)
+        model = PPO("MlpPolicy", surrogate, n_steps=512, learning_rate=1e-3, seed=0, device="cpu").learn(steps)
+        act = lambda seen, rng=None, model=model: model.predict(seen, deterministic=rng is None)[0]  # noqa: E731
+        gap = return_gap(act, surrogate, gym.make("CartPole-v1"))
+        print(f"round {number}, {len(dataset)} transitions\n{gap}\n", flush=True)
+        if gap.gap < 0.1 * gap.simulation.mean():
+            break
+        actions = Policy(act)  # the next samples are of this policy, which draws its actions
+    return gap
+
+
+if __name__ == "__main__":
+    main()
