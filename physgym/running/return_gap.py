@@ -139,12 +139,14 @@ def return_gap(
         pairs.append(pair)
     spread = _spread([pair.simulation.observations for pair in pairs])
     return ReturnGap(
-        np.arange(seed, seed + episodes),
-        *(np.array([one.total for one in side]) for side in zip(*pairs, strict=True)),
-        *(np.array([len(one.observations) - 1 for one in side]) for side in zip(*pairs, strict=True)),
-        np.array([_parted(pair, spread, tolerance) for pair in pairs]),
-        float(tolerance),
-        sum(pair.surrogate.rejected for pair in pairs),
+        seeds=np.arange(seed, seed + episodes),
+        surrogate=np.array([pair.surrogate.total for pair in pairs]),
+        simulation=np.array([pair.simulation.total for pair in pairs]),
+        surrogate_lengths=np.array([pair.surrogate.steps for pair in pairs]),
+        simulation_lengths=np.array([pair.simulation.steps for pair in pairs]),
+        parted=np.array([_parted(pair, spread, tolerance) for pair in pairs]),
+        tolerance=float(tolerance),
+        rejected=sum(pair.surrogate.rejected for pair in pairs),
     )
 
 
@@ -154,6 +156,10 @@ class _Episode(NamedTuple):
     total: float
     observations: Array
     rejected: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.observations) - 1
 
 
 class _Pair(NamedTuple):
