@@ -36,8 +36,8 @@ class NumberedEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._seed, self._limit = seed, limit
         place = placement()
-        self._stride = place.num_envs
-        self.number = place.env_index - place.num_envs
+        self._stride = place.env_count
+        self.number = place.env_index - place.env_count
         self._steps = 0
         self._most: float = 0
         self._keeps_state = not lacking_state_hooks(env) and remembering_layer(env) is None
