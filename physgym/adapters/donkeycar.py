@@ -17,6 +17,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from physgym import placement
 from physgym.adapters.donkey_link import DonkeyLink
 from physgym.adapters.donkey_messages import (
     CONFIGURATIONS,
@@ -35,6 +36,7 @@ from physgym.checks import integer, positive
 from physgym.envs.track_camera import HEIGHT, WIDTH
 from physgym.errors import ConfigError, SimulatorError
 from physgym.real_time import METADATA
+from physgym.scene.objects import Scene
 from physgym.spaces import Array
 
 PROTOCOL = "2"
@@ -71,7 +73,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
 
     Args:
         host: Of the simulator.
-        port: Of the simulator.
+        port: Of the simulator; with `command` and several environments, of the first one: each has the next port.
         scene: Name of the scene to drive in.
         command: Program and arguments that start the simulator; None where it runs already.
         timeout: Seconds in which it must start, load the scene and answer.
@@ -131,7 +133,10 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         self._frame: dict[str, Any] = {}
         self._start: Array | None = None  # where the car is after a reset
         self._driven = _Driven()
-        self._simulator = None if command is None else DonkeySimulator(command, host, port, timeout)
+        self._simulator = None
+        if command is not None:
+            port += placement.current().env_index
+            self._simulator = DonkeySimulator(command, host, port, timeout)
         self._private: DonkeyLink | None = None
         try:
             self._link = DonkeyLink(host, port, timeout)
@@ -222,6 +227,19 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
             self._link.send("exit_scene")
             self._link.flush(1.0)
         self._leave()
+
+    def scene(self, scene: Scene) -> None:
+        """Declare the picture of the camera and a caption, which `update_scene` changes."""
+        scene.title("DonkeyCar")
+        self._shown = scene.image("camera"), scene.text("caption")
+
+    def update_scene(self, scene: Scene) -> None:
+        """Show the last frame."""
+        camera, caption = self._shown
+        seen, driven = self._frame, self._driven
+        camera.update(values=picture_in(seen, "image"))
+        error = "" if math.isnan(driven.cte) else f", {driven.cte:+.2f} from the middle"
+        caption.update(text=f"speed {number_in(seen, 'speed'):.1f}, lap {driven.laps}{error}")
 
     # --- what the simulator can do besides
 

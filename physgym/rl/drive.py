@@ -14,7 +14,7 @@ import numpy as np
 
 from physgym.checks import integer, one_of, positive
 from physgym.episode import episode_seed
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, SceneError
 from physgym.interrupt import Interrupt
 from physgym.naming import env_name
 from physgym.placement import Env, build
@@ -102,7 +102,8 @@ class PersonActs(gymnasium.Wrapper[Any, Any, Any, Any]):
             low, high = float(self._low[row]), float(self._high[row])
             scene.slider(name, low, high, default=float(self._rest[row]), keys=keys, springs=True)
         if self._picture() is not None:
-            self._camera = scene.image(CAMERA)
+            with contextlib.suppress(SceneError):  # the environment's own scene has it
+                self._camera = scene.image(CAMERA)
 
     def update_scene(self, scene: Scene) -> None:
         """Show what the camera sees."""
@@ -347,7 +348,10 @@ class _Driving:
         """Say once that nothing has come of the person: keys go to the window that has the focus, silently."""
         self.moved = self.moved or bool(self.given.values)
         if not self.moved and driven.lengths == [HINT]:
-            self.say("nothing has come from you yet: click into the window, which gets keys while it has the focus")
+            self.say(
+                "nothing has come from you yet: a window gets keys while it has the focus, so click into it; a page "
+                "has sliders"
+            )
 
 
 def step_seconds(env: Env) -> float:

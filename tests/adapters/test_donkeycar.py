@@ -21,8 +21,12 @@ from physgym.adapters.donkey_link import decoded, encoded
 from physgym.adapters.donkeycar import DonkeyCarEnv, _Driven
 from physgym.envs.track import Track
 from physgym.errors import ConfigError, SimulatorError
+from physgym.placement import build
+from physgym.rl.drive import PersonActs
+from physgym.scene.live import LiveScene
 from physgym.testing import check_env
 from physgym.testing.fake_donkey import SCENES, FakeDonkey
+from physgym.worker.given_inputs import GivenInputs
 
 FURTHER = [(), ("merge",), ("split", "commas", "stale"), ("poor",)]
 
@@ -205,6 +209,33 @@ def test_the_second_camera_the_lidar_and_the_configurations():
 def test_wrong_configurations_are_refused_before_anything_is_started(arguments, text):
     with pytest.raises(ConfigError, match=text):
         DonkeyCarEnv(port=1, **arguments)
+
+
+def test_each_simulator_that_is_started_has_a_port_of_its_own(monkeypatch):
+    ports = []
+
+    def start(command, host, port, timeout):
+        ports.append(port)
+        raise SimulatorError("this is enough")
+
+    monkeypatch.setattr("physgym.adapters.donkeycar.DonkeySimulator", start)
+    for index in range(2):
+        with pytest.raises(SimulatorError, match="enough"):
+            build(lambda: DonkeyCarEnv(port=19000, command=["donkey_sim"]), index, 2)
+    assert ports == [19000, 19001]
+
+
+def test_its_scene_shows_what_the_camera_sees():
+    with FakeDonkey() as fake:
+        env = GivenInputs(PersonActs(gymnasium.make("physgym/DonkeyCar-v0", port=fake.port, timeout=10), 0.05))
+        seen, _ = env.reset(seed=0)
+        live = LiveScene(env)
+        live.frame()
+        shown = live.snapshot["objects"]
+        env.close()
+    np.testing.assert_array_equal(shown["camera"]["values"], seen)
+    assert shown["caption"]["text"].startswith("speed 0.0, lap 0")
+    assert set(shown) == {"camera", "caption"}  # and no samples
 
 
 def test_what_the_simulator_can_do_besides(monkeypatch):

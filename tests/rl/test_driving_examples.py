@@ -21,7 +21,18 @@ def test_a_network_that_imitates_a_recording_drives(tmp_path, monkeypatch):
     assert len(SampleDataset("imitation/to_imitate")) == 1200
 
 
+@pytest.mark.slow
+def test_an_agent_learns_in_the_simulator_that_stands_in_for_donkeycar(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(EXAMPLES / "donkeycar.py"))["main"]
+    trainer = main(out="donkeycar", steps=60, learning_starts=20, batch_size=8)
+    assert trainer.agent.steps >= 60
+    recorded = SampleDataset("donkeycar/replay")
+    assert len(recorded) > 55
+    assert {"info/cte", "info/speed", "info/lap_count"} <= set(recorded.spec)
+
+
 def test_examples_are_short():
-    for name in ("imitation.py",):
+    for name in ("imitation.py", "donkeycar.py"):
         code = [line for line in (EXAMPLES / name).read_text().split('"""', 2)[2].splitlines() if line.strip()]
         assert len(code) <= 40

@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import physgym
 from physgym.data.dataset import SampleDataset
+from physgym.data.labels import Labels
+from physgym.envs.track import Track
 from physgym.errors import ConfigError
 from physgym.scene.player_window import BELOW, SIZE, PlayerWindow
 from physgym.scene.sample_view import SampleView
@@ -81,6 +84,23 @@ def test_a_rejected_sample_says_why(tmp_path):
         window.press("x")
         window.turn(0.0)
         assert "rejected: diverged" in window._status.GetInput()
+
+
+@pytest.mark.slow
+def test_what_was_recorded_is_labelled_by_keys(tmp_path):
+    env = physgym.Recorder(Track(observation="state", tracks=(1, 2)), tmp_path / "data")
+    env.reset(seed=0)
+    for _ in range(5):
+        env.step(env.action_space.sample())
+    env.close()
+    dataset = SampleDataset(tmp_path / "data")
+    with PlayerWindow(SampleView(dataset), offscreen=True) as window:
+        before = window.pixels()[LOWEST:]
+        for key in ("Right", "m", "Right", "2"):
+            window.press(key)
+        assert window.turn(0.0)
+        assert not np.array_equal(window.pixels()[LOWEST:], before)
+    assert {name: str(Labels(dataset).of(*name)) for name in Labels(dataset)} == {(0, 1): "bad", (0, 2): "bad"}
 
 
 def test_without_a_display_the_error_names_what_needs_none(tmp_path, monkeypatch):

@@ -1,0 +1,47 @@
+"""Double DQN drives in a DonkeyCar simulator from what its camera sees; here one that needs no Unity.
+
+For the real one leave FakeDonkey out, and give command=["donkey_sim.x86_64"] and a scene in place of the port. It runs
+in real time: what is recorded is complete and survives kills, and no run is like another one.
+"""
+
+import sys
+
+from physgym.adapters.donkeycar import DonkeyCarEnv
+from physgym.rl.agent_trainer import AgentTrainer
+from physgym.testing.fake_donkey import FakeDonkey
+
+PREPROCESSING = [
+    {"type": "Crop", "arguments": {"rows": [40, 120, 2], "columns": [0, 160, 2]}},
+    "GrayscaleObservation",  # (40, 80)
+    {"type": "DiscretizeAction", "arguments": {"bins": [7, 2]}},
+]
+
+
+def main(out="sessions/donkeycar", steps=20_000, learning_starts=500, batch_size=32):
+    with FakeDonkey(period=0.01) as simulator:
+        trainer = AgentTrainer(
+            "dqn",
+            DonkeyCarEnv,
+            env_kwargs={"port": simulator.port, "max_cte": 4.0, "timeout": 20.0},
+            steps=steps,
+            num_envs=1,
+            num_workers=1,
+            on_error="restart",  # a simulator that hangs or dies is left, and the car begins anew
+            preprocessing=PREPROCESSING,
+            stack=2,
+            max_episode_steps=1000,
+            learning_starts=learning_starts,
+            learn_every=4,
+            batch_size=batch_size,
+            infos=["cte", "speed", "lap_count"],
+            report_every=max(1, steps // 20),
+            session=out,
+            record=False,
+        )
+        history = trainer.fit()
+    print("mean returns:", [round(epoch["return"], 1) for epoch in history.epochs if "return" in epoch])
+    return trainer
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
