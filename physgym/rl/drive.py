@@ -13,8 +13,9 @@ import gymnasium
 import numpy as np
 
 from physgym.checks import integer, one_of, positive
+from physgym.data.dataset import SampleDataset
 from physgym.episode import episode_seed
-from physgym.errors import ConfigError, SceneError
+from physgym.errors import ConfigError, DatasetError, SceneError
 from physgym.interrupt import Interrupt
 from physgym.naming import env_name
 from physgym.placement import Env, build
@@ -225,6 +226,7 @@ def drive(
         stack.callback(lambda: closed.close())
         closed: Env = made
         real_time, seconds = runs_in_real_time(made.metadata), step_seconds(made)
+        first = _episodes_in(record) if resume and record is not None else 0  # whose seeds go on
         if record is not None:
             closed = made = Recorder(made, record, infos=infos, resume=resume, acted_by="person")  # type: ignore[assignment]
         person = PersonActs(made, seconds, ramp)
@@ -233,8 +235,8 @@ def drive(
         seat.open(view, f"drive {env_name(env)}")
         say(_help(person, view, pad))
         session = _Driving(given, person, seat, pad, _Clock(0.0 if real_time else seconds), say)
-        with Interrupt(patient=True) as interrupt:
-            return session.run(seed, episodes, lambda: interrupt.waiting)
+        with Interrupt() as interrupt:
+            return session.run(seed, first, episodes, interrupt)
 
 
 class DriverView(RunView):
@@ -297,39 +299,41 @@ class _Driving:
     say: Say
     moved: bool = False
 
-    def run(self, seed: int, episodes: int | None, interrupted: Callable[[], bool]) -> Drive:
-        """Drive until the end."""
+    def run(self, seed: int, first: int, episodes: int | None, interrupt: Interrupt) -> Drive:
+        """Drive until the end; `first` is the number of the first episode, of which its seed is a function."""
         driven, over = Drive(), True
         while over and (episodes is None or len(driven.lengths) < episodes):
-            number = len(driven.lengths)
-            if number:
-                time.sleep(PAUSE)
-            over = self._episode(number, episode_seed(seed, number), driven, interrupted)
-            self.say(f"episode {number}: {driven.lengths[-1]} steps, return {driven.returns[-1]:.5g}")
+            over = self._episode(episode_seed(seed, first + len(driven.lengths)), driven, interrupt)
         driven.late = self.clock.late
         if driven.late > sum(driven.lengths) / 20:
             self.say(f"{driven.late} of {sum(driven.lengths)} steps came late: this machine is slow or busy")
         return driven
 
-    def _episode(self, number: int, seed: int, driven: Drive, interrupted: Callable[[], bool]) -> bool:
-        """Drive an episode; return whether it came to its end."""
-        self.given.reset(seed=seed)
+    def _episode(self, seed: int, driven: Drive, interrupt: Interrupt) -> bool:
+        """Drive an episode; return whether it came to its end, before the person's."""
+        number, over = len(driven.lengths), False
         driven.returns.append(0.0)
         driven.lengths.append(0)
-        self.clock.start()
-        over = False
-        while not over:
-            self._listen()
-            if interrupted() or not self.seat.watched:
-                return False
-            _, reward, terminated, truncated, _ = self.given.step(None)
-            driven.returns[-1] += float(reward)
-            driven.lengths[-1] += 1
-            over = bool(terminated or truncated)
-            self.seat.stepped(number, driven.lengths[-1] - 1)
-            self._hint(driven)
-            self.clock.wait()
-        return True
+        try:
+            time.sleep(PAUSE if number else 0.0)
+            self.given.reset(seed=seed)
+            self.clock.start()
+            while not over:
+                self._listen()
+                if not self.seat.watched:
+                    break
+                with interrupt.held():
+                    _, reward, terminated, truncated, _ = self.given.step(None)
+                    driven.returns[-1] += float(reward)
+                    driven.lengths[-1] += 1
+                    over = bool(terminated or truncated)
+                self.seat.stepped(number, driven.lengths[-1] - 1)
+                self._hint(driven)
+                self.clock.wait()
+        except KeyboardInterrupt:
+            over = False
+        self.say(f"episode {number}: {driven.lengths[-1]} steps, return {driven.returns[-1]:.5g}")
+        return over
 
     def _listen(self) -> None:
         """Take what the person wants."""
@@ -360,6 +364,14 @@ def step_seconds(env: Env) -> float:
     if said is None and (rate := env.metadata.get("render_fps")):
         said = 1.0 / rate
     return float(said or STEP)
+
+
+def _episodes_in(record: str | Path) -> int:
+    """Return the number of episodes of a recording that is continued."""
+    try:
+        return int(SampleDataset(record).index("episode").max()) + 1
+    except DatasetError:  # there is none yet
+        return 0
 
 
 def _axes(env: Env, count: int) -> dict[str, tuple[str, str]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -103,7 +105,20 @@ def test_episodes_follow_one_another_with_seeds_of_their_own(tmp_path, monkeypat
         resume=True,
         say=said.append,
     )
-    assert len(SampleDataset(tmp_path)) == 24
+    more = SampleDataset(tmp_path)
+    assert len(more) == 24
+    assert len(set(more.index("seed").tolist())) == 4  # not those of before once more
+
+
+def test_ctrl_c_ends_it_with_what_was_driven(tmp_path, monkeypatch):
+    hands = Hands(monkeypatch)
+    monkeypatch.setattr(tested, "step_seconds", lambda env: 0.01)
+    threading.Timer(0.4, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    driven = drive(track, record=tmp_path, say=lambda line: None)
+    assert 5 < driven.lengths[0] < hands.paced + 1
+    made = SampleDataset(tmp_path)
+    assert len(made) == driven.lengths[0] + 1
+    assert not made[len(made) - 1]["acted"]
 
 
 @pytest.mark.slow
