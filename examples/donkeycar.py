@@ -36,7 +36,6 @@ def main(out="sessions/donkeycar", steps=20_000, learning_starts=500, batch_size
             infos=["cte", "speed", "lap_count"],
             report_every=max(1, steps // 20),
             session=out,
-            record=False,
         )
         history = trainer.fit()
     print("mean returns:", [round(epoch["return"], 1) for epoch in history.epochs if "return" in epoch])

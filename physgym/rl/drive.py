@@ -289,6 +289,8 @@ class _Driving:
         pad: A gamepad.
         clock: Paces the steps.
         say: Takes lines for the person.
+        moved: Whether anything has come of the person.
+        sticks: Last value of each axis of the gamepad.
     """
 
     given: GivenInputs
@@ -298,6 +300,7 @@ class _Driving:
     clock: _Clock
     say: Say
     moved: bool = False
+    sticks: dict[str, float] = field(default_factory=dict)
 
     def run(self, seed: int, first: int, episodes: int | None, interrupt: Interrupt) -> Drive:
         """Drive until the end; `first` is the number of the first episode, of which its seed is a function."""
@@ -342,11 +345,13 @@ class _Driving:
             views.control("resume")
             self.say("the simulator has a clock of its own, which cannot be stopped")
         self.seat.attend()
-        if self.pad is not None:
-            inputs = self.given.given_inputs
-            for name, value in zip(self.person.axes, self.pad.values(len(self.person.axes)), strict=False):
-                low, high = inputs[name].low, inputs[name].high
-                self.given.give_input(name, low + (high - low) * (value * self.person.turned[name] + 1) / 2)
+        if self.pad is None:
+            return
+        for name, value in zip(self.person.axes, self.pad.values(len(self.person.axes)), strict=False):
+            if self.sticks.get(name) != value:  # else keys count
+                self.sticks[name] = value
+                one = self.given.given_inputs[name]
+                self.given.give_input(name, one.low + (one.high - one.low) * (value * self.person.turned[name] + 1) / 2)
 
     def _hint(self, driven: Drive) -> None:
         """Say once that nothing has come of the person: keys go to the window that has the focus, silently."""

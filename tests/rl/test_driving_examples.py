@@ -29,6 +29,7 @@ def test_an_agent_learns_in_the_simulator_that_stands_in_for_donkeycar(tmp_path,
     assert trainer.agent.steps >= 60
     recorded = SampleDataset("donkeycar/replay")
     assert len(recorded) > 55
+    assert recorded.source["real_time"] is True
     assert {"info/cte", "info/speed", "info/lap_count"} <= set(recorded.spec)
 
 
