@@ -231,6 +231,11 @@ class SampleDataset(DividedSamples):
         return self._folders.metadata
 
     @property
+    def dropped(self) -> int | None:
+        """Return how many old samples a bounded dataset, such as a replay, has dropped; None of others."""
+        return self._folders.dropped
+
+    @property
     def row_nbytes(self) -> int:
         """Return the bytes of one sample, of the fields that are read."""
         return self.spec.nbytes

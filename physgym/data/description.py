@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 from physgym.checks import one_of
 from physgym.data import constants
+from physgym.data.continuing import BOUNDED
 from physgym.data.layout import SAMPLES
 from physgym.data.partition import Partition
 from physgym.data.times import step_seconds
@@ -134,7 +135,10 @@ class Description:
 
 
 def describe_partitions(
-    partitions: Sequence[Partition], provenance: Any = UNKNOWN, reopened: Path | None = None
+    partitions: Sequence[Partition],
+    provenance: Any = UNKNOWN,
+    reopened: Path | None = None,
+    bounded: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what the description of a dataset says of the partitions of a mode.
 
@@ -142,6 +146,7 @@ def describe_partitions(
         partitions: All of them, at least one.
         provenance: Where the samples come from; None to leave it out.
         reopened: The sealed partition that is about to take further rows.
+        bounded: How many partitions and samples were dropped; None of a dataset that drops none.
     """
     first = partitions[0]
     parameters = first.layout.parameters
@@ -153,6 +158,8 @@ def describe_partitions(
         "source": json.loads(first.attributes["source"]),
         "names_all": True,  # every partition was named before it had rows; older writers named them when sealed
     }
+    if bounded is not None:
+        described[BOUNDED] = dict(bounded)
     if (seconds := step_seconds(first.attributes)) is not None:
         described["time_step"] = seconds
     return described if provenance is None else {**described, "provenance": provenance}
@@ -186,7 +193,10 @@ def rebuild_description(path: str | Path) -> dict[str, Any]:
     modes = {}
     for mode, parts in found.items():
         if parts:
-            modes[mode] = describe_partitions(parts, before.provenance(mode))
+            first = int(parts[0].path.stem[-5:])
+            dropped = before.modes.get(mode, {}).get(BOUNDED) or {"partitions": first, "samples": UNKNOWN}
+            bounded = dropped if BOUNDED in parts[0].attributes else None
+            modes[mode] = describe_partitions(parts, before.provenance(mode), bounded=bounded)
     with unwritten(folder):
         try:
             kept: dict[str, Any] | str | None = constants.recorded(folder)
@@ -247,6 +257,8 @@ def _agreed(folder: Path, mode: str, description: Description, known: Mapping[Pa
     described = description.modes.get(mode, {})
     entries = {str(part["file"]): part for part in described.get("partitions", [])}
     files = {file.name: file for file in partition_files(folder, mode)}
+    if BOUNDED in described:  # its writer was killed before it removed what it had dropped
+        files = {name: file for name, file in files.items() if name in entries or name > min(entries, default="")}
     for name in entries:
         if name not in files:
             raise DatasetError(
@@ -287,7 +299,8 @@ def _agreed(folder: Path, mode: str, description: Description, known: Mapping[Pa
 
 def _check_run(folder: Path, parts: Sequence[Partition]) -> None:
     """Raise DatasetError unless the partitions are those of one run, without a gap."""
-    for number, part in enumerate(parts):
+    first = int(parts[0].path.stem[-5:]) if parts and BOUNDED in parts[0].attributes else 0
+    for number, part in enumerate(parts, first):
         if int(part.path.stem[-5:]) != number:
             raise DatasetError(
                 f"{folder} has {part.path.name} but not the partition before it: the copy is incomplete. Restore the "

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from physgym.data import constants
-from physgym.data.description import DESCRIPTION, Description, Mode, describe_partitions, partition_files
+from physgym.data.continuing import BOUNDED
+from physgym.data.description import DESCRIPTION, UNKNOWN, Description, Mode, describe_partitions, partition_files
 from physgym.data.folder_claim import FolderClaim
 from physgym.data.partition import Partition
 from physgym.errors import DatasetError
@@ -48,6 +49,30 @@ class DescriptionWriter:
         self.metadata: dict[str, str] = {}
         described = found.modes.get(mode)
         self._described = {} if described is None else _by_file(described)
+        self._bounded: dict[str, Any] | None = None if described is None else described.get(BOUNDED)
+
+    def declare_bounded(self) -> None:
+        """Declare that old partitions may be dropped; the next description says so."""
+        self._bounded = self._bounded or {"partitions": 0, "samples": 0}
+
+    @property
+    def dropped(self) -> int:
+        """Return how many partitions were dropped."""
+        return 0 if self._bounded is None else int(self._bounded["partitions"])
+
+    def note_dropped(self, partitions: Sequence[Partition]) -> None:
+        """Count partitions that are dropped; the next description does not name them.
+
+        Raises:
+            DatasetError: The dataset is not bounded.
+        """
+        if self._bounded is None:
+            raise DatasetError(f"{self._claim.path} is not bounded: no partition of it is dropped (bounded=True)")
+        samples = self._bounded["samples"]  # not a number where the description was lost
+        self._bounded = {
+            "partitions": self.dropped + len(partitions),
+            "samples": samples if samples == UNKNOWN else samples + sum(part.count for part in partitions),
+        }
 
     def names_open(self, part: Partition) -> bool:
         """Return whether the description names a partition as one that takes rows."""
@@ -85,7 +110,7 @@ class DescriptionWriter:
                 modes = dict(found.modes)  # a damaged one is made anew
                 modes.pop(self._mode, None)
                 if partitions := list(partitions):
-                    modes[self._mode] = describe_partitions(partitions, self.provenance, reopened)
+                    modes[self._mode] = describe_partitions(partitions, self.provenance, reopened, self._bounded)
                 ordered = {mode: modes[mode] for mode in get_args(Mode) if mode in modes}
                 Description(ordered, self.constants, metadata={**self.metadata, **found.metadata}).write(
                     folder, durable=self._durable

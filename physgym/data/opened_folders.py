@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from physgym.data import constants
+from physgym.data.continuing import BOUNDED
 from physgym.data.dataset_parts import METADATA, EpisodeSplit, recorded_split
-from physgym.data.description import Description, Mode, open_partitions
+from physgym.data.description import UNKNOWN, Description, Mode, open_partitions
 from physgym.data.joined_tables import check_fields
 from physgym.data.partition import Partition
 from physgym.errors import DatasetError
@@ -107,6 +108,13 @@ class OpenedFolders:
     def metadata(self) -> dict[str, str]:
         """Return what people said of the dataset in the first folder, by key."""
         return self._descriptions[0].said
+
+    @property
+    def dropped(self) -> int | None:
+        """Return how many old samples bounded datasets among the folders have dropped; None where there is none."""
+        bounded = [one.modes.get(self.mode, {}).get(BOUNDED) for one in self._descriptions]
+        numbers = [said["samples"] for said in bounded if said is not None]
+        return sum(number for number in numbers if number != UNKNOWN) if numbers else None
 
     @cached_property
     def split(self) -> EpisodeSplit | None:

@@ -160,6 +160,25 @@ class PartitionSet:
         if self._partitions:
             self._description.write(self._partitions)
 
+    def drop_oldest(self, count: int) -> None:
+        """Drop the oldest partitions, at most those that are sealed; the last one stays.
+
+        Raises:
+            DatasetError: The dataset is not bounded, or the disk refuses.
+        """
+        with self.counting:
+            sealed = [part.sealed for part in self._partitions[:-1]]
+            dropped = self._partitions[: min(count, sealed.index(False) if False in sealed else len(sealed))]
+            if not dropped:
+                return
+            self._description.note_dropped(dropped)
+            self._partitions = self._partitions[len(dropped) :]
+            self._ended = max(0, self._ended - len(dropped))
+            self._description.write(self._partitions)  # first: a file that is named is there
+        for part in dropped:
+            with self.disk(self._partitions[-1]):
+                part.path.unlink(missing_ok=True)
+
     # --- storing
 
     def snapshot(self) -> tuple[int, list[tuple[Any, int]]]:

@@ -58,6 +58,8 @@ def summarize(path: str | Path) -> Iterator[str]:
         dataset = SampleDataset(path, mode=mode) if samples else None
         episodes = 0 if dataset is None else len(np.unique(dataset.episodes))
         yield f"{mode}: {samples} samples, {episodes} episodes, {len(partitions)} partitions, {size_text(size)}"
+        if dataset is not None and dataset.dropped is not None:
+            yield f"  bounded: old partitions are dropped, {dataset.dropped} samples so far"
         yield from (f"  {line}" for line in _partitions(partitions))
         yield from (f"  {line}" for line in _fields(partitions[0], {} if dataset is None else dataset.statistics))
         if feedback := partitions[0].spec.feedback:

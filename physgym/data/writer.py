@@ -20,13 +20,13 @@ from physgym._version import __version__
 from physgym.checks import at_least, integer, one_of
 from physgym.data import constants
 from physgym.data.capacity import capacity
+from physgym.data.continuing import BOUNDED, check_continued, json_copy
 from physgym.data.description import DESCRIPTION, LOCK, Description, Mode, check_mode, partition_files
 from physgym.data.description_writer import DescriptionWriter
 from physgym.data.fault import WriterFault
 from physgym.data.flusher import Flusher
 from physgym.data.folder_claim import FolderClaim
 from physgym.data.layout import ENDING, ENDINGS, EPISODES, REASON, REJECTED, PartitionLayout
-from physgym.data.partition import Partition
 from physgym.data.partition_set import PartitionForm, PartitionSet, existing_partitions
 from physgym.data.sample_buffer import SampleBuffer, as_column
 from physgym.data.sample_checks import SampleChecks, check_storable, cut, row_counts
@@ -70,6 +70,7 @@ class SampleWriter:
         endings: Whether to store how episodes ended, by `add_endings`; a continued dataset stores it if it did so.
         nonfinite: What to do with a sample that has a value which is not finite: "error" raises, "reject" leaves it
             out, "allow" stores it.
+        bounded: Whether old partitions may be dropped, see `drop_oldest`; a continued dataset says the same.
         durable: Whether a commit survives a power cut as well: it waits for the disk.
         commit_interval: Seconds after which samples are committed; 0 commits in every `append`.
         buffer_size: Bytes of samples to collect at most.
@@ -96,6 +97,7 @@ class SampleWriter:
         rejected: bool = False,
         endings: bool = False,
         nonfinite: NonFinite = "error",
+        bounded: bool = False,
         durable: bool = False,
         commit_interval: float = DEFAULT_COMMIT_INTERVAL,
         buffer_size: int = DEFAULT_BUFFER,
@@ -118,8 +120,9 @@ class SampleWriter:
             said = json.dumps(dict(source or {}), sort_keys=True)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"source must be JSON data with texts as keys: {error}") from error
-        known = None if provenance is None else _json(provenance, "provenance")
+        known = None if provenance is None else json_copy(provenance, "provenance")
         texts = {"mode": mode, "source": said, "physgym": __version__, **(attributes or {})}
+        texts |= {BOUNDED: "true"} if bounded else {}
         most = math.inf if max_rows is None else integer("max_rows", max_rows, 1)
         form = PartitionForm(mode, layout, int(min(capacity(layout, max_file_size, texts), most)), texts, durable)
 
@@ -128,6 +131,8 @@ class SampleWriter:
         self._buffer = SampleBuffer(layout, buffer_size, lambda: self._flusher.names())
         self._mirror: Mirror | None = None
         if isinstance(found, Location):
+            if bounded:
+                raise ConfigError(f"{path} is in a storage, from which no partitions are dropped; write to the disk")
             from physgym.data.upload import Mirror
 
             self._mirror = Mirror(found)
@@ -143,10 +148,12 @@ class SampleWriter:
             self._description = DescriptionWriter(
                 self._claim, mode, described, provenance=known, durable=durable, written=self._uploadable
             )
+            if bounded:
+                self._description.declare_bounded()
             if partitions and partitions[0].layout.endings != endings:  # of a version that did not store them
                 layout = replace(layout, endings=partitions[0].layout.endings)
                 form = replace(form, layout=layout, capacity=int(min(capacity(layout, max_file_size, texts), most)))
-            _check_continued(partitions, layout, said)
+            check_continued(partitions, layout, said, bounded=bounded)
             self._side_tables = SideTables(layout, partitions)
             self._checks = SampleChecks(spec, counts, nonfinite, self._side_tables)
             self._partitions = PartitionSet(
@@ -181,6 +188,11 @@ class SampleWriter:
             return self._partitions.committed
 
     @property
+    def dropped(self) -> int:
+        """Return the number of partitions that a bounded dataset has dropped."""
+        return self._description.dropped
+
+    @property
     def discarded(self) -> int:
         """Return the number of samples that were left out because they are not finite."""
         return self._checks.discarded
@@ -201,7 +213,7 @@ class SampleWriter:
 
     @provenance.setter
     def provenance(self, value: Any) -> None:
-        value = _json(value, "provenance")
+        value = json_copy(value, "provenance")
         with self._lock:
             self._usable()
             self._description.provenance = value
@@ -414,6 +426,21 @@ class SampleWriter:
             self._usable()
             self._commit()
 
+    def drop_oldest(self, count: int) -> None:
+        """Drop the oldest partitions of a bounded dataset, at most those that are sealed; all their samples are gone.
+
+        The description is changed first, so that a reader finds what it names.
+
+        Args:
+            count: How many.
+
+        Raises:
+            DatasetError: The dataset is not bounded, or the disk refuses.
+        """
+        with self._lock:
+            self._usable()
+            self._partitions.drop_oldest(count)
+
     def _usable(self) -> None:
         """Raise an error that is due; store what an interrupted call has left over."""
         if self._claim.given_up:
@@ -561,39 +588,3 @@ def remove_mode(folder: Path, mode: Mode) -> None:
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
-
-
-def _check_continued(partitions: Sequence[Partition], layout: PartitionLayout, source: str) -> None:
-    """Raise DatasetError if samples of a layout and source do not continue partitions."""
-    for part in partitions:
-        if part.spec != layout.spec:
-            raise DatasetError(f"{part.path} has the fields {part.spec}, the new samples {layout.spec}")
-        if part.layout != layout:
-            raise DatasetError(
-                f"{part.path} has the parameters {part.layout.parameters} and "
-                f"{'' if part.layout.rejected else 'no '}rejected samples; continue it in the same way"
-            )
-        if part.attributes["source"] != source:
-            raise DatasetError(
-                f"{part.path} was made with another {_differing(part.attributes['source'], source)}; "
-                "resume with the same environment, arguments, samplers and seed, or write another dataset"
-            )
-
-
-def _json(value: Any, name: str) -> Any:
-    """Return a copy of JSON data.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    try:
-        return json.loads(json.dumps(dict(value) if isinstance(value, Mapping) else value, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} must be JSON data with texts as keys: {error}") from error
-
-
-def _differing(then: str, now: str) -> str:
-    """Name what differs in two sources of samples, given as JSON."""
-    one, other = json.loads(then), json.loads(now)
-    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    return ", ".join(f"{name} ({one.get(name)}, the new samples with {other.get(name)})" for name in names)

@@ -145,6 +145,7 @@ class ReplayFiles:
                 max_rows=self._every,
                 max_file_size=LARGEST,
                 nonfinite="allow",  # the replay has looked
+                bounded=self._bounded,
             )
         return self._writer
 
@@ -155,6 +156,8 @@ class ReplayFiles:
 
     def drop_before(self, row: int) -> None:
         """Delete the files of a bounded replay whose rows all come before one."""
+        if self._bounded and self._writer is not None and (count := row // self._every - self._writer.dropped) > 0:
+            self._writer.drop_oldest(count)  # one that is not sealed yet goes the next time
 
     def close(self) -> None:
         """Complete the dataset; calling it again does no harm."""

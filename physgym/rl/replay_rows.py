@@ -12,6 +12,7 @@ from physgym.errors import ConfigError
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
 
+TRIES = 20  # to draw a complete transition, after which it is time to look whether there is one
 NAMES = {"episode": np.int64, "step": np.int64, "seed": np.uint64, "env": np.int32}
 
 
@@ -158,9 +159,10 @@ class ReplayRows:
         good = self._drawable(rows)
         if good.all():
             return rows
-        wrong = np.flatnonzero(~good)
+        wrong, tries = np.flatnonzero(~good), 0
         while len(wrong):
-            if not len(self):
+            tries += 1
+            if tries % TRIES == 0 and not len(self):  # which looks at all rows
                 raise ConfigError("the replay has no complete transition to draw yet; act first")
             again = generator.integers(self.first, self.end, len(wrong))
             rows[wrong] = again

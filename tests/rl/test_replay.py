@@ -205,3 +205,42 @@ def test_numbers_that_are_not_finite_are_refused():
 
     with pytest.raises(SampleError, match="reward is not finite in episode 1, step 0"):
         go()
+
+
+def files(path):
+    return sorted(int(file.stem[-5:]) for file in path.glob("*.h5"))
+
+
+def test_files_go_once_no_checkpoint_needs_them(tmp_path):
+    made = replay(tmp_path / "replay", capacity=40)
+    driver = Driver(made).go(15)
+    made.commit()
+    kept = made.position
+    driver.go(25)
+    made.commit()
+    made._files._writer._partitions.seal_full(until=lambda: False)
+    assert made.rows > 150
+    made.forget([kept])
+    assert files(tmp_path / "replay")[0] == max(0, -(-(kept["rows"] - 40) // 10)) > 0
+    made.forget([])
+    assert files(tmp_path / "replay")[0] == made.first // 10 > 5
+    drawn(made)
+    made.commit()
+    position = made.position
+    made.close()
+    assert SampleDataset(tmp_path / "replay").dropped == position["rows"] - len(SampleDataset(tmp_path / "replay"))
+    again = replay(tmp_path / "replay", capacity=40, resume=position)
+    assert (drawn(made).reward == drawn(again).reward).all()
+    again.close()
+    with pytest.raises(DatasetError, match="has no rows before"):
+        replay(tmp_path / "replay", capacity=40, resume=kept)
+
+
+def test_a_replay_of_everything_keeps_its_files(tmp_path):
+    made = replay(tmp_path / "replay", capacity=None, most=500)
+    Driver(made).go(40)
+    made.commit()
+    made.forget([])
+    assert files(tmp_path / "replay")[0] == 0
+    assert SampleDataset(tmp_path / "replay").dropped is None
+    made.close()
