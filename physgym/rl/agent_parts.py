@@ -139,26 +139,24 @@ def make_parts(
         DatasetError: The replay does not belong to the training.
     """
     recorded = None
+    given = () if envs is None else (envs.envs.single_observation_space, envs.envs.single_action_space)
     if cache is not None:
-        recorded = TransitionCache(cache, preprocessing=form.preprocessing, stack=settings.stack)
-    if envs is not None:
-        frame, action = envs.envs.single_observation_space, envs.envs.single_action_space
+        recorded = TransitionCache(cache, *given, preprocessing=form.preprocessing, stack=settings.stack)
+    if given:
+        frame, action = given
     elif recorded is not None:
         frame, action = recorded.frame_space, recorded.action_space
     else:
         raise ConfigError("an agent needs an environment to act in, or recordings (cache) to learn from")
     stacks = FrameStacks(settings.stack, settings.num_envs)
-    if recorded is not None and (recorded.frame_space != frame or recorded.action_space != action):
-        raise ConfigError(
-            f"the recordings are of observations {recorded.frame_space} and actions {recorded.action_space}, and the "
-            f"environment has {frame} and {action}"
-        )
     agent = form.make(stacks.space(frame), action, settings.seed)
     observed, rewarded = form.normalize
     normalization = None
-    if observed or rewarded:
-        if envs is None:
-            raise ConfigError("moments for normalize_observations and normalize_rewards come of acting; give an env")
+    if envs is None and rewarded:
+        raise ConfigError("the deviation of returns for normalize_rewards comes of acting; give an env")
+    if envs is None and recorded is not None and observed:
+        normalization = recorded.normalization()
+    elif observed or rewarded:
         normalization = RunningNormalization(
             frame, settings.num_envs, observations=observed, rewards=rewarded, gamma=agent.gamma
         )

@@ -128,7 +128,9 @@ class AgentEvaluation:
         values = self.values
         spread = values.pop("return_std")
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "return")
-        return f"{len(self)} episodes of {self.env}: return {values['return']:.4g} ± {spread:.2g}, {text}"
+        cut = self.endings.count("cut")
+        more = f"; {cut} were cut" if cut else ""
+        return f"{len(self)} episodes of {self.env}: return {values['return']:.4g} ± {spread:.2g}, {text}{more}"
 
 
 def evaluate_agent(
@@ -141,7 +143,7 @@ def evaluate_agent(
     num_envs: int = 8,
     num_workers: int = 0,
     env_kwargs: Mapping[str, Any] | None = None,
-    max_steps: int = limits.MAX_STEPS,
+    max_steps: int | None = None,
     infos: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> AgentEvaluation:
@@ -166,7 +168,7 @@ def evaluate_agent(
         num_envs: Environments that are stepped together.
         num_workers: Processes that host them; 0 for this one.
         env_kwargs: Arguments of the environment's constructor.
-        max_steps: Cut an episode after so many steps.
+        max_steps: Cut an episode after so many steps; by default after 1,000 where the environment has no time limit.
         infos: Further numbers of the info to measure: name to "last", "mean", "sum" or "max" over the episode.
         progress: Whether to show how far it is.
 
@@ -175,7 +177,8 @@ def evaluate_agent(
         SampleError: The info lacks a number that was asked for.
         WorkerError: An environment raised, or a worker died.
     """
-    episodes, max_steps = integer("episodes", episodes, 1), integer("max_steps", max_steps, 1)
+    episodes = integer("episodes", episodes, 1)
+    longest = None if max_steps is None else integer("max_steps", max_steps, 1)
     wanted = dict(infos or {})
     if wrong := {name: how for name, how in wanted.items() if how not in FIGURES}:
         raise ConfigError(f"infos: {wrong}; an info is measured as one of {', '.join(FIGURES)}")
@@ -188,7 +191,7 @@ def evaluate_agent(
         Progress(episodes, "evaluate", "episode", enabled=progress) as bar,
     ):
         table = _Table(episodes, envs.num_envs, wanted)
-        _run(acting, envs, seeds, max_steps, table, bar)
+        _run(acting, envs, seeds, _time_limit(envs) if longest is None else longest, table, bar)
         return table.evaluation(_name(env, envs), seed, part, np.array(seeds, np.uint64))
 
 
@@ -196,7 +199,7 @@ def _run(
     policy: ActingPolicy,
     envs: VectorEnv[Any, Any, Any],
     seeds: Sequence[int],
-    max_steps: int,
+    max_steps: float,
     table: _Table,
     bar: Progress,
 ) -> None:
@@ -345,6 +348,13 @@ def _opened(
 
 def _wrapped(factory: Callable[[], gymnasium.Env[Any, Any]], preprocessing: Preprocessing) -> gymnasium.Env[Any, Any]:
     return preprocessing.wrap(factory())
+
+
+def _time_limit(envs: VectorEnv[Any, Any, Any]) -> float:
+    """Return the steps after which an episode is cut: none where the environment has a limit of its own."""
+    described = envs.description["max_episode_steps"] if isinstance(envs, SocketVectorEnv) else None
+    own = described or (envs.spec and envs.spec.max_episode_steps)
+    return math.inf if own else limits.MAX_STEPS
 
 
 def _name(env: EnvLike | VectorEnv[Any, Any, Any], envs: VectorEnv[Any, Any, Any]) -> str:

@@ -279,7 +279,7 @@ def test_an_agent_learns_from_a_recording_alone(there, physgym):
         (changed({"device": "nonsense"}), "device 'nonsense' cannot be used"),
         (
             changed({"environment": {"id": "Acrobot-v1"}}, cache="sessions/pole/replay"),
-            "the recordings are of observations",
+            "was recorded with observations",
         ),
         (changed(cache="nowhere"), "nowhere"),
     ],

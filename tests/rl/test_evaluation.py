@@ -89,6 +89,19 @@ def test_parts_have_seeds_of_their_own_and_long_episodes_are_cut():
     assert all((how == "cut") == (long > 4) for how, long in zip(cut.endings, found["evaluation"].lengths, strict=True))
 
 
+def test_an_environment_ends_its_episodes_itself_where_it_has_a_time_limit():
+    def stay(seen):
+        return np.zeros((len(seen), 2), np.float32)
+
+    still = {"observation": "state", "stuck_distance": 0, "max_episode_steps": 1010}
+    found = evaluate_agent(stay, "physgym/Track-v0", episodes=2, env_kwargs=still)
+    assert found.lengths.tolist() == [1010, 1010]
+    assert found.endings == ("truncated", "truncated")
+    cut = evaluate_agent(zero, lambda: Uneven(10**6), episodes=1)
+    assert (cut.lengths[0], cut.endings) == (1000, ("cut",))
+    assert str(cut).endswith("; 1 were cut")
+
+
 def test_a_vector_environment_of_ones_own():
     envs = SyncVectorEnv([Uneven] * 3, autoreset_mode=AutoresetMode.DISABLED)
     found = evaluate_agent(zero, envs, episodes=7)
