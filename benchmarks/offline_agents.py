@@ -5,8 +5,8 @@ cartpole: a whole training of Stable-Baselines3's DQN on CartPole-v1, 50,000 ste
 track: drives of mixed quality on physgym/Track-v0, of which each takes a part of its actions, from none to four in
 five, at random; then a DQN of physgym from these, with 7 x 2 bins and the state as observation, on held-out tracks.
 
-Observations are normalized by the moments of the recording, and the conservative penalty has the weight below. The seed
-of a recording is that of the agent. Nothing is chosen by a return.
+One recording is made, from which agents of several seeds learn. Observations are normalized by the moments of the
+recording, and the conservative penalty has the weight below. Nothing is chosen by a return of these agents.
 
     python benchmarks/offline_agents.py cartpole track --seeds 0 1 2 --save results.json
 """
@@ -20,7 +20,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,19 +102,31 @@ def learn(cache: TransitionCache, seed: int, steps: int, arguments: dict[str, An
     return agent, normalization
 
 
-def measured(case: str, seed: int, folder: Path, quick: bool, episodes: int) -> dict[str, Any]:
-    """Return the figures of one seed."""
-    path = folder / f"{case}-{seed}"
-    begin = time.perf_counter()
+def recorded(case: str, folder: Path, seed: int, quick: bool) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of a new recording, and its figures."""
+    path, begin = folder / case, time.perf_counter()
     if case == "cartpole":
-        recorded = record_cartpole(path, seed, 1500 if quick else 50_000)
-        steps, arguments, env, env_kwargs = 9000, CARTPOLE, "CartPole-v1", {}
+        returns = record_cartpole(path, seed, 1500 if quick else 50_000)
     else:
-        recorded = record_track(path, seed, 1500 if quick else 30_000)
-        steps, arguments, env, env_kwargs = 4500, TRACK, track, {"observation": "state", "tracks": HELD_OUT}
-    recording_seconds, begin = time.perf_counter() - begin, time.perf_counter()
+        returns = record_track(path, seed, 1500 if quick else 30_000)
+    return path, {
+        "recording_seed": seed,
+        "recorded_return": round(float(np.mean(returns)), 1),
+        "recorded_last_20": round(float(np.mean(returns[-20:])), 1),
+        "recording_seconds": round(time.perf_counter() - begin, 1),
+    }
+
+
+def measured(case: str, path: Path, seed: int, quick: bool, episodes: int) -> dict[str, Any]:
+    """Return the figures of an agent of one seed."""
+    env: Any = "CartPole-v1"
+    steps, arguments, env_kwargs = 6000, CARTPOLE, {}
+    if case == "track":
+        env, steps, arguments, env_kwargs = track, 4500, TRACK, {"observation": "state", "tracks": HELD_OUT}
+    steps = 100 if quick else steps
+    begin = time.perf_counter()
     cache = TransitionCache(path)
-    agent, normalization = learn(cache, seed, 100 if quick else steps, arguments)
+    agent, normalization = learn(cache, seed, steps, arguments)
     seconds = time.perf_counter() - begin
 
     def act(observations: np.ndarray) -> np.ndarray:
@@ -124,20 +135,17 @@ def measured(case: str, seed: int, folder: Path, quick: bool, episodes: int) -> 
     found: AgentEvaluation = evaluate_agent(act, env, episodes=episodes, num_envs=20, env_kwargs=env_kwargs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        offline = evaluate_offline(agent, cache, normalization=normalization)
-    last = recorded[-20:]
+        offline = evaluate_offline(agent, cache, normalization=normalization).to_json()
+    figures = ("mean_error", "correlation", "above", "uncovered")
     return {
         "case": case,
         "seed": seed,
         "transitions": len(cache),
-        "recorded_return": float(np.mean(recorded)),
-        "recorded_last_20": float(np.mean(last)),
-        "gradient_steps": 100 if quick else steps,
+        "gradient_steps": steps,
         **arguments,
-        **found.values,
-        "least_return": float(found.returns.min()),
-        "offline": offline.to_json(),
-        "recording_seconds": round(recording_seconds, 1),
+        **{name: round(value, 4) for name, value in found.values.items()},
+        "least_return": round(float(found.returns.min()), 4),
+        **{name: offline[name] for name in figures},
         "learning_seconds": round(seconds, 1),
     }
 
@@ -145,7 +153,8 @@ def measured(case: str, seed: int, folder: Path, quick: bool, episodes: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="+", choices=("cartpole", "track"))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the agents")
+    parser.add_argument("--recording-seed", type=int, default=1)
     parser.add_argument("--episodes", type=int, default=None, help="100 of CartPole and 20 tracks by default")
     parser.add_argument("--quick", action="store_true", help="a few steps of all, to see that it runs")
     parser.add_argument("--folder", type=Path, help="keep the recordings there")
@@ -159,11 +168,11 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
-    one = partial(measured, folder=folder, quick=options.quick)
     for case in options.cases:
+        path, about = recorded(case, folder, options.recording_seed, options.quick)
         for seed in options.seeds:
             episodes = options.episodes or (3 if options.quick else 100 if case == "cartpole" else 20)
-            row = one(case, seed, episodes=episodes)
+            row = {**measured(case, path, seed, options.quick, episodes), **about}
             print(json.dumps(row), flush=True)
             yield row
 
