@@ -49,6 +49,7 @@ from physgym.training import Trainer
 from physgym.training.checkpoint_files import load_checkpoint, save_checkpoint
 from physgym.training.checkpoint_folders import find_checkpoint, list_checkpoints
 from physgym.training.checkpointing import Checkpoints
+from tests.rl import test_cache as cached
 from tests.rl.test_recorder import Counter, check, drive
 from tests.support.datasets import PARAMETERS, SOURCE, SPEC, assert_rows, rows, where, write
 from tests.support.killing import contents
@@ -407,6 +408,12 @@ def test_a_recording_that_was_not_uploaded_goes_on_with_episodes_of_its_own(buck
             env.close()
         bucket.proxy.away = False
     check(SampleDataset(bucket.url()), 9)
+
+
+@pytest.mark.slow
+def test_an_agent_learns_from_recordings_in_a_bucket(bucket, tmp_path):
+    cache = cached.cache_of([cached.record(bucket.url(), 4), cached.record(tmp_path / "rest", 3, 4)], stack=3)
+    assert sorted(cached.check(cached.whole(cache), 3)) == cached.ALL
 
 
 @pytest.mark.slow
