@@ -7,11 +7,14 @@ any other environment asks `current`.
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
 import gymnasium
+
+from physgym.errors import ConfigError
 
 Env: TypeAlias = gymnasium.Env[Any, Any]
 EnvFactory: TypeAlias = Callable[[], Env]
@@ -27,6 +30,39 @@ class Placement(NamedTuple):
 
     env_index: int = 0
     env_count: int = 1
+
+
+class PortableFactory(ABC):
+    """A factory of environments that can be described, so that a process elsewhere makes the same ones.
+
+    What travels is names and JSON data, never code.
+    """
+
+    @abstractmethod
+    def __call__(self) -> Env:
+        """Make one environment."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return the factory as JSON data, whose key ``make`` says of which kind it is.
+
+        Raises:
+            ConfigError: It holds what cannot be described, such as a function.
+        """
+
+
+def described(factory: EnvFactory) -> dict[str, Any]:
+    """Return a factory as JSON data.
+
+    Raises:
+        ConfigError: It cannot be described.
+    """
+    if isinstance(factory, PortableFactory):
+        return factory.describe()
+    raise ConfigError(
+        f"{factory!r} cannot be described to a worker on another machine, which gets names and JSON data alone; use "
+        "physgym.make_vec or generate with the registered id of the environment"
+    )
 
 
 ALONE = Placement()

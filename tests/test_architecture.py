@@ -76,6 +76,7 @@ ORDER = [
     "worker",
     "launch",
     "vector",
+    "machines",
     "storage",
     "data",
     "scene.stored",

@@ -21,6 +21,7 @@ from physgym.cli import (  # noqa: F401
     data,
     driving,
     evaluation,
+    machines,
     new,
     reports,
     running,

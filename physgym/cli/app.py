@@ -19,7 +19,7 @@ USAGE, INTERRUPTED = 2, 130
 
 ORDER = (
     *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate", "view"),
-    *("watch", "drive"),
+    *("watch", "drive", "worker"),
     *("list", "show", "compare", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
 )
 

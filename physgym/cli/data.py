@@ -17,6 +17,7 @@ from physgym.cli.app import (
     pairs_of,
 )
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.cli.machines import Listening, with_listening
 from physgym.cli.options import GENERATION, VIEW, with_options
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import short
@@ -25,6 +26,7 @@ from physgym.formats import registry
 
 @app.command(cls=Command)
 @with_flags
+@with_listening
 @with_options(*GENERATION)
 def generate(
     source: Annotated[
@@ -42,6 +44,7 @@ def generate(
     view: VIEW = None,
     *,
     given: dict[str, Any],
+    listening: Listening,
     flags: Flags,
 ) -> None:
     """Run a simulation in parallel and store its samples.
@@ -82,9 +85,17 @@ def generate(
     try:
         allowed = flags.allow_changed_code
         part: Any = mode
-        dataset = generate_samples(
-            config, None, origin, mode=part, more=resume, allow_changed_code=allowed, view=view_of(view)
-        )
+        with listening.reception([] if config.environment is None else [config.environment.id]) as launcher:
+            dataset = generate_samples(
+                config,
+                None,
+                origin,
+                mode=part,
+                more=resume,
+                allow_changed_code=allowed,
+                view=view_of(view),
+                launcher=launcher,
+            )
     except KeyboardInterrupt as interrupt:
         if there is None:
             print(f"\n{interrupt}", file=sys.stderr)

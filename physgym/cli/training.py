@@ -12,6 +12,7 @@ import typer
 
 from physgym.cli.app import INTERRUPTED, app, config_of
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.cli.machines import Listening, with_listening
 from physgym.cli.options import VIEW
 from physgym.cli.reports import NoReport, write_session_report
 from physgym.cli.search import Ray, resume_search
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from physgym.experiment.provenance import Origin
     from physgym.experiment.runs import Outcome
     from physgym.experiment.schema import Config
+    from physgym.launch.base import Launcher
     from physgym.viewing import shown
 
 
 @app.command(cls=Command)
 @with_flags
+@with_listening
 def train(
     config: Annotated[
         Path,
@@ -40,6 +43,7 @@ def train(
     view: VIEW = None,
     *,
     no_report: NoReport = False,
+    listening: Listening,
     flags: Flags,
 ) -> None:
     """Train a network as a configuration file says, in a new session folder.
@@ -55,7 +59,8 @@ def train(
     settings = flags.load(config, overrides)
     how = view_of(view)
     origin, log = flags.origin(config, overrides)
-    _run_training(settings, None, origin, log, how, reported=not no_report)
+    with listening.reception([] if settings.environment is None else [settings.environment.id]) as launcher:
+        _run_training(settings, None, origin, log, how, reported=not no_report, launcher=launcher)
 
 
 @app.command(cls=Command)
@@ -166,12 +171,13 @@ def _run_training(
     view: shown.LiveView | None = None,
     *,
     reported: bool = True,
+    launcher: Launcher[Any] | None = None,
 ) -> None:
     from physgym.experiment.runs import train as run
     from physgym.viewing.shown import UNSEEN
 
     try:
-        outcome = run(config, session, origin, log=log, view=view or UNSEEN)
+        outcome = run(config, session, origin, log=log, view=view or UNSEEN, launcher=launcher)
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

@@ -36,6 +36,7 @@ from physgym.experiment.session import is_empty, new_session
 from physgym.experiment.training_plan import TrainingPlan, make_trainer
 from physgym.files import short
 from physgym.generation.generate import generate
+from physgym.launch.base import Launcher
 from physgym.rl.agent_trainer import AgentTrainer
 from physgym.storage.location import place
 from physgym.training import (
@@ -75,6 +76,7 @@ def train(
     log: bool = True,
     callbacks: Sequence[Callback] = (),
     view: LiveView = UNSEEN,
+    launcher: Launcher[Any] | None = None,
 ) -> Outcome:
     """Run the training that a configuration describes, in a new session folder or in that of an interrupted one.
 
@@ -89,6 +91,7 @@ def train(
             where ``dataset.path`` says so.
         callbacks: More callbacks of the training.
         view: How its simulations are shown meanwhile.
+        launcher: What brings the workers of its simulations from elsewhere; None for workers here.
 
     Started by ``torchrun``, the processes train one network together, from a dataset that is complete.
 
@@ -103,7 +106,7 @@ def train(
     begun = None if resume is None else dataset_folder(config, resume)
     allowed = origin is not None and origin.allow_changed_code
     _check_view(config, resume, view)
-    plan = TrainingPlan(config, begun, callbacks, allow_changed_code=allowed, view=view)
+    plan = TrainingPlan(config, begun, callbacks, allow_changed_code=allowed, view=view, launcher=launcher)
     ranks = Ranks(config.device)  # torchrun starts all of them; the first one has the session
     if ranks.size > 1 and not is_complete(config, resume):
         raise ConfigError(f"{ALONE}: physgym generate, then dataset.path")
@@ -173,6 +176,7 @@ def generate_samples(
     more: bool = False,
     allow_changed_code: bool = False,
     view: LiveView = UNSEEN,
+    launcher: Launcher[Any] | None = None,
 ) -> SampleDataset:
     """Generate the samples that a configuration describes: where ``dataset.path`` says, or in a session of their own.
 
@@ -184,6 +188,7 @@ def generate_samples(
         more: Continue the dataset in ``dataset.path`` after its last sample.
         allow_changed_code: Continue it with another code of the simulation too; of a session `origin` says it.
         view: How the simulations are shown meanwhile.
+        launcher: What brings the workers from elsewhere; None for workers here.
 
     Raises:
         ConfigError: The configuration has no environment.
@@ -206,7 +211,7 @@ def generate_samples(
     if resume is not None:  # the part that was begun
         mode = next((part for part in get_args(Mode) if dataset_has_samples(resume / "dataset", part)), mode)
     options |= {"samples": samples, "episodes": config.dataset.episodes, "mode": mode, "load": load}
-    options |= {"predictor": answering_network(config), "view": view}
+    options |= {"predictor": answering_network(config), "view": view, "launcher": launcher}
     make: Any = functools.partial(generate, env, **options)
     if isinstance(config.dataset.path, list):
         raise ConfigError(ONE_DATASET)

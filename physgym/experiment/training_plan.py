@@ -61,6 +61,7 @@ from physgym.generation.online import Online
 from physgym.generation.online_report import METRICS
 from physgym.generation.options import GenerationOptions, OnlineOptions
 from physgym.generation.stream import SampleStream
+from physgym.launch.base import Launcher
 from physgym.loading.batching import TOO_SHORT
 from physgym.nn import Optimization, Predictor
 from physgym.running.rollout_evaluation import RolloutEvaluation
@@ -85,6 +86,7 @@ class TrainingPlan:
         metric: A value of an epoch that is wanted.
         allow_changed_code: Whether a dataset may go on with another code of the simulation.
         view: How simulations are shown while they run.
+        launcher: What brings the workers of simulations from elsewhere; None for workers here.
 
     Attributes:
         config: Describes the training.
@@ -110,6 +112,7 @@ class TrainingPlan:
         *,
         allow_changed_code: bool = False,
         view: LiveView = UNSEEN,
+        launcher: Launcher[Any] | None = None,
     ) -> None:
         self.config = config
         if folder is None:  # a session of before goes on as it was
@@ -124,7 +127,8 @@ class TrainingPlan:
         optimization = build_optimization(config, self.network, 1)  # the number of steps is not known yet
         self.transforms = build_transforms(config, self.network, self.spec)
         self.changes = build_changes(config, self.network, self.spec)
-        self.generation = {**generation_options(config), "allow_changed_code": allow_changed_code, "view": view}
+        self.generation = {**generation_options(config), "allow_changed_code": allow_changed_code}
+        self.generation |= {"view": view, "launcher": launcher}
         self.callbacks = [*build_metrics(config, self.predictor()), *callbacks]
         for part in config.training.callbacks:
             self.callbacks.append(make_part(part, components.CALLBACKS, "training.callbacks", Callback))

@@ -37,6 +37,7 @@ from physgym.generation.stream_options import StreamOptions
 from physgym.generation.time_step import common_time_step
 from physgym.naming import env_name
 from physgym.options import complete, takes
+from physgym.placement import described
 from physgym.real_time import runs_in_real_time
 from physgym.registration import EnvLike
 from physgym.sample import Sample, SampleSpec
@@ -106,6 +107,10 @@ class SampleStream(SampleSource):
         max_steps, max_rejects = (integer(name, options[name], 1) for name in ("max_steps", "max_rejects"))
         if num_workers is not None:
             num_workers = integer("num_workers", num_workers)
+        launcher, timeout = options["launcher"], options["timeout"]
+        come = launcher is not None and launcher.calls_in
+        if come:
+            num_workers = num_envs = 1  # the first one that comes; others join it
         if num_envs is None:
             num_envs = max(1, usable_cores() if num_workers is None else num_workers)
         num_envs = integer("num_envs", num_envs, 1, hint="; leave it out for one per worker")
@@ -141,10 +146,14 @@ class SampleStream(SampleSource):
         self._patience: float | None = None  # the environments' own
         factory = plan.factory()
         try:
+            if launcher is not None and come:
+                described(factory)  # what cannot be described is an error before anybody comes
+                num_envs = launcher.first(timeout)
             self._envs = SocketVectorEnv(
                 [factory] * num_envs,
+                context=launcher,
                 num_workers=num_workers,
-                timeout=options["timeout"],
+                timeout=timeout,
                 on_error=options["on_error"],
                 predictor=options["predictor"],
             )

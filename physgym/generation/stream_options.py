@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
 from physgym.generation.options import EpisodesOption, GenerationOptions, SeedOption
+from physgym.launch.base import Launcher
 from physgym.options import Option
 from physgym.samplers.base import SamplerLike
 from physgym.vector.arguments import Arguments
@@ -49,6 +50,16 @@ ViewOption = Annotated[
 ]
 
 
+LauncherOption = Annotated[
+    Launcher[Any] | None,
+    Option(
+        None,
+        "what brings workers from elsewhere, such as a `physgym.machines.reception.Reception`: these say how many "
+        "environments there are, and `num_workers` and `num_envs` play no part",
+    ),
+]
+
+
 class StreamOptions(GenerationOptions, total=False):
     """Options of `SampleStream` and of `physgym.generate`."""
 
@@ -79,6 +90,7 @@ class StreamOptions(GenerationOptions, total=False):
     ]
     episodes: EpisodesOption
     view: ViewOption
+    launcher: LauncherOption
     allow_changed_code: Annotated[
         bool,
         Option(

@@ -17,6 +17,7 @@ from typing import ClassVar, Generic, TypeVar
 from physgym.errors import WorkerError
 from physgym.placement import EnvFactory
 from physgym.system.children import ParentPipe
+from physgym.transport.base import Channel
 from physgym.worker.main import WorkerStart
 
 
@@ -51,6 +52,15 @@ class WorkerHandle(ABC):
     pid: int | None = None
     knows_end = True
 
+    @property
+    def advice(self) -> str:
+        """Return what to do where it is not ready in time."""
+        return "Raise timeout= if environments take long to build"
+
+    def connection(self) -> Channel | None:
+        """Return its connection, where that is made by its launcher; None where it is not there, or made elsewhere."""
+        return None
+
     def __str__(self) -> str:
         """Return in a few words which process it is."""
         return "elsewhere" if self.pid is None else f"pid {self.pid}"
@@ -69,9 +79,28 @@ class Launcher(ABC, Generic[Handle]):
     Attributes:
         inherits: Whether workers inherit descriptors of this process: a parent pipe, an end of a connection, shared
             memory. Those of another launcher dial.
+        calls_in: Whether workers come by themselves, with their connection, and may go at any time: what one has left
+            undone others do.
     """
 
     inherits: ClassVar[bool] = True
+    calls_in: ClassVar[bool] = False
+
+    def callers(self) -> list[int]:
+        """Return for each worker that has come by itself how many environments it hosts; each is named once."""
+        return []
+
+    def first(self, timeout: float) -> int:
+        """Wait for a worker that comes by itself; return how many environments it hosts.
+
+        Raises:
+            WorkerError: None has come in time.
+        """
+        raise NotImplementedError
+
+    def news(self) -> list[str]:
+        """Return what there is to say of workers that were not let in, once."""
+        return []
 
     @abstractmethod
     def start(self, order: Order) -> Handle:

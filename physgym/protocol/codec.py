@@ -46,7 +46,7 @@ from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array, Leaf
 
 MAGIC = b"PG"
-VERSION = 6
+VERSION = 7
 HEADER = struct.Struct("<2sBBIQ")
 MAX_BODY = 1 << 30
 MAX_BODY_BEFORE_READY = 1 << 24  # descriptions of spaces may list bounds

@@ -175,7 +175,7 @@ class Connection:
         self._start += HEADER.size
         limit = MAX_BODY
         if self.agreement is None:
-            limit = MAX_BODY_BEFORE_READY if self.state == "building" else MAX_BODY_BEFORE_WELCOME
+            limit = MAX_BODY_BEFORE_READY if self.state in _PROVED else MAX_BODY_BEFORE_WELCOME
         if length > limit:
             raise ProtocolError(f"a body of {length} bytes exceeds the limit of {limit}")
         self.conversation.check(kind, self._other, sequence)  # before memory is spent on the body
@@ -215,6 +215,7 @@ class Connection:
 
 
 _REPLY_KINDS = frozenset(REPLIES.values())
+_PROVED = ("building", "offering", "assigned")  # states in which the other end is known, and not ready
 
 
 def _reserve(length: int) -> memoryview:

@@ -6,6 +6,9 @@ its environments exist it sends `Ready`, which describes spaces and sample field
 with `Failure`; the replies to steps and rollouts may come in several parts. While a request is served the worker may
 ask `Predict`, and waits for `Prediction`.
 
+A worker that was started on another machine, and knows of no environments, sends `WorkerOffer` in place of `Ready`. It
+waits until the parent sends `Assignment` with its environments, or `Refusal`.
+
 Three messages need no answer and count for nothing that is owed: with `WatchScenes` the parent says of which
 environments it wants pictures, and a worker sends these in `ScenePart`, or leaves them out where the connection has no
 room. With `GiveInputs` the parent says what a person changes in an environment.
@@ -52,6 +55,45 @@ class Welcome:
     """Parent: its own proof."""
 
     proof: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOffer:
+    """Worker that knows of no environments yet: it can host some.
+
+    Attributes:
+        count: How many, at most.
+        host: Name of its machine.
+        versions: Of the packages that matter, by name.
+    """
+
+    count: int
+    host: str
+    versions: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Parent: make these environments.
+
+    Attributes:
+        start: What a worker has to know: numbers and texts by name, see `physgym.worker.main.WorkerStart`.
+        environments: Descriptions of what makes them, JSON data, one for each.
+    """
+
+    start: dict[str, Any]
+    environments: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Parent: there is no work for this worker, for a reason that does not pass.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,8 +400,8 @@ class Failure:
 
 Message: TypeAlias = (
     Challenge | Hello | Welcome | Ready | Attach | Attached | Reset | Step | Results | Rollout | RolloutResult | Call
-    | CallResult | Predict | Prediction | Close | Closed | Failure | WatchScenes | ScenePart
-    | GiveInputs
+    | CallResult | Predict | Prediction | Close | Closed | Failure | WatchScenes | ScenePart | GiveInputs | WorkerOffer
+    | Assignment | Refusal
 )  # fmt: skip
 # the numbers of docs/protocol.md: a new message gets a new number, and none is ever given again
 CODES: dict[type[Any], int] = {
@@ -384,6 +426,9 @@ CODES: dict[type[Any], int] = {
     WatchScenes: 18,
     ScenePart: 19,
     GiveInputs: 20,
+    WorkerOffer: 21,
+    Assignment: 22,
+    Refusal: 23,
 }
 LARGEST_PART = 1 << 15  # bytes of a frame in one message: few enough to fit where a connection has any room
 MESSAGE_TYPES: tuple[type[Any], ...] = tuple(CODES)

@@ -11,6 +11,7 @@ from physgym.errors import ProtocolError
 from physgym.protocol.ledger import Ledger, Pending
 from physgym.protocol.messages import (
     REPLIES,
+    Assignment,
     Attach,
     Attached,
     Call,
@@ -25,6 +26,7 @@ from physgym.protocol.messages import (
     Predict,
     Prediction,
     Ready,
+    Refusal,
     Reset,
     Results,
     Role,
@@ -34,6 +36,7 @@ from physgym.protocol.messages import (
     Step,
     WatchScenes,
     Welcome,
+    WorkerOffer,
 )
 
 
@@ -67,7 +70,9 @@ MOVES: dict[str, Moves] = {
     "challenge": Moves(_kinds(Challenge), NOTHING),
     "hello": Moves(NOTHING, _kinds(Hello)),
     "welcome": Moves(_kinds(Welcome), NOTHING),
-    "building": Moves(NOTHING, _kinds(Ready, Failure)),
+    "building": Moves(NOTHING, _kinds(Ready, Failure, WorkerOffer)),
+    "assigned": Moves(NOTHING, _kinds(Ready, Failure)),
+    "offering": Moves(_kinds(Assignment, Refusal), NOTHING),
     "idle": Moves(SAYS, NOTHING),
     "attaching": Moves(SAYS, _kinds(Attached, Failure, Predict)),
     "resetting": Moves(SAYS, _kinds(Results, Failure, Predict, ScenePart)),
@@ -87,6 +92,11 @@ OPENING: dict[tuple[str, type[Any]], str] = {
     ("welcome", Welcome): "building",
     ("building", Ready): "idle",
     ("building", Failure): "closed",
+    ("building", WorkerOffer): "offering",
+    ("offering", Assignment): "assigned",
+    ("offering", Refusal): "closed",
+    ("assigned", Ready): "idle",
+    ("assigned", Failure): "closed",
 }
 # The states in which requests are answered.
 SERVING: dict[type[Any], str] = {
@@ -98,7 +108,7 @@ SERVING: dict[type[Any], str] = {
     Close: "closing",
 }
 IDLE, STEPPING = MOVES["idle"], MOVES["stepping"]
-_UNREADY = frozenset({"challenge", "hello", "welcome", "building", "closed"})
+_UNREADY = frozenset({"challenge", "hello", "welcome", "building", "offering", "assigned", "closed"})
 
 
 class Conversation:

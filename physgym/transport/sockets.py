@@ -11,6 +11,7 @@ from physgym.protocol.messages import Message, Role
 from physgym.system.descriptors import STANDARD, above_standard
 from physgym.transport.base import Channel, Listener, PeerGone
 
+IDLE, PROBE, LOST = 20, 5, 60  # seconds of silence until a link is probed, between probes, until it is given up
 SOCKET_BUFFER = 1 << 20  # samples of a rollout pass with few switches between the processes
 
 
@@ -136,6 +137,19 @@ class SocketListener(Listener):
     def close(self) -> None:
         """Close the socket; calling it again does no harm."""
         self.sock.close()
+
+
+def lasting(sock: socket.socket) -> None:
+    """Have a connection to another machine survive a short loss of its link, and end some time after a long one."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", IDLE), ("TCP_KEEPINTVL", PROBE), ("TCP_KEEPCNT", (LOST - IDLE) // PROBE)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST * 1000)
 
 
 def above(sock: socket.socket) -> socket.socket:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from physgym.errors import ConfigError, PhysGymError, WorkerError
+from physgym.errors import ConfigError, PhysGymError, WaitTimeout, WorkerError
 from physgym.protocol.ledger import Pending
 from physgym.protocol.messages import Message, Rollout, RolloutResult
 from physgym.vector.arrivals import Arrivals
 from physgym.vector.fleet import WorkerPool
+from physgym.vector.inbox import Arrival
 from physgym.vector.quota import LARGEST_CHUNK, Demand, Quota
 from physgym.vector.turnover import Turnover
 from physgym.vector.workers import Fault, LocalWorker, RemoteWorker, Worker
@@ -20,6 +22,7 @@ from physgym.worker.given_inputs import GIVEN
 CHUNKS_PER_WORKER = 2  # of episodes: one that runs and one that waits, so that no worker idles between them
 CHUNK_SECONDS = 0.05  # episodes are handed out in chunks that take about so long
 CHUNK_BYTES = 16 << 20  # of the options of its episodes, which may hold stored samples
+LOOK, PAUSE = 0.5, 0.02  # seconds between two looks at who has come: while others work, and while nobody does
 CHUNKS_AHEAD = 16  # per worker: how far episodes may run ahead of the earliest one, so that it does not fill the memory
 
 Episode: TypeAlias = tuple[int, int] | tuple[int, int, Mapping[str, Any]]
@@ -90,6 +93,8 @@ class EpisodeSchedule:
         self._episodes: set[int] = set()  # of these chunks: none may be given twice
         self._begun = 0
         self._arrivals, self._sizes = Arrivals(once=once), _ChunkSizes()
+        self._lost: dict[int, list[Any]] = {}  # episodes that nobody runs any more, by the first one of their chunk
+        self._given_out = False  # whether there are no further episodes
         self._fault: PhysGymError | None = None
         self._quota = Quota(wanted, min(limits["max_steps"], longest or limits["max_steps"]))
 
@@ -97,7 +102,11 @@ class EpisodeSchedule:
         """Yield samples, as `SocketVectorEnv.rollout` does."""
         for _ in range(CHUNKS_PER_WORKER):
             self._feed()
-        for worker, reply, request, _ in self._pool.replies():
+        for worker, reply, request, _ in self._replies():
+            if isinstance(reply, Fault) and reply.dead and self._turnover.is_open:
+                self._take_back(worker, reply)
+                self._feed()
+                continue
             if not isinstance(reply, RolloutResult):
                 if self._once and isinstance(reply, Fault):
                     yield from self._cut(worker, reply)
@@ -115,6 +124,51 @@ class EpisodeSchedule:
             return
         if self._chunks or next(self._source, None) is not None:
             raise self._fault or WorkerError("no worker is left to run the episodes")
+
+    def _replies(self) -> Iterator[Arrival]:
+        """Yield the replies of workers; where these come and go, also look who has come."""
+        if not self._turnover.is_open:
+            yield from self._pool.replies()
+            return
+        alone_since = time.monotonic()
+        while True:
+            try:
+                for arrival in self._pool.replies(LOOK):
+                    yield arrival
+                    alone_since = time.monotonic()
+            except WaitTimeout:
+                alone_since = time.monotonic()
+            else:
+                if self._quota.met or (self._given_out and not self._chunks):
+                    return
+                if time.monotonic() - alone_since > self._pool.settings.timeout:
+                    raise self._pool.nobody_left()
+                time.sleep(PAUSE)
+            self._feed()
+
+    def _take_back(self, worker: Worker, fault: Fault) -> None:
+        """Keep the episodes of a worker that is gone, for others."""
+        undone: dict[int, list[Any]] = {}
+        for pending in fault.unanswered:
+            if isinstance(rest := pending.rest(), Rollout) and isinstance(pending.context, _Chunk):
+                undone[pending.context.first] = list(rest.episodes)
+        for first, chunk in self._chunks.items():
+            if chunk.worker is worker:
+                self._lost[first] = undone.get(first, chunk.rest)
+                chunk.rest = []
+        self._turnover.lost(worker)
+        warnings.warn(f"{fault.error}. Others run its episodes again", RuntimeWarning, stacklevel=3)
+
+    def _run_again(self, worker: Worker) -> bool:
+        """Give a worker the episodes that another one has left undone, the earliest first; return whether some are."""
+        for first in sorted(self._lost, key=lambda one: self._chunks[one].place):
+            limit = 0 if self._quota.endless else self._quota.limit(first)
+            if limit > 0 or self._quota.endless:
+                chunk = self._chunks[first]
+                chunk.worker = worker
+                self._post(chunk, self._lost.pop(first), limit)
+                return True
+        return False
 
     def _feed(self) -> None:
         """Give every worker that has room its next chunk; one that leaves gets none."""
@@ -134,6 +188,8 @@ class EpisodeSchedule:
             if self._turnover.leaves(worker):
                 self._turnover.let_go(worker)
                 continue
+            if self._lost and self._run_again(worker):
+                continue
             if self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
                 continue
             most = min(self._sizes.size, self._quota.room(ahead=owed > 0))
@@ -142,6 +198,7 @@ class EpisodeSchedule:
                 continue
             entries = self._taken(most)
             if not entries:
+                self._given_out = True
                 return
             chunk = _Chunk([entry[0] for entry in entries], self._begun, worker)
             self._begun += 1

@@ -84,16 +84,24 @@ class Handshake:
         """Find workers that are dead or late, and strangers that have said nothing for long."""
         now = time.monotonic()
         for worker in self._workers:
+            if worker.channel is None and worker.handle is not None:
+                self._connect(worker, worker.handle.connection())
             if worker.channel is None and worker.ended:
                 raise worker.death()
         for file, (_, since) in list(self._strangers.items()):
             if now - since > STRANGER_SECONDS:
                 self._dismiss(file)
-        late = ", ".join(str(worker) for worker in self._workers if worker.ready is None)
+        late = [worker for worker in self._workers if worker.ready is None]
         if late and now >= self._deadline:
-            raise WorkerError(
-                f"{late}: not ready after {self._timeout:g} s. Raise timeout= if environments take long to build"
-            )
+            advice = next((worker.handle.advice for worker in late if worker.handle is not None), "")
+            raise WorkerError(f"{', '.join(map(str, late))}: not ready after {self._timeout:g} s. {advice}")
+
+    def _connect(self, worker: RemoteWorker, channel: Channel | None) -> None:
+        """Take the connection that a launcher has for a worker."""
+        if channel is not None:
+            worker.connect(channel)
+            self._poll.register(channel.fileno(), channel.wants)
+            self._watch.add(worker)
 
     def _accept(self) -> None:
         """Take in somebody who has dialled."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,12 +20,13 @@ from gymnasium.envs.registration import EnvSpec
 from physgym.checks import integer
 from physgym.errors import ConfigError
 from physgym.object_references import with_objects
-from physgym.placement import EnvFactory
+from physgym.placement import EnvFactory, PortableFactory
 from physgym.registration import EnvLike, Registered, creator_of, env_maker, find_spec, parameters_of, takes_others
 from physgym.vector.arguments import Arguments, check_arguments, one_each, own_copies
 from physgym.vector.vector_env import SocketVectorEnv
 from physgym.worker.variants import ByEpisode
 
+NAMED = "env"  # what a description says is to be made
 MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker", "render_mode")  # of gymnasium.make itself
 VECTOR_ARGUMENTS = tuple(list(inspect.signature(SocketVectorEnv).parameters)[1:])  # all but the factories
 
@@ -111,7 +113,43 @@ def env_factory(env: EnvLike, kwargs: Mapping[str, Any]) -> EnvFactory:
     if isinstance(maker, Registered):
         _check_names(maker.spec, kwargs)
     with_objects(dict(kwargs), "env_kwargs")  # here, and not in every worker, an error is found
-    return functools.partial(_make, maker, dict(kwargs))
+    return NamedFactory(env, maker, kwargs)
+
+
+class NamedFactory(PortableFactory):
+    """Makes environments of a registered id, an `EnvSpec` or a callable, with arguments.
+
+    Args:
+        env: Registered id, `EnvSpec`, or a callable.
+        maker: What makes them.
+        kwargs: Arguments of the constructor.
+    """
+
+    def __init__(self, env: EnvLike, maker: Callable[..., gymnasium.Env[Any, Any]], kwargs: Mapping[str, Any]) -> None:
+        self._name = env if isinstance(env, str) else ""
+        self._maker, self._kwargs = maker, dict(kwargs)
+
+    def __call__(self) -> gymnasium.Env[Any, Any]:
+        """Make an environment."""
+        return _make(self._maker, self._kwargs)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the factory as JSON data.
+
+        Raises:
+            ConfigError: The environment is a callable, or an argument is no JSON data.
+        """
+        if not self._name:
+            raise ConfigError(
+                f"a worker on another machine makes environments by id; register {self._maker!r}, and pass its id"
+            )
+        try:
+            arguments = json.loads(json.dumps(self._kwargs, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"env_kwargs of {self._name}: a worker on another machine gets JSON data alone ({error})"
+            ) from error
+        return {"make": NAMED, "env": self._name, "arguments": arguments}
 
 
 def _make(maker: Callable[..., gymnasium.Env[Any, Any]], kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:

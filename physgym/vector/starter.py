@@ -89,7 +89,7 @@ class Starter:
             WorkerError: The system refuses to start one.
         """
         settings = self._settings
-        listener = settings.transport.listen(settings.port)
+        listener = None if settings.launcher.calls_in else settings.transport.listen(settings.port)
         try:
             deadline = time.monotonic() + settings.timeout
             for worker in workers:
@@ -120,7 +120,7 @@ class Starter:
         )
         try:
             worker.parent_pipe = ParentPipe() if settings.launcher.inherits else None
-            channel, theirs = settings.transport.pair()
+            channel, theirs = (None, None) if settings.launcher.calls_in else settings.transport.pair()
         except OSError as error:
             raise no_descriptors(worker.index, error) from error
         if channel is not None:

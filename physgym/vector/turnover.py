@@ -44,6 +44,17 @@ class Turnover:
         self._joining.append((index, factories))
         return index
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether workers come by themselves, and may go at any time."""
+        return self._fleet.settings.launcher.calls_in
+
+    def lost(self, worker: Worker) -> None:
+        """Take note that a worker has gone by itself."""
+        self._leaving.discard(worker.index)
+        if worker not in self._fleet.hosts:
+            self._fleet.workers.remove(worker)
+
     def leave(self, index: int) -> None:
         """Note that a worker is to leave.
 
@@ -57,6 +68,8 @@ class Turnover:
 
     def admit(self) -> None:
         """Start the workers that are to join, and take in those that are ready; nobody waits for the others."""
+        if self.is_open:
+            self._let_in()
         while self._joining:
             index, factories = self._joining.popleft()
             if index in self._leaving:
@@ -78,6 +91,14 @@ class Turnover:
             else:
                 handshake.close()
                 self._coming.remove((worker, handshake))
+
+    def _let_in(self) -> None:
+        """Have workers join that have come by themselves."""
+        launcher = self._fleet.settings.launcher
+        for count in launcher.callers():
+            self.join([self._fleet.factory] * count)
+        for text in launcher.news():
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def _turn_away(self, worker: RemoteWorker, handshake: Handshake) -> None:
         handshake.close()

@@ -340,6 +340,25 @@ def run(
             worker_start.worker,
             os.getpid(),
         )
+    hold(channel, worker_start, load, parent_pipe, memory)
+
+
+def hold(
+    channel: Channel,
+    worker_start: WorkerStart,
+    load: Callable[[], Sequence[EnvFactory]],
+    parent_pipe: int,
+    memory: int,
+) -> bool:
+    """Serve over a connection whose parent was greeted, until it ends; return whether the parent has closed it.
+
+    Args:
+        channel: The connection.
+        worker_start: What the parent said.
+        load: Gives the env factories.
+        parent_pipe: Descriptor of the pipe to the parent, negative for a worker that somebody else has started.
+        memory: Descriptor of the shared memory, negative if there is none.
+    """
     _keep_from_forks(parent_pipe, channel)
     if parent_pipe >= 0:
         guard_children(parent_pipe, worker_start.mark)
@@ -348,9 +367,10 @@ def run(
     try:
         serve(channel, worker_start, load, memory)
     except PeerGone:
-        pass  # the parent closed or died; there is nobody to tell
+        return False  # the parent died, or has ended this worker; there is nobody to tell
     finally:
         channel.close()
+    return True
 
 
 def main() -> None:

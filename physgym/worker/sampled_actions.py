@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 
+from physgym.placement import EnvFactory, PortableFactory, described
 from physgym.samplers.base import Sampler
+from physgym.samplers.find import rebuild_sampler
+
+SAMPLED_ACTIONS = "sampled actions"  # what a description says is to be made
 
 
 class SampledActionsEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -27,7 +30,7 @@ class SampledActionsEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.episode_policy = sampler.actions(env.action_space, seed)
 
 
-class SampledActionsFactory:
+class SampledActionsFactory(PortableFactory):
     """Makes environments with a sampler of actions; a local worker gets it in place of their factory.
 
     Args:
@@ -36,9 +39,19 @@ class SampledActionsFactory:
         seed: Seed of the run.
     """
 
-    def __init__(self, factory: Callable[[], gymnasium.Env[Any, Any]], sampler: Sampler, seed: int) -> None:
+    def __init__(self, factory: EnvFactory, sampler: Sampler, seed: int) -> None:
         self._factory, self._sampler, self._seed = factory, sampler, seed
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """Make an environment."""
         return SampledActionsEnv(self._factory(), self._sampler, self._seed)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the factory as JSON data.
+
+        Raises:
+            ConfigError: The sampler is a function or a network, of which a description has the name alone.
+        """
+        sampler = self._sampler.describe()
+        rebuild_sampler(sampler, "actions")  # here an error is read
+        return {"make": SAMPLED_ACTIONS, "of": described(self._factory), "sampler": sampler, "seed": self._seed}

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from physgym.errors import ConfigError
-from physgym.placement import Env, EnvFactory
+from physgym.placement import Env, EnvFactory, PortableFactory, described
 from physgym.simulation import lacking_state_hooks
 from physgym.spaces import Array
 from physgym.worker.folders import OwnFolder
@@ -17,6 +17,7 @@ from physgym.worker.sampled_actions import SampledActionsEnv
 from physgym.worker.stored_actions import StoredActionsEnv
 
 SNAPSHOT = "physgym/snapshot"  # key of an info: the state after the step
+SNAPSHOTS = "snapshots"  # what a description says is to be made
 KINDS = "biufcSU"  # of what a state may hold
 # wrappers that give a step the same sample whatever came before it
 WITHOUT_MEMORY = (OwnFolder, TimeLimit, OrderEnforcing, PassiveEnvChecker, SampledActionsEnv, StoredActionsEnv)
@@ -99,7 +100,7 @@ class SnapshotsEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation, reward, terminated, truncated, info
 
 
-class SnapshotsFactory:
+class SnapshotsFactory(PortableFactory):
     """Makes environments that give states; a local worker gets it in place of their factory.
 
     Args:
@@ -113,3 +114,7 @@ class SnapshotsFactory:
     def __call__(self) -> Env:
         """Make an environment."""
         return SnapshotsEnv(self._factory(), self._every)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the factory as JSON data."""
+        return {"make": SNAPSHOTS, "of": described(self._factory), "every": self._every}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from physgym.errors import ConfigError, RejectSample, SampleError
+from physgym.placement import EnvFactory, PortableFactory, described
 from physgym.policies import ActionPolicy
 from physgym.simulation import NO_LOAD_SAMPLE, Simulation
 from physgym.spaces import Array
 
+STORED_ACTIONS = "stored actions"  # what a description says is to be made
 LOAD_SAMPLES = "load_samples"  # option of a reset that holds the stored samples of the episode
 
 
@@ -89,16 +90,20 @@ class StoredActionsEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._observation, reward, terminated, truncated or self._done == self._count, info
 
 
-class StoredActionsFactory:
+class StoredActionsFactory(PortableFactory):
     """Makes environments that stored samples drive; a local worker gets it in place of their factory.
 
     Args:
         factory: Makes one environment.
     """
 
-    def __init__(self, factory: Callable[[], gymnasium.Env[Any, Any]]) -> None:
+    def __init__(self, factory: EnvFactory) -> None:
         self._factory = factory
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """Make an environment."""
         return StoredActionsEnv(self._factory())
+
+    def describe(self) -> dict[str, Any]:
+        """Return the factory as JSON data."""
+        return {"make": STORED_ACTIONS, "of": described(self._factory)}

@@ -19,17 +19,18 @@ from physgym import placement
 from physgym import spaces as walk
 from physgym.episode import episode_policy
 from physgym.errors import UnequalSpaces
-from physgym.placement import Env, EnvFactory
+from physgym.placement import Env, EnvFactory, PortableFactory, described
 from physgym.policies import ActionPolicy, EpisodePolicy
 from physgym.sample import SampleSpec, declaration
 from physgym.simulation import Simulation
 from physgym.worker.folders import here
 
 ARGUMENTS = "physgym/arguments"  # key of a reset's options: the index of the episode's arguments
+BY_EPISODE = "by episode"  # what a description says is to be made
 SINGLE = "physgym.single"  # key of an environment's metadata: a process has one of them at most
 
 
-class ByEpisode:
+class ByEpisode(PortableFactory):
     """Makes the environments of several arguments in one place.
 
     Args:
@@ -42,6 +43,10 @@ class ByEpisode:
     def __call__(self) -> Variants:
         """Make those that this place has to check, the others when an episode needs them."""
         return Variants(self.factories)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the factories as JSON data."""
+        return {"make": BY_EPISODE, "of": [described(factory) for factory in self.factories]}
 
 
 class Variants(gymnasium.Env[Any, Any]):

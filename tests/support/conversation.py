@@ -20,6 +20,7 @@ from physgym.protocol.connection import Connection
 from physgym.protocol.messages import (
     MESSAGE_TYPES,
     REPLIES,
+    Assignment,
     Attach,
     Attached,
     Call,
@@ -34,6 +35,7 @@ from physgym.protocol.messages import (
     Predict,
     Prediction,
     Ready,
+    Refusal,
     Rejected,
     Reset,
     Results,
@@ -44,6 +46,7 @@ from physgym.protocol.messages import (
     Step,
     WatchScenes,
     Welcome,
+    WorkerOffer,
 )
 from physgym.protocol.step_reports import StepReports
 
@@ -322,6 +325,9 @@ EXAMPLES: dict[type[Any], Any] = {type(message): message for _, message in SESSI
     CallResult: CallResult([1, 2, 3]),
     RolloutResult: RolloutResult(column(), column(), samples(0), [[5, 1, 0, 0.0, {}], [8, 0, 0, 0.0, {}]], True),
     Step: Step(0),
+    WorkerOffer: WorkerOffer(2, "host", {"packages": {"numpy": "2"}, "codes": {}}),
+    Assignment: Assignment({"worker": 1}, [{"make": "env", "env": "CartPole-v1", "arguments": {}}]),
+    Refusal: Refusal("other versions"),
     Failure: Failure(-1, "m:E", "text", ""),
 }
 ANSWERS = {Failure, Predict}
@@ -331,7 +337,10 @@ LEGAL: dict[str, tuple[int, list[Any], set[type[Any]], set[type[Any]]]] = {
     "challenge": (0, [], {Challenge}, set()),
     "hello": (1, [], set(), {Hello}),
     "welcome": (2, [], {Welcome}, set()),
-    "building": (3, [], set(), {Ready, Failure}),
+    "building": (3, [], set(), {Ready, Failure, WorkerOffer}),
+    "offering": (3, [WorkerOffer], {Assignment, Refusal}, set()),
+    "assigned": (3, [WorkerOffer, Assignment], set(), {Ready, Failure}),
+    "refused": (3, [WorkerOffer, Refusal], set(), set()),
     "ready": (4, [], SAYS, set()),
     "watched": (4, [WatchScenes], SAYS, set()),
     "given inputs": (4, [Step, GiveInputs], SAYS, {Results} | STEPS),
@@ -351,7 +360,11 @@ LEGAL: dict[str, tuple[int, list[Any], set[type[Any]], set[type[Any]]]] = {
     "closed by failure": (4, [Close, Failure], set(), set()),
     "not built": (3, [Failure], set(), set()),
 }
-SENDERS = {kind: sender for sender, message in SESSION for kind in [type(message)]}
+SENDERS = {kind: sender for sender, message in SESSION for kind in [type(message)]} | {
+    WorkerOffer: Role.WORKER,
+    Assignment: Role.PARENT,
+    Refusal: Role.PARENT,
+}
 
 
 def brought_to(name: str) -> dict[Role, Connection]:
@@ -364,7 +377,9 @@ def brought_to(name: str) -> dict[Role, Connection]:
     return ends
 
 
-PLACE = {Challenge: 0, Hello: 1, Welcome: 2, Ready: 3}  # else after Ready and, for replies, their request
+PLACE = {Challenge: 0, Hello: 1, Welcome: 2} | dict.fromkeys(
+    (Ready, WorkerOffer, Assignment, Refusal), 3
+)  # else after Ready and, for replies, their request
 REQUEST_OF = {reply: request for request, reply in REPLIES.items()} | {Failure: Call, Predict: Call, ScenePart: Step}
 
 
@@ -373,6 +388,8 @@ def expecting(kind: type[Any]) -> tuple[Connection, int]:
     ends = {role: Connection(role) for role in Role}
     for sender, message in SESSION[: PLACE.get(kind, OPENED)]:
         tell(ends, sender, message)
+    if kind in (Assignment, Refusal):
+        tell(ends, Role.WORKER, EXAMPLES[WorkerOffer])
     if kind in REQUEST_OF:
         tell(ends, Role.PARENT, EXAMPLES[REQUEST_OF[kind]])
     if kind is Prediction:

@@ -1,0 +1,178 @@
+"""The command of a worker that dials in, and the options with which a run lets such workers in."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from physgym.cli.app import USAGE, app, arguments_of
+from physgym.errors import ConfigError
+
+if TYPE_CHECKING:
+    from physgym.machines.reception import Reception
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Values of the options with which a run lets in workers of other machines."""
+
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Take workers that dial in from other machines, in place of own ones."),
+    ] = None
+    advertise: Annotated[
+        str, typer.Option(metavar="HOST", help="Name of this machine in the command that is printed for the others.")
+    ] = ""
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="Secret of --listen, the same file on all machines; made here if it does not exist."),
+    ] = None
+    plain: Annotated[
+        bool, typer.Option("--plain", help="With --listen on a loopback address: no TLS, as for tunnels of ssh.")
+    ] = False
+    certificate: Annotated[
+        Path | None, typer.Option(help="With --listen: certificate (PEM); by default this machine makes its own.")
+    ] = None
+    key: Annotated[Path | None, typer.Option(help="Key of --certificate (PEM).")] = None
+    clients: Annotated[
+        Path | None, typer.Option(help="With --listen: workers need a certificate that one of this file has signed.")
+    ] = None
+    on_difference: Annotated[
+        str,
+        typer.Option(metavar="refuse|warn", help="Workers with other versions or another code of the simulation."),
+    ] = "refuse"
+
+    @contextmanager
+    def reception(self, envs: Sequence[str]) -> Iterator[Reception | None]:
+        """Let workers in within the block; give what brings them, None where nobody listens.
+
+        Args:
+            envs: Ids that they are to make.
+
+        Raises:
+            ConfigError: An option is wrong, or the address is taken.
+        """
+        if self.listen is None:
+            if alone := [name for name, value in vars(self).items() if value != getattr(Listening, name)]:
+                raise ConfigError(f"--{alone[0].replace('_', '-')} goes with --listen HOST:PORT")
+            yield None
+            return
+        from physgym.machines.address import parse_address, read_token
+        from physgym.machines.reception import Reception
+        from physgym.transport.certificates import given_certificate, own_certificate
+
+        address = parse_address(self.listen)
+        if self.token_file is None:
+            raise ConfigError("--listen needs --token-file FILE, the secret that workers prove; it is made if need be")
+        if self.plain and (self.certificate is not None or self.clients is not None):
+            raise ConfigError("--plain does without TLS, and so without certificates; leave one of both out")
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("--certificate and --key go together")
+        token = read_token(self.token_file, make=True)
+        certificate = None
+        if not self.plain:
+            given = self.certificate is not None and self.key is not None
+            certificate = given_certificate(self.certificate, self.key) if given else own_certificate()  # type: ignore[arg-type]
+        found = Reception(
+            address,
+            token,
+            certificate,
+            clients=None if certificate is None or self.clients is None else certificate.context(self.clients),
+            advertise=self.advertise,
+            token_file=str(self.token_file),
+            envs=envs,
+            on_difference=self.on_difference,  # type: ignore[arg-type]
+        )
+        try:
+            print(f"workers dial in with:\n  {found.command}", file=sys.stderr, flush=True)
+            yield found
+        finally:
+            found.close()
+
+
+def with_listening(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command all options of `Listening`, which it gets as its argument ``listening``."""
+    shared = inspect.signature(Listening, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def called(**arguments: Any) -> Any:
+        listening = Listening(**{name: arguments.pop(name) for name in shared})
+        return command(**arguments, listening=listening)
+
+    own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "listening"]
+    parameters = [*own, *(p.replace(kind=p.KEYWORD_ONLY) for p in shared.values())]
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {p.name: p.annotation for p in parameters}
+    return called
+
+
+@app.command()
+def worker(
+    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the run listens.", show_default=False)],
+    token_file: Annotated[Path, typer.Option(help="Its secret; copy the file from there.", show_default=False)],
+    fingerprint: Annotated[str, typer.Option(help="Of its certificate, as it has printed it.")] = "",
+    authorities: Annotated[
+        Path | None, typer.Option(help="Certificates that may have signed its one (PEM), in place of --fingerprint.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="No TLS; on loopback addresses alone.")] = False,
+    certificate: Annotated[Path | None, typer.Option(help="Certificate of this worker (PEM).")] = None,
+    key: Annotated[Path | None, typer.Option(help="Key of --certificate (PEM).")] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(help="Id that the run may have made here; may be repeated. By default harmless shipped ones."),
+    ] = None,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Argument of environments that the run cannot change; may be repeated."),
+    ] = None,
+    envs: Annotated[int, typer.Option(min=1, help="Environments in each process.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per usable core.")] = None,
+    patience: Annotated[float, typer.Option(min=0, help="Seconds to dial where nobody answers.")] = 60.0,
+    stay: Annotated[bool, typer.Option("--stay", help="Dial again when the run is over, for the next one.")] = False,
+) -> None:
+    """Run simulations for a run on another machine, which listens with --listen.
+
+    What is made here is what this command allows, whatever the run says. It ends with the run.
+
+    Example: physgym worker node1:7000 --token-file token --fingerprint 3f5c... --env my_package.sims:my/Sim-v0
+    """
+    from physgym.machines.address import parse_address, read_token
+    from physgym.machines.dialled_worker import DialIn
+    from physgym.machines.supervisor import Supervisor
+    from physgym.machines.versions import versions_here
+    from physgym.system.cores import usable_cores
+
+    found = parse_address(address)
+    if (certificate is None) != (key is None):
+        raise ConfigError("--certificate and --key go together")
+    if plain and (fingerprint or authorities or certificate):
+        raise ConfigError("--plain does without TLS, and so without certificates; leave one of both out")
+    settings = DialIn(
+        (found.host, found.port),
+        read_token(token_file).hex(),
+        fingerprint.lower().replace(":", ""),
+        plain,
+        authorities=_absolute(authorities),
+        chain=_absolute(certificate),
+        key=_absolute(key),
+        envs=env or [],
+        fixed=arguments_of(arg),
+        count=envs,
+        patience=patience,
+    )
+    versions_here(settings.envs)  # an id that is unknown here is an error now
+    status = Supervisor(settings, workers or usable_cores(), stay=stay).run()
+    if status:
+        raise typer.Exit(USAGE)
+
+
+def _absolute(file: Path | None) -> str | None:
+    return None if file is None else str(file.absolute())

@@ -1,0 +1,207 @@
+"""A worker that dials in from another machine: what `physgym worker` starts, once for each of its processes.
+
+Whoever starts it says where to dial and what it may make, in a line on standard input; its parent says what it is to
+make. It ends with its assignment; whoever started it starts another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import ssl
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from physgym.errors import ConfigError, PhysGymError, ProtocolError
+from physgym.machines.address import Address
+from physgym.machines.permissions import Permissions
+from physgym.machines.versions import versions_here
+from physgym.protocol.messages import Assignment, Refusal, Role, WorkerOffer
+from physgym.system import process_tree as tree
+from physgym.system.cores import THREAD_VARIABLES
+from physgym.transport.auth import greet
+from physgym.transport.base import Channel, PeerGone
+from physgym.transport.sockets import SocketChannel, lasting
+from physgym.transport.tls import TlsChannel, pinning_context
+from physgym.worker.failures import failure
+from physgym.worker.main import WorkerStart, end_with_parent, hold
+
+CALLER = -1  # index of a worker that has none yet
+REDIAL, LONGEST_REDIAL = 0.2, 5.0  # seconds until it dials again, at first and at last
+GREETING = 15.0  # seconds for both handshakes
+DONE, LOST, REFUSED, NOBODY = (
+    0,
+    3,
+    4,
+    5,
+)  # exit statuses: the parent is done, the link is lost, it was refused, nobody answers
+
+
+@dataclass(frozen=True)
+class DialIn:
+    """The settings of a worker that dials in.
+
+    Attributes:
+        address: Of its parent.
+        token: The secret, as hexadecimal digits.
+        fingerprint: Of the parent's certificate; empty where `authorities` decide.
+        plain: Whether to do without TLS, on a loopback address alone.
+        authorities: File with the certificates that sign those of parents; None for those of the system.
+        chain: File with a certificate of the worker's own; None for none.
+        key: Its key.
+        envs: The ids that the parent may name; empty for the shipped ones that do no harm.
+        fixed: Arguments of environments that the parent cannot change.
+        count: How many environments it hosts.
+        patience: Seconds for which it dials where nobody answers.
+    """
+
+    address: tuple[str, int]
+    token: str
+    fingerprint: str = ""
+    plain: bool = False
+    authorities: str | None = None
+    chain: str | None = None
+    key: str | None = None
+    envs: list[str] = field(default_factory=list)
+    fixed: dict[str, Any] = field(default_factory=dict)
+    count: int = 1
+    patience: float = 60.0
+
+    def to_line(self) -> bytes:
+        """Return one line of JSON."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> DialIn:
+        """Return what a line of `to_line` says."""
+        return cls(**json.loads(line))
+
+    @property
+    def permissions(self) -> Permissions:
+        """Return what it makes for its parent."""
+        return Permissions(self.envs, self.fixed)
+
+    def connected(self, timeout: float) -> Channel:
+        """Connect to the parent, without a word.
+
+        Raises:
+            OSError: Nobody listens there.
+            ConfigError: A file for TLS cannot be used.
+        """
+        host, port = self.address
+        sock = socket.create_connection((host, port), timeout)
+        lasting(sock)
+        if self.plain:
+            if not Address(*sock.getpeername()[:2]).is_loopback:
+                sock.close()
+                raise ConfigError(f"--plain is for loopback addresses; {host} is none. Leave it out, or use a tunnel")
+            return SocketChannel(sock, Role.WORKER)
+        try:
+            context = pinning_context() if self.fingerprint else ssl.create_default_context(cafile=self.authorities)
+            if self.chain is not None:
+                context.load_cert_chain(self.chain, self.key)
+        except (OSError, ssl.SSLError) as error:
+            sock.close()
+            raise ConfigError(f"the certificates for TLS cannot be used: {error}") from error
+        return TlsChannel(sock, Role.WORKER, context, None if self.fingerprint else host, self.fingerprint)
+
+
+def dial_in(settings: DialIn, say: Callable[[str], None]) -> int:
+    """Dial to a parent, and run what it wants; return the exit status.
+
+    Args:
+        settings: Where to dial, and what may be made.
+        say: Takes a line for whoever started the worker.
+    """
+    deadline, pause, reason = time.monotonic() + settings.patience, REDIAL, ""
+    offer = WorkerOffer(settings.count, platform.node(), versions_here(settings.envs))
+    while True:
+        try:
+            channel = settings.connected(max(REDIAL, min(GREETING, deadline - time.monotonic())))
+            try:
+                channel.set_timeout(GREETING)
+                greet(channel, bytes.fromhex(settings.token), CALLER, os.getpid())
+                return _offered(channel, settings, offer, say)
+            finally:
+                channel.close()
+        except PeerGone:
+            reason = "the parent hangs up: it does not know this token, or is crowded"
+        except ConfigError as error:
+            say(str(error))
+            return REFUSED
+        except ProtocolError as error:
+            hint = ""
+            if settings.plain and "nothing arrived" in str(error):
+                hint = ". A parent that waits too speaks TLS: leave --plain out, and give --fingerprint"
+            say(f"{Address(*settings.address)}: {error}{hint}")
+            return REFUSED
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if time.monotonic() + pause > deadline:
+            say(f"no parent answers at {Address(*settings.address)} within {settings.patience:g} s: {reason}")
+            return NOBODY
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_REDIAL)
+
+
+def _offered(channel: Channel, settings: DialIn, offer: WorkerOffer, say: Callable[[str], None]) -> int:
+    """WorkerOffer environments, and serve them where they are wanted; return the exit status."""
+    channel.send(offer)
+    channel.set_timeout(None)  # there may be work in some hours
+    try:
+        answer = channel.next()
+    except PeerGone:
+        return LOST
+    if isinstance(answer, Refusal):
+        if not answer.reason:  # it is over
+            return DONE
+        say(answer.reason)
+        return REFUSED
+    assert isinstance(answer, Assignment)
+    start = started(answer.start)
+    permissions = settings.permissions
+    try:
+        factories = [permissions.factory(one) for one in answer.environments]
+    except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
+        say(str(error))
+        channel.send(failure(-1, error))
+        return REFUSED
+    os.environ.update(tree.marked(os.environ, start.mark))
+    return DONE if hold(channel, start, lambda: factories, -1, -1) else LOST
+
+
+def started(start: Mapping[str, Any]) -> WorkerStart:
+    """Return what a parent says to a worker that has no connection to make any more."""
+    return WorkerStart(transport="", address=None, token="", sys_path=[], **start)
+
+
+def main() -> None:
+    """Run as the process of a worker: what it has to know comes in the first line of standard input."""
+    line = sys.stdin.buffer.readline()
+    settings = DialIn.from_line(line)
+    os.environ.update({name: "1" for name in THREAD_VARIABLES if name not in os.environ})
+    end_with_parent(0, tree.new_mark())
+    sys.path.insert(0, str(Path.cwd()))
+    warnings.simplefilter("default")
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"physgym worker: {text}\n")
+        sys.stderr.flush()
+
+    try:
+        status = dial_in(settings, say)
+    except PhysGymError as error:
+        say(str(error))
+        status = REFUSED
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

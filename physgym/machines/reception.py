@@ -1,0 +1,381 @@
+"""`Reception`: lets in workers that dial from other machines, and gives them environments.
+
+A thread accepts them, so that one that comes in the middle of a step need not wait: TLS, the mutual proof of the token,
+and what they offer. The thread that runs the environments takes those that wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from physgym.checks import one_of
+from physgym.code.record import Code, differences
+from physgym.code.search import code_of
+from physgym.errors import ConfigError, PhysGymError, ProtocolError, WorkerError
+from physgym.launch.base import Launcher, Order, WorkerHandle
+from physgym.machines.address import Address, worker_command
+from physgym.machines.permissions import HARMLESS
+from physgym.machines.versions import CODES, PACKAGES, versions_here
+from physgym.placement import described
+from physgym.protocol.messages import Assignment, Hello, Refusal, Role, WorkerOffer
+from physgym.transport.auth import admit, challenge
+from physgym.transport.base import Channel, PeerGone
+from physgym.transport.certificates import Certificate
+from physgym.transport.sockets import SocketChannel, lasting
+from physgym.transport.tcp import TcpListener
+from physgym.transport.tls import TlsChannel
+from physgym.vector.make import NAMED
+
+CALLER = -1  # index of a worker that has none yet
+STRANGERS = 64  # connections at a time that have not proved themselves
+STRANGER_SECONDS = 10.0  # for the handshakes of TLS and of the token, over a slow link
+LOOK = 0.5  # seconds between two looks where nothing happens
+OVER = ""  # reason of a parent that needs no more workers
+END = 2.0  # seconds for the thread to end
+SAID = 20  # refusals that are said: a worker that is wrong may come again and again
+
+Differences = Literal["refuse", "warn"]
+
+
+@dataclass
+class Caller:
+    """A worker that has dialled in.
+
+    Attributes:
+        channel: Its connection.
+        peer: Its address.
+        since: When it came.
+        offer: What it offers; None before it has proved itself and said so.
+        reserved: Whether somebody is about to order environments from it.
+    """
+
+    channel: Channel
+    peer: str
+    since: float = field(default_factory=time.monotonic)
+    offer: WorkerOffer | None = None
+    reserved: bool = False
+
+
+class DialledWorker(WorkerHandle):
+    """A worker on another machine, or one that is wanted and has not dialled in.
+
+    Args:
+        reception: Where it comes in.
+        assignment: What it is to make.
+    """
+
+    knows_end = False
+
+    def __init__(self, reception: Reception, assignment: Assignment) -> None:
+        self._reception, self._assignment = reception, assignment
+        self._caller: Caller | None = None
+        self.cancelled = False
+
+    def __str__(self) -> str:
+        """Return in a few words where it is."""
+        if self._caller is None or self._caller.offer is None:
+            return "not dialled in"
+        return f"on {self._caller.offer.host}, {self._caller.peer}"
+
+    def poll(self) -> None:
+        """Return None: the end of its connection is all that is known."""
+
+    def connection(self) -> Channel | None:
+        """Return its connection, once it has dialled in; it has its order then."""
+        if self._caller is None and not self.cancelled:
+            self._caller = self._reception.take(len(self._assignment.environments))
+            if self._caller is not None:
+                with contextlib.suppress(PeerGone):  # which shows when it is read
+                    self._caller.channel.send(self._assignment)
+        return None if self._caller is None else self._caller.channel
+
+    @property
+    def advice(self) -> str:
+        """Return what to do where it does not come."""
+        if self._caller is not None:
+            return ""
+        count = len(self._assignment.environments)
+        few = f" with --envs {count} or more" if count > 1 else ""
+        return f"No worker{few} has dialled in; start one: {self._reception.command}"
+
+
+class Reception(Launcher[DialledWorker]):
+    """A place where workers of other machines dial in.
+
+    Args:
+        address: Where to listen; port 0 takes a free one.
+        token: The secret that both ends prove to know.
+        certificate: For TLS; None for bare TCP, on a loopback address alone.
+        clients: Context for TLS that asks workers for certificates too; None makes one from `certificate`.
+        advertise: Host that the command for workers names; by default that of `address`.
+        token_file: File of the token, for that command.
+        envs: Ids that workers are to allow, for that command.
+        on_difference: What to do with workers of other versions of Python and packages, or with another code of the
+            simulation: "refuse" or "warn".
+
+    Attributes:
+        command: What to type on the other machine.
+        address: Where it listens.
+
+    Raises:
+        ConfigError: An argument is wrong, or the address is taken.
+    """
+
+    inherits = False
+    calls_in = True
+
+    def __init__(
+        self,
+        address: Address,
+        token: bytes,
+        certificate: Certificate | None,
+        *,
+        clients: Any = None,
+        advertise: str = "",
+        token_file: str = "",
+        envs: Sequence[str] = (),
+        on_difference: Differences = "refuse",
+    ) -> None:
+        if certificate is None and not address.is_loopback:
+            raise ConfigError(
+                f"--plain sends everything in clear, and {address.host} is no loopback address; leave --plain out, or "
+                "listen on 127.0.0.1 and have the workers come through a tunnel of ssh"
+            )
+        one_of("on_difference", on_difference, ("refuse", "warn"))
+        self._token, self._on_difference = token, on_difference
+        self._context = clients or (None if certificate is None else certificate.context())
+        self._listener = TcpListener(address.port, address.host)
+        self.address = Address(address.host, self._listener.address[1])
+        shown = Address(advertise or address.host, self.address.port)
+        self.command = worker_command(shown, token_file, certificate, [env for env in envs if env not in HARMLESS])
+        self._lock = threading.Lock()
+        self._callers: dict[int, Caller] = {}
+        self._warnings: list[str] = []
+        self._said = 0
+        self._codes: dict[str, Code] = {}
+        self._end = False
+        self._heard, self._wakeup = socket.socketpair()
+        for end in (self._heard, self._wakeup):
+            end.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name="physgym-reception", daemon=True)
+        self._thread.start()
+
+    # --- what a fleet asks
+
+    def start(self, order: Order) -> DialledWorker:
+        """Want a worker; it has its order as soon as one dials in that hosts so many environments.
+
+        Raises:
+            ConfigError: What makes its environments cannot be described.
+        """
+        start = {name: value for name, value in asdict(order.worker_start).items() if name in STARTED_WITH}
+        return DialledWorker(self, Assignment(start, [described(factory) for factory in order.factories]))
+
+    def end(
+        self, handles: Sequence[DialledWorker], patience: float, hang_up: Callable[[], None] = lambda: None
+    ) -> None:
+        """Want workers no more; they end with their connection."""
+        for handle in handles:
+            handle.cancelled = True
+        hang_up()
+
+    def callers(self) -> list[int]:
+        """Return for each worker that waits for an order how many environments it hosts; each is named once."""
+        with self._lock:
+            found = [caller for caller in self._callers.values() if caller.offer is not None and not caller.reserved]
+            for caller in found:
+                caller.reserved = True
+        return [caller.offer.count for caller in found if caller.offer is not None]
+
+    def first(self, timeout: float) -> int:
+        """Wait for a worker; return how many environments it hosts.
+
+        Raises:
+            WorkerError: None has come in time.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            with self._lock:
+                waiting = [caller.offer.count for caller in self._callers.values() if caller.offer is not None]
+            if waiting:
+                return waiting[0]
+            time.sleep(0.02)
+        said = "".join(f"\n{text}" for text in self.news())
+        raise WorkerError(f"no worker has dialled in within {timeout:g} s. Start one:\n  {self.command}{said}")
+
+    def news(self) -> list[str]:
+        """Return what there is to say of workers that were not let in, once."""
+        with self._lock:
+            news, self._warnings = self._warnings, []
+        return news
+
+    def take(self, count: int) -> Caller | None:
+        """Return a worker that hosts so many environments at least, and is nobody else's; None if none is there."""
+        with self._lock:
+            fit = [c for c in self._callers.values() if c.offer is not None and c.offer.count >= count]
+            if not fit:
+                return None
+            caller = min(fit, key=lambda one: (not one.reserved, one.offer.count if one.offer else 0, one.since))
+            del self._callers[caller.channel.fileno()]
+        self._wake()
+        return caller
+
+    def close(self) -> None:
+        """Let nobody in any more; calling it again does no harm."""
+        self._end = True
+        self._wake()
+        if self._thread is not threading.current_thread():
+            self._thread.join(END)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            self._wakeup.send(b"!")
+
+    # --- the thread
+
+    def _run(self) -> None:
+        try:
+            while not self._end:
+                self._turn()
+        finally:
+            with self._lock:
+                for caller in self._callers.values():
+                    if caller.offer is not None:
+                        with contextlib.suppress(ProtocolError):
+                            caller.channel.send(Refusal(OVER))
+                    caller.channel.close()
+                self._callers.clear()
+            self._listener.close()
+            self._heard.close()
+            self._wakeup.close()
+
+    def _turn(self) -> None:
+        poll = select.poll()
+        for file in (self._listener.fileno(), self._heard.fileno()):
+            poll.register(file, select.POLLIN)
+        with self._lock:
+            here = dict(self._callers)
+        for file, caller in here.items():
+            poll.register(file, caller.channel.wants)
+        for file, _ in poll.poll(LOOK * 1000):
+            if file == self._listener.fileno():
+                self._accept()
+            elif file == self._heard.fileno():
+                with contextlib.suppress(BlockingIOError):
+                    while self._heard.recv(4096):
+                        pass
+            elif file in here:
+                with self._lock:  # nobody takes it meanwhile
+                    if self._callers.get(file) is here[file]:
+                        self._hear(file, here[file])
+        now = time.monotonic()
+        with self._lock:
+            for file, caller in [*self._callers.items()]:
+                if caller.offer is None and now > caller.since + STRANGER_SECONDS:
+                    hint = "" if self._context is None else ", as a worker does that was started with --plain"
+                    self._note(f"{caller.peer} has said nothing for {STRANGER_SECONDS:g} s{hint}; it was let go")
+                    self._dismiss(file)
+
+    def _accept(self) -> None:
+        try:
+            sock, peer = self._listener.sock.accept()
+        except OSError:
+            return
+        with self._lock:
+            strangers = [file for file, caller in self._callers.items() if caller.offer is None]
+            if len(strangers) >= STRANGERS:  # who has said nothing for longest makes room
+                self._dismiss(strangers[0])
+            lasting(sock)
+            channel: Channel
+            if self._context is None:
+                channel = SocketChannel(sock, Role.PARENT)
+            else:
+                channel = TlsChannel(sock, Role.PARENT, self._context)
+            self._callers[channel.fileno()] = Caller(channel, str(peer[0]))
+            with contextlib.suppress(ProtocolError):  # which shows when it is read
+                challenge(channel)
+
+    def _hear(self, file: int, caller: Caller) -> None:
+        """Go on with what somebody says."""
+        channel = caller.channel
+        try:
+            messages = channel.receive()
+            channel.flush()  # a handshake below may have made room for it
+            for message in messages:
+                if isinstance(message, Hello):
+                    if message.worker != CALLER or not admit(channel, message, self._token):
+                        self._note(f"{caller.peer} does not know the token; give it the same --token-file")
+                        self._dismiss(file)
+                        return
+                elif isinstance(message, WorkerOffer):
+                    self._consider(file, caller, message)
+        except PeerGone:
+            self._dismiss(file)
+        except ProtocolError as error:
+            self._note(f"{caller.peer} is turned away: {error}")
+            self._dismiss(file)
+
+    def _consider(self, file: int, caller: Caller, offer: WorkerOffer) -> None:
+        """Take an offer, or refuse it."""
+        try:
+            unlike = self._differences(offer)
+        except (KeyError, TypeError, ValueError, AttributeError, PhysGymError) as error:
+            unlike = [f"what it says of its versions cannot be read ({error!r})"]
+        if offer.count < 1:
+            unlike = ["it offers no environment"]
+        if unlike:
+            text = f"the worker on {offer.host} ({caller.peer}) differs from this machine: {'; '.join(unlike)}"
+            if self._on_difference == "refuse" or offer.count < 1:
+                self._note(f"{text}. It was refused; make both alike, or let it in with --on-difference warn")
+                caller.channel.send(Refusal(f"{text}. Its parent refuses that"))
+                caller.channel.flush()
+                self._dismiss(file)
+                return
+            self._note(f"{text}. It was let in (--on-difference warn)")
+        caller.offer = offer
+
+    def _differences(self, offer: WorkerOffer) -> list[str]:
+        """List what differs between a worker and this process."""
+        here, there = versions_here()[PACKAGES], offer.versions[PACKAGES]
+        found = [
+            f"{name} {there.get(name, 'missing')} there, {here.get(name, 'missing')} here"
+            for name in sorted({*here, *there})
+            if here.get(name) != there.get(name)
+        ]
+        for env, data in offer.versions[CODES].items():
+            if env not in self._codes:
+                with contextlib.suppress(PhysGymError):  # one that this machine does not have is none to compare
+                    self._codes[env] = code_of(env)
+            if env in self._codes:
+                unlike = differences(Code.from_json(data), self._codes[env])
+                found += [f"the code of {env}: {text} (there, then here)" for text in unlike]
+        return found
+
+    def _note(self, text: str) -> None:
+        self._said += 1
+        if self._said <= SAID:
+            self._warnings.append(text)
+
+    def _dismiss(self, file: int) -> None:
+        """Forget somebody."""
+        caller = self._callers.pop(file, None)
+        if caller is not None:
+            caller.channel.close()
+
+
+STARTED_WITH = ("worker", "first_env", "num_envs", "autoreset_mode", "timeout", "seeds", "mark")  # of a WorkerStart
+
+
+def named_envs(description: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the environments in the description of a factory."""
+    if description["make"] == NAMED:
+        return [str(description["env"])]
+    inner = description["of"]
+    return [env for one in (inner if isinstance(inner, list) else [inner]) for env in named_envs(one)]

@@ -1,0 +1,89 @@
+"""`Supervisor`: keeps the processes of a worker command running, and ends with what they have come to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from physgym.machines.dialled_worker import DONE, LOST, NOBODY, DialIn
+from physgym.system.children import Child
+
+LOOK = 0.05  # seconds between two looks at the processes
+SHORT = 5.0  # seconds: a process that ends sooner has not worked
+PAUSE, LONGEST_PAUSE = (
+    0.2,
+    10.0,
+)  # seconds until one takes the place of another that has not worked, at first and at last
+FRUITLESS = 5  # processes in a row that were let go without any work
+
+
+class _Place:
+    """The place of a process, and of those that follow it."""
+
+    def __init__(self) -> None:
+        self.child: Child | None = None
+        self.begun = self.due = 0.0
+        self.fruitless = 0
+        self.status: int | None = None  # with which it is over
+
+
+class Supervisor:
+    """Runs processes that dial to a parent, each again where its link was lost.
+
+    Args:
+        settings: What they have to know.
+        count: How many.
+        stay: Whether to dial again after the end of a run.
+    """
+
+    def __init__(self, settings: DialIn, count: int, *, stay: bool) -> None:
+        self._settings, self._stay = settings, stay
+        self._places = [_Place() for _ in range(count)]
+
+    def run(self) -> int:
+        """Keep them running until all are done; return 0, or the status of one that failed."""
+        try:
+            while any(place.status is None for place in self._places):
+                for place in self._places:
+                    self._look(place)
+                if any(place.status not in (None, DONE) for place in self._places):
+                    break  # what one was refused for holds for all
+                time.sleep(LOOK)
+        finally:
+            for place in self._places:
+                if place.child is not None:
+                    place.child.end()
+        return next((place.status for place in self._places if place.status), DONE)
+
+    def _look(self, place: _Place) -> None:
+        now = time.monotonic()
+        if place.status is not None or now < place.due:
+            return
+        if place.child is None:
+            place.child, place.begun = self._started(), now
+            return
+        status = place.child.process.poll()
+        if status is None:
+            return
+        place.child.end()
+        place.child = None
+        if status == DONE and not self._stay:
+            place.status = DONE
+        elif status in (DONE, LOST) or status < 0 or status == 1:  # 1: it has ended itself, since its parent was gone
+            place.fruitless = 0 if now - place.begun > SHORT else place.fruitless + 1
+            place.due = now + min(LONGEST_PAUSE, PAUSE * 2**place.fruitless)
+            if place.fruitless > FRUITLESS and status != DONE:
+                sys.stderr.write("physgym worker: it was let go again and again without work; see what the run says\n")
+                place.status = LOST
+        elif status == NOBODY and self._stay:
+            place.due = now + LONGEST_PAUSE
+        else:
+            place.status = status
+
+    def _started(self) -> Child:
+        child = Child([sys.executable, "-m", "physgym.machines.dialled_worker"], stdin=subprocess.PIPE)
+        assert child.process.stdin is not None
+        child.process.stdin.write(self._settings.to_line())
+        child.process.stdin.flush()
+        return child

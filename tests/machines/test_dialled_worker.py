@@ -1,0 +1,264 @@
+"""Generation by workers that dial in: the samples are those of one process, whoever comes and goes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import SyncVectorEnv
+
+import physgym
+from physgym import SocketVectorEnv
+from physgym.errors import WorkerError
+from physgym.machines.dialled_worker import DONE, LOST, NOBODY, REFUSED
+from physgym.vector.make import env_factory
+from tests.support.machines import listening, settings_for, started, workers
+from tests.support.relay import Relay
+from tests.support.toys import Line
+from tests.support.vectors import same
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*Others run its episodes again:RuntimeWarning")]
+
+PAUSE = "PHYSGYM_TEST_PAUSE"
+SLOW = "tests.machines.test_dialled_worker:Slow"
+
+
+class Slow(Line):
+    """An environment whose steps take a while in workers that dial in."""
+
+    def step(self, action):
+        time.sleep(float(os.environ.get(PAUSE, 0)))
+        return super().step(action)
+
+
+class Other(Line):
+    """An environment of other spaces."""
+
+    action_space = gym.spaces.Box(-2, 2, (3,), np.float32)
+
+
+class Counted:
+    """The number of workers that a reception has given work."""
+
+    def __init__(self, reception):
+        self.count, take = 0, reception.take
+
+        def counted(number):
+            caller = take(number)
+            self.count += caller is not None
+            return caller
+
+        reception.take = counted
+
+    def wait(self, count=1):
+        deadline = time.monotonic() + 60
+        while self.count < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.5)  # some episodes
+
+
+def digests(folder: Path) -> list[str]:
+    files = sorted(folder.glob("*.h5"))
+    assert files
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+
+
+@pytest.fixture(autouse=True)
+def _slowly(monkeypatch):
+    monkeypatch.setenv(PAUSE, "0.008")
+
+
+def generated(folder, env, samples=1000, **options):
+    physgym.generate(env, folder, samples=samples, seed=5, actions="uniform", **options)
+    return digests(folder)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv(PAUSE, "0")
+        return generated(tmp_path_factory.mktemp("here") / "data", SLOW, num_workers=0)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_samples_are_those_of_one_process(tmp_path, reference, plain):
+    with listening(tmp_path, plain=plain) as reception:
+        settings = settings_for(reception, tmp_path, envs=[SLOW], count=2)
+        with workers(settings, 2) as processes:
+            assert generated(tmp_path / "data", SLOW, launcher=reception) == reference
+            reception.close()
+            assert [process.wait(30) for process in processes] == [DONE, DONE]
+
+
+def test_workers_join_leave_and_are_killed(tmp_path, reference):
+    with listening(tmp_path) as reception:
+        settings = settings_for(reception, tmp_path, envs=[SLOW])
+        over, taken = threading.Event(), Counted(reception)
+
+        def come_and_go():
+            here = [started(settings), started(settings)]
+            while not over.wait(0.3):
+                if taken.count > 1:  # those that work are killed, one after the other
+                    taken.count -= 1
+                    here.append(started(settings))
+                    here[0].send_signal(signal.SIGKILL)
+                    here.pop(0).communicate(timeout=30)
+            for process in here:
+                process.kill()
+                process.communicate(timeout=30)
+
+        thread = threading.Thread(target=come_and_go)
+        thread.start()
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                assert generated(tmp_path / "data", SLOW, launcher=reception) == reference
+        finally:
+            over.set()
+            thread.join(60)
+        assert any("Others run its episodes again" in str(one.message) for one in said)
+
+
+def test_the_only_worker_is_killed_and_another_one_comes(tmp_path, reference):
+    with listening(tmp_path) as reception:
+        settings = settings_for(reception, tmp_path, envs=[SLOW])
+        first, taken = started(settings), Counted(reception)
+
+        def replace():
+            taken.wait()
+            first.kill()
+            first.communicate(timeout=30)
+            time.sleep(0.5)
+            later.append(started(settings))
+
+        later: list = []
+        thread = threading.Thread(target=replace)
+        thread.start()
+        try:
+            assert generated(tmp_path / "data", SLOW, launcher=reception) == reference
+        finally:
+            thread.join(60)
+            for process in later:
+                process.kill()
+                process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("how", ["delay", "throttle", "stall", "cut", "half close"])
+def test_bad_links_change_no_byte(tmp_path, reference, how):
+    delay, rate = (0.02 if how == "delay" else 0.0), (30_000 if how == "throttle" else None)
+    with listening(tmp_path) as reception, Relay(tuple(reception.address), delay, rate) as relay:
+        over = threading.Event()
+
+        def disturb():
+            while not over.wait(1.0):
+                if how == "stall":
+                    relay.stalled.set()
+                    over.wait(1.0)
+                    relay.stalled.clear()
+                elif how == "cut":
+                    relay.cut()
+                elif how == "half close":
+                    relay.half_close()
+            relay.stalled.clear()
+
+        bad = settings_for(reception, tmp_path, envs=[SLOW], address=relay.address)
+        good = settings_for(reception, tmp_path, envs=[SLOW])
+        thread = threading.Thread(target=disturb)
+        with workers(bad), workers(good):
+            thread.start()
+            try:
+                assert generated(tmp_path / "data", SLOW, launcher=reception) == reference
+            finally:
+                over.set()
+                thread.join(30)
+
+
+def test_another_simulation_is_turned_away_and_the_rest_goes_on(tmp_path, monkeypatch, reference):
+    with listening(tmp_path) as reception:
+        good = settings_for(reception, tmp_path, envs=[SLOW])
+        refusing = settings_for(reception, tmp_path, envs=["tests.support.toys:Line"])
+        with workers(good):
+            assert reception.first(30) == 1
+            with workers(refusing) as (other,):
+                with pytest.warns(RuntimeWarning, match="does not make"):
+                    found = generated(tmp_path / "data", SLOW, launcher=reception)
+                assert found == reference
+                assert other.wait(30) == REFUSED
+                assert b"it allows tests.support.toys:Line" in other.communicate()[1]
+
+
+def test_steps_are_those_of_the_sync_vector_env(tmp_path):
+    factories = [env_factory("CartPole-v1", {}) for _ in range(4)]
+    reference = SyncVectorEnv(factories)
+    with (
+        listening(tmp_path) as reception,
+        workers(settings_for(reception, tmp_path, envs=["CartPole-v1"], count=2), 2),
+        SocketVectorEnv(factories, num_workers=2, context=reception, timeout=60) as ours,
+    ):
+        same(reference.reset(seed=7), ours.reset(seed=7))
+        reference.action_space.seed(1)
+        for _ in range(60):
+            actions = reference.action_space.sample()
+            same(reference.step(actions), ours.step(actions))
+    reference.close()
+
+
+def test_a_vector_env_takes_another_worker_for_one_that_is_killed(tmp_path):
+    factories = [env_factory("CartPole-v1", {}) for _ in range(2)]
+    with listening(tmp_path) as reception:
+        settings = settings_for(reception, tmp_path, envs=["CartPole-v1"])
+        with (
+            workers(settings, 2) as processes,
+            SocketVectorEnv(factories, num_workers=2, context=reception, timeout=60, on_error="restart") as envs,
+        ):
+            envs.reset(seed=1)
+            processes[0].kill()
+            with workers(settings):
+                infos = [envs.step(np.zeros(2, np.int64))[4] for _ in range(3)]
+                assert envs.restarts == 1
+                assert sum("worker_restarted" in info for info in infos) == 1
+
+
+def test_nobody_who_comes_is_an_error(tmp_path):
+    with listening(tmp_path) as reception:
+        with pytest.raises(WorkerError, match=r"no worker has dialled in within 0\.3 s"):
+            generated(tmp_path / "data", SLOW, launcher=reception, timeout=0.3)
+        assert not list(tmp_path.glob("data/*.h5"))
+
+
+def test_nobody_who_is_left_is_an_error_and_what_there_is_stays(tmp_path):
+    with listening(tmp_path) as reception, workers(settings_for(reception, tmp_path, envs=[SLOW])) as (only,):
+        taken = Counted(reception)
+        timer = threading.Thread(target=lambda: (taken.wait(), only.kill()))
+        timer.start()
+        with pytest.raises(WorkerError, match="there are episodes left, and no worker for 8 s"):
+            generated(tmp_path / "data", SLOW, samples=100_000, launcher=reception, timeout=8.0)
+        timer.join()
+    assert len(physgym.SampleDataset(tmp_path / "data")) > 0
+
+
+def test_a_worker_whose_parent_is_not_there_says_so(tmp_path):
+    with listening(tmp_path) as reception:
+        settings = settings_for(reception, tmp_path, patience=0.5)
+    process = started(settings)
+    assert process.wait(30) == NOBODY
+    assert b"no parent answers at 127.0.0.1" in process.communicate()[1]
+
+
+def test_a_worker_ends_with_a_killed_parent(tmp_path):
+    with listening(tmp_path) as reception:
+        process = started(settings_for(reception, tmp_path))
+        assert reception.first(30) == 1
+        caller = reception.take(1)
+        caller.channel.sock.close()  # without a goodbye
+        assert process.wait(30) == LOST
+        process.communicate()

@@ -1,0 +1,93 @@
+"""What a worker makes for its parent, and what it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from physgym.errors import ConfigError
+from physgym.generation.episode_plan import EpisodePlan
+from physgym.machines.permissions import HARMLESS, Permissions
+from physgym.placement import described
+from physgym.vector.make import env_factory
+from physgym.worker.snapshots import SnapshotsFactory
+from physgym.worker.stored_actions import StoredActionsFactory
+from tests.support.toys import Line
+
+LIMITS = {"max_steps": 10, "max_rejects": 5, "nonfinite": "error", "keep_rejected": False, "reports": False}
+
+
+def plan_of(env, arguments=None, actions="uniform"):
+    return EpisodePlan(
+        env,
+        arguments,
+        seed=3,
+        mode="training",
+        seeds=None,
+        continued=None,
+        actions=actions,
+        parameters=None,
+        limits=LIMITS,
+        load=None,
+        passes=None,
+        episodes=None,
+        snapshots=None,
+    )
+
+
+@pytest.mark.parametrize("arguments", [None, {"time_step": 0.02}, [{"time_step": 0.02}, {"time_step": 0.05}]])
+def test_what_is_described_is_made_again(arguments):
+    factory = plan_of("physgym/Spring-v0", arguments).factory()
+    again = Permissions().factory(described(factory))
+    assert described(again) == described(factory)
+    ours, theirs = factory(), again()
+    for env in (ours, theirs):
+        env.reset(seed=4)
+    acts = [env.get_wrapper_attr("episode_policy")(7) for env in (ours, theirs)]
+    generators = [__import__("numpy").random.default_rng(0) for _ in acts]
+    actions = [act(None, generator) for act, generator in zip(acts, generators, strict=True)]
+    assert actions[0].tobytes() == actions[1].tobytes()
+    assert ours.step(actions[0])[0].tobytes() == theirs.step(actions[1])[0].tobytes()
+
+
+def test_wrappers_of_stored_actions_and_snapshots_travel():
+    factory = SnapshotsFactory(StoredActionsFactory(env_factory("physgym/Spring-v0", {})), 5)
+    assert described(Permissions().factory(described(factory))) == described(factory)
+
+
+def test_other_ids_are_refused_with_what_is_allowed():
+    wanted = described(env_factory("tests.support.toys:Line", {}))
+    with pytest.raises(ConfigError, match=r"does not make 'tests.support.toys:Line'; it allows physgym/Beam-v0"):
+        Permissions().factory(wanted)
+    with pytest.raises(ConfigError, match="it allows physgym/Heat-v0"):
+        Permissions(["physgym/Heat-v0"]).factory(described(env_factory("physgym/Spring-v0", {})))
+    assert isinstance(Permissions(["tests.support.toys:Line"]).factory(wanted)().unwrapped, Line)
+
+
+def test_arguments_that_are_fixed_stay():
+    permissions = Permissions(fixed={"time_step": 0.02})
+    assert permissions.factory(described(env_factory("physgym/Spring-v0", {})))().unwrapped.time_step == 0.02
+    assert permissions.factory(described(env_factory("physgym/Spring-v0", {"time_step": 0.02})))
+    with pytest.raises(ConfigError, match=r"fixes time_step=0.02, and its parent wants 0.5"):
+        permissions.factory(described(env_factory("physgym/Spring-v0", {"time_step": 0.5})))
+
+
+def test_no_code_is_loaded_for_a_parent():
+    arguments = {"time_step": {"$object": "os:system"}}
+    with pytest.raises(ConfigError, match="does not load"):
+        Permissions().factory({"make": "env", "env": "physgym/Spring-v0", "arguments": arguments})
+    with pytest.raises(ConfigError, match="pass actions= with the same one"):
+        described(plan_of("physgym/Spring-v0", actions=lambda observation, generator: 0).factory())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [None, 3, {}, {"make": "shell"}, {"make": "env"}, {"make": "by episode", "of": 3}, {"make": "env", "env": []}],
+)
+def test_descriptions_that_are_wrong_are_one_error(wrong):
+    with pytest.raises(ConfigError):
+        Permissions().factory(wrong)
+
+
+def test_the_harmless_ones_are_there():
+    for env in HARMLESS:
+        Permissions().factory(described(env_factory(env, {})))

@@ -1,0 +1,188 @@
+"""The place where workers of other machines dial in: who gets in, and what becomes of those who do not."""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import replace
+
+import pytest
+
+from physgym.errors import ConfigError, ProtocolError, WorkerError
+from physgym.launch.base import Order
+from physgym.machines.address import Address
+from physgym.machines.dialled_worker import CALLER
+from physgym.machines.reception import Reception
+from physgym.machines.versions import versions_here
+from physgym.protocol.messages import Assignment, Refusal, WorkerOffer
+from physgym.testing.transports import in_thread
+from physgym.transport.auth import greet
+from physgym.transport.base import PeerGone
+from physgym.vector.make import env_factory
+from physgym.worker.main import WorkerStart
+from tests.support.machines import TOKEN, listening, settings_for
+
+START = WorkerStart("", None, "", 3, 0, 2, "NEXT_STEP", 60.0, [], None, "mark")
+HERE = versions_here()
+
+
+@pytest.fixture
+def reception(tmp_path):
+    with listening(tmp_path, token_file="token") as found:
+        yield found
+
+
+def offered(reception, folder, offer, token=TOKEN, **changed):
+    """A worker's end, behind its offer."""
+    channel = settings_for(reception, folder, **changed).connected(10)
+    channel.set_timeout(10)
+    try:
+        greet(channel, token, CALLER, 1)
+        channel.send(offer)
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
+def soon(what):
+    deadline = time.monotonic() + 20
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def spring(**arguments):
+    return env_factory("physgym/Spring-v0", arguments)
+
+
+def test_a_worker_gets_what_it_is_to_make(reception, tmp_path):
+    wanted = reception.start(Order(START, [spring(stiffness=[1.0, 2.0])] * 2))
+    assert wanted.connection() is None
+    assert "with --envs 2" in wanted.advice
+    assert "physgym worker 127.0.0.1:" in wanted.advice
+    worker = offered(reception, tmp_path, WorkerOffer(2, "far", HERE))
+    ours = soon(wanted.connection)
+    answer = worker.next()
+    assert isinstance(answer, Assignment)
+    ours.close()
+    assert answer.start["worker"] == 3
+    assert "token" not in answer.start
+    assert answer.environments[1]["arguments"] == {"stiffness": [1.0, 2.0]}
+    assert str(wanted).startswith("on far, 127.0.0.1")
+    worker.close()
+
+
+def test_one_that_hosts_too_few_is_not_taken_for_an_order(reception, tmp_path):
+    small = offered(reception, tmp_path, WorkerOffer(1, "small", HERE))
+    assert reception.first(10) == 1
+    wanted = reception.start(Order(START, [spring()] * 2))
+    assert wanted.connection() is None
+    large = offered(reception, tmp_path, WorkerOffer(4, "large", HERE))
+    soon(wanted.connection).close()
+    assert "large" in str(wanted)
+    assert reception.callers() == [1]
+    assert reception.callers() == []
+    small.close()
+    large.close()
+
+
+def test_a_stranger_is_turned_away(reception, tmp_path):
+    with pytest.raises(PeerGone):
+        offered(reception, tmp_path, WorkerOffer(1, "far", HERE), token=bytes(32))
+    (said,) = soon(reception.news)
+    assert "does not know the token" in said
+    assert reception.callers() == []
+
+
+def test_versions_that_differ_are_refused_with_both_named(reception, tmp_path):
+    packages = HERE["packages"] | {"numpy": "1.0.0"}
+    worker = offered(reception, tmp_path, WorkerOffer(1, "old", {**HERE, "packages": packages}))
+    answer = worker.next()
+    assert isinstance(answer, Refusal)
+    assert f"numpy 1.0.0 there, {HERE['packages']['numpy']} here" in answer.reason
+    assert "--on-difference warn" in soon(reception.news)[0]
+    worker.close()
+
+
+def test_code_that_differs_is_refused_with_both_named(reception, tmp_path):
+    theirs = versions_here(["tests.support.toys:Line"])
+    module = next(iter(theirs["codes"]["tests.support.toys:Line"]["modules"]))
+    theirs["codes"]["tests.support.toys:Line"]["modules"][module] = "0" * 64
+    worker = offered(reception, tmp_path, WorkerOffer(1, "old", theirs))
+    answer = worker.next()
+    assert isinstance(answer, Refusal)
+    assert module in answer.reason
+    worker.close()
+
+
+def test_versions_that_differ_are_let_in_where_that_is_chosen(tmp_path):
+    with listening(tmp_path, on_difference="warn") as reception:
+        packages = HERE["packages"] | {"numpy": "1.0.0"}
+        worker = offered(reception, tmp_path, WorkerOffer(1, "old", {**HERE, "packages": packages}))
+        assert reception.first(10) == 1
+        assert "let in" in reception.news()[0]
+        worker.close()
+
+
+def test_a_parent_of_another_certificate_is_left(reception, tmp_path):
+    with pytest.raises(ProtocolError, match="was given 0000"):
+        offered(reception, tmp_path, WorkerOffer(1, "far", HERE), fingerprint="0" * 64)
+
+
+@pytest.mark.parametrize("plain_here", [True, False])
+def test_plain_text_to_tls_and_tls_to_plain_text_say_so(tmp_path, plain_here, monkeypatch):
+    monkeypatch.setattr("physgym.machines.reception.STRANGER_SECONDS", 0.3)
+    with listening(tmp_path, plain=plain_here) as reception:
+        other = {"plain": not plain_here, "fingerprint": "0" * 64}
+        with pytest.raises(ProtocolError) as raised:
+            offered(reception, tmp_path, WorkerOffer(1, "far", HERE), **other)
+        said = [str(raised.value), *soon(reception.news)]
+        assert any("does not speak TLS" in text or "started with --plain" in text for text in said)
+
+
+def test_garbage_and_silence_do_no_harm(reception, tmp_path):
+    with socket.create_connection(tuple(reception.address), 10) as silent:
+        with socket.create_connection(tuple(reception.address), 10) as loud:
+            loud.sendall(bytes(range(256)) * 40)
+            worker = offered(reception, tmp_path, WorkerOffer(1, "far", HERE))
+            assert reception.first(10) == 1
+            worker.close()
+        silent.close()
+
+
+def test_one_that_waits_and_dies_is_forgotten(reception, tmp_path):
+    worker = offered(reception, tmp_path, WorkerOffer(1, "far", HERE))
+    assert reception.first(10) == 1
+    worker.close()
+    soon(lambda: not reception._callers)
+
+
+def test_nobody_who_comes_is_an_error_that_says_how_to_start_one(reception):
+    with pytest.raises(WorkerError, match=r"Start one:\n  physgym worker 127.0.0.1:\d+ --token-file token --finger"):
+        reception.first(0.1)
+
+
+def test_those_who_wait_at_the_end_are_told(tmp_path):
+    with listening(tmp_path) as reception:
+        worker = offered(reception, tmp_path, WorkerOffer(1, "far", HERE))
+        assert reception.first(10) == 1
+        answer = in_thread(worker.next)
+    assert answer() == Refusal("")
+    worker.close()
+
+
+def test_plain_is_for_loopback_alone():
+    with pytest.raises(ConfigError, match="no loopback address"):
+        Reception(Address("0.0.0.0", 0), TOKEN, None)
+
+
+def test_an_address_in_use_is_one_error(reception):
+    with pytest.raises(ConfigError, match="cannot listen on"):
+        Reception(reception.address, TOKEN, None)
+
+
+def test_a_function_cannot_be_ordered(reception):
+    with pytest.raises(ConfigError, match="names and JSON data alone"):
+        reception.start(Order(replace(START), [lambda: None]))
