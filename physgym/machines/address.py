@@ -15,6 +15,7 @@ from physgym.errors import ConfigError
 from physgym.files import absolute, read_regular, replacing
 from physgym.transport.certificates import Certificate
 
+CALLER = -1  # index of a worker that has none yet
 TOKEN_BYTES = 32
 LONGEST_TOKEN = 1024  # bytes of a file
 

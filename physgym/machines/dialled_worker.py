@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from physgym.errors import ConfigError, PhysGymError, ProtocolError
-from physgym.machines.address import Address
+from physgym.machines.address import CALLER, Address
 from physgym.machines.permissions import Permissions
 from physgym.machines.versions import versions_here
 from physgym.protocol.messages import Assignment, Refusal, Role, WorkerOffer
@@ -33,7 +33,6 @@ from physgym.transport.tls import TlsChannel, pinning_context
 from physgym.worker.failures import failure
 from physgym.worker.main import WorkerStart, end_with_parent, hold
 
-CALLER = -1  # index of a worker that has none yet
 REDIAL, LONGEST_REDIAL = 0.2, 5.0  # seconds until it dials again, at first and at last
 GREETING = 15.0  # seconds for both handshakes
 DONE, LOST, REFUSED, NOBODY = (

@@ -20,7 +20,7 @@ from physgym.code.record import Code, differences
 from physgym.code.search import code_of
 from physgym.errors import ConfigError, PhysGymError, ProtocolError, WorkerError
 from physgym.launch.base import Launcher, Order, WorkerHandle
-from physgym.machines.address import Address, worker_command
+from physgym.machines.address import CALLER, Address, worker_command
 from physgym.machines.permissions import HARMLESS
 from physgym.machines.versions import CODES, PACKAGES, versions_here
 from physgym.placement import described
@@ -33,7 +33,6 @@ from physgym.transport.tcp import TcpListener
 from physgym.transport.tls import TlsChannel
 from physgym.vector.make import NAMED
 
-CALLER = -1  # index of a worker that has none yet
 STRANGERS = 64  # connections at a time that have not proved themselves
 STRANGER_SECONDS = 10.0  # for the handshakes of TLS and of the token, over a slow link
 LOOK = 0.5  # seconds between two looks where nothing happens

@@ -10,8 +10,7 @@ import pytest
 
 from physgym.errors import ConfigError, ProtocolError, WorkerError
 from physgym.launch.base import Order
-from physgym.machines.address import Address
-from physgym.machines.dialled_worker import CALLER
+from physgym.machines.address import CALLER, Address
 from physgym.machines.reception import Reception
 from physgym.machines.versions import versions_here
 from physgym.protocol.messages import Assignment, Refusal, WorkerOffer

@@ -278,7 +278,8 @@ def test_garbage_is_refused_with_a_reason(data, text):
         feed(Connection(Role.WORKER), data)
 
 
-LIMITS = {Challenge: 1 << 10, Hello: 1 << 10, Welcome: 1 << 10, Ready: 1 << 24, Step: 1 << 30, Results: 1 << 30}
+LIMITS = dict.fromkeys((Challenge, Hello, Welcome), 1 << 10)
+LIMITS |= dict.fromkeys((Ready, WorkerOffer, Assignment, Refusal), 1 << 24)
 
 
 @pytest.mark.parametrize("kind", MESSAGE_TYPES)

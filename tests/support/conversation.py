@@ -377,9 +377,8 @@ def brought_to(name: str) -> dict[Role, Connection]:
     return ends
 
 
-PLACE = {Challenge: 0, Hello: 1, Welcome: 2} | dict.fromkeys(
-    (Ready, WorkerOffer, Assignment, Refusal), 3
-)  # else after Ready and, for replies, their request
+PLACE = {Challenge: 0, Hello: 1, Welcome: 2}  # else after Ready and, for replies, their request
+PLACE |= dict.fromkeys((Ready, WorkerOffer, Assignment, Refusal), 3)
 REQUEST_OF = {reply: request for request, reply in REPLIES.items()} | {Failure: Call, Predict: Call, ScenePart: Step}
 
 

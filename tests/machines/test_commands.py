@@ -1,0 +1,88 @@
+"""The commands of both machines, as a user types them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shlex
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support.commands import run_command
+
+pytestmark = pytest.mark.slow
+GENERATE = ("generate", "physgym/Spring-v0", "--out", "d")
+
+
+@contextlib.contextmanager
+def begun(folder, *words):
+    """A command that runs within the block; give it and what it writes to standard error."""
+    file = folder / f"{len(list(folder.iterdir()))}.log"
+    with file.open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "physgym", *words], cwd=folder, stdout=log, stderr=log)
+        try:
+            yield process, file
+        finally:
+            process.kill()
+            process.wait(30)
+
+
+def command_in(file):
+    deadline = time.monotonic() + 60
+    while (found := re.search(r"^  (physgym worker .*)$", file.read_text(), re.M)) is None:
+        assert time.monotonic() < deadline, file.read_text()
+        time.sleep(0.05)
+    return shlex.split(found[1])[1:]
+
+
+def test_a_run_and_its_workers(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    options = ("--samples", "300", "--parameters", "sobol")
+    assert run_command(tmp_path, "generate", "physgym/Spring-v0", "--out", "here", *options).returncode == 0
+    listen = ("--listen", "127.0.0.1:0", "--token-file", "token")
+    with begun(tmp_path, "generate", "physgym/Spring-v0", "--out", "there", *options, *listen) as (run, log):
+        worker = run_command(tmp_path, *command_in(log), "--workers", "2", "--envs", "2")
+        assert worker.returncode == 0, worker.stderr
+        assert run.wait(60) == 0, log.read_text()
+    digests = [hashlib.sha256((tmp_path / name / "training-00000.h5").read_bytes()) for name in ("here", "there")]
+    assert digests[0].hexdigest() == digests[1].hexdigest()
+
+
+def test_a_training_takes_its_samples_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "spring.yaml").write_text(
+        "environment: {id: physgym/Spring-v0}\ndataset: {samples: 200}\ntraining: {epochs: 1}\nsession: s\n"
+    )
+    listen = ("--listen", "127.0.0.1:0", "--token-file", "token", "--plain", "--no-report")
+    with begun(tmp_path, "train", "spring.yaml", "--no-logging", "--allow-dirty-repo", *listen) as (run, log):
+        worker = run_command(tmp_path, *command_in(log), "--workers", "1")
+        assert worker.returncode == 0, worker.stderr
+        assert run.wait(100) == 0, log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("worker", "nowhere", "--token-file", "token"), "write HOST:PORT"),
+        (("worker", "127.0.0.1:1", "--token-file", "none"), "cannot be read"),
+        (("worker", "127.0.0.1:1", "--token-file", "token", "--env", "none/None-v0"), "no environment"),
+        (("worker", "127.0.0.1:1", "--token-file", "token", "--plain", "--fingerprint", "00"), "leave one of both out"),
+        (("worker", "127.0.0.1:1", "--token-file", "token", "--patience", "0.1"), "no parent answers"),
+        ((*GENERATE, "--plain"), "goes with --listen"),
+        ((*GENERATE, "--listen", "127.0.0.1:0"), "needs --token-file"),
+        ((*GENERATE, "--listen", "0.0.0.0:0", "--plain", "--token-file", "token"), "no loopback address"),
+        ((*GENERATE, "--listen", "127.0.0.1:0", "--token-file", "token", "--certificate", "c"), "go together"),
+    ],
+)
+def test_wrong_words_are_one_error(tmp_path, words, said):
+    (tmp_path / "token").write_text("00" * 32)
+    (tmp_path / "token").chmod(0o600)
+    found = run_command(tmp_path, *words)
+    assert found.returncode == 2
+    assert said in found.stderr
+    assert "Traceback" not in found.stderr
+    assert not (tmp_path / "d").exists()

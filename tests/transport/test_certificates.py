@@ -1,0 +1,74 @@
+"""The certificate of a parent: made once, renewed before its end, given as files."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+
+import pytest
+
+from physgym.errors import ConfigError, ProtocolError
+from physgym.protocol.messages import Role
+from physgym.testing.transports import arrived, in_thread
+from physgym.transport import certificates
+from physgym.transport.auth import challenge, greet
+from physgym.transport.certificates import given_certificate, own_certificate
+from physgym.transport.tls import TlsChannel, pinning_context
+
+
+def test_it_is_made_once_with_a_key_for_its_owner_alone(tmp_path):
+    first = own_certificate(tmp_path / "state")
+    assert first.key.stat().st_mode & 0o777 == 0o600
+    assert own_certificate(tmp_path / "state") == first
+    first.context()
+
+
+def test_it_is_renewed_before_its_end(tmp_path, monkeypatch):
+    first = own_certificate(tmp_path)
+    monkeypatch.setattr(certificates, "RENEWED", 365 * 6)
+    assert own_certificate(tmp_path).fingerprint != first.fingerprint
+
+
+def test_given_files_are_checked(tmp_path):
+    made = own_certificate(tmp_path)
+    assert given_certificate(made.chain, made.key).fingerprint == made.fingerprint
+    with pytest.raises(ConfigError, match="holds no certificate"):
+        given_certificate(made.key, made.key)
+    with pytest.raises(ConfigError, match="holds no certificate"):
+        given_certificate(tmp_path / "none", made.key)
+    with pytest.raises(ConfigError, match="cannot be used for TLS"):
+        given_certificate(made.chain, made.chain).context()
+
+
+def ends(parent_context, worker_context, fingerprint="", name=None):
+    """What both ends of a connection raise."""
+    ours, theirs = socket.socketpair()
+    parent = TlsChannel(ours, Role.PARENT, parent_context)
+    worker = TlsChannel(theirs, Role.WORKER, worker_context, name, fingerprint)
+    worker.set_timeout(10)
+    challenge(parent)
+    greeted = in_thread(greet, worker, bytes(32), 0, 1)
+    try:
+        try:
+            arrived(parent)
+        finally:
+            parent.close()
+        return greeted
+    finally:
+        worker.close()
+
+
+def test_one_that_a_worker_does_not_trust_is_refused(tmp_path):
+    with pytest.raises(ProtocolError, match="handshake of TLS failed"):
+        ends(own_certificate(tmp_path).context(), ssl.create_default_context(), name="physgym")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
+def test_workers_without_the_certificate_that_is_asked_for_are_refused(tmp_path):
+    made, other = own_certificate(tmp_path / "a"), own_certificate(tmp_path / "b")
+    context = pinning_context()
+    with pytest.raises(ProtocolError, match="handshake of TLS failed"):
+        ends(made.context(clients=other.chain), context, made.fingerprint)
+    with pytest.raises(ConfigError, match="cannot be used for TLS"):
+        made.context(clients=tmp_path / "none")
