@@ -38,7 +38,7 @@ class Waiting(gym.Env):
 
     observation_space = action_space = gym.spaces.Box(-1, 1, (4,), np.float32)
     sample_space = gym.spaces.Dict({"x": action_space, "y": action_space})
-    sample_roles = {"x": "input", "y": "target"}
+    sample_roles = {"x": "input", "y": "target"}  # noqa: RUF012
 
     def __init__(self, seconds: float = 1e-3, steps: int = 50):
         self.seconds, self.steps = seconds, steps
@@ -88,7 +88,7 @@ def main() -> None:
     ratios = [far / near for near, far in pairs]
     found = quantile_test(ratios, q=0, p=0.5).confidence_interval(0.95)
     print(
-        f"{arguments.workers} workers, steps of {1e3 * arguments.step:g} ms, a way of {1e3 * arguments.round_trip:g} ms: "
+        f"{arguments.workers} workers, {1e3 * arguments.step:g} ms a step, {1e3 * arguments.round_trip:g} ms to and fro: "
         f"{statistics.median(far for _, far in pairs):.0f} samples/s over {statistics.median(n for n, _ in pairs):.0f} "
         f"here, {statistics.median(ratios):.3f} ({found.low:.3f} to {found.high:.3f})"
     )
