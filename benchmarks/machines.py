@@ -88,7 +88,7 @@ def main() -> None:
     ratios = [far / near for near, far in pairs]
     found = quantile_test(ratios, q=0, p=0.5).confidence_interval(0.95)
     print(
-        f"{arguments.workers} workers, {1e3 * arguments.step:g} ms a step, {1e3 * arguments.round_trip:g} ms to and fro: "
+        f"{arguments.workers} workers, {1e3 * arguments.step:g} ms a step, round trip {1e3 * arguments.round_trip:g}: "
         f"{statistics.median(far for _, far in pairs):.0f} samples/s over {statistics.median(n for n, _ in pairs):.0f} "
         f"here, {statistics.median(ratios):.3f} ({found.low:.3f} to {found.high:.3f})"
     )
