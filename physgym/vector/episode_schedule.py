@@ -142,9 +142,15 @@ class EpisodeSchedule:
                 if self._quota.met or (self._given_out and not self._chunks):
                     return
                 if time.monotonic() - alone_since > self._pool.settings.timeout:
-                    raise self._pool.nobody_left()
+                    raise self._nobody_left()
                 time.sleep(PAUSE)
             self._feed()
+
+    def _nobody_left(self) -> WorkerError:
+        """Return the error of work that waits for workers, of which none has come."""
+        settings = self._pool.settings
+        said = "".join(f"\n{text}" for text in settings.launcher.news())
+        return WorkerError(f"there are episodes left, and no worker for {settings.timeout:g} s{said}")
 
     def _take_back(self, worker: Worker, fault: Fault) -> None:
         """Keep the episodes of a worker that is gone, for others."""

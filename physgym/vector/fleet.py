@@ -150,11 +150,6 @@ class WorkerPool:
         self._watch.add(worker)
         self.settings.views.renew()
 
-    def nobody_left(self) -> WorkerError:
-        """Return the error of work that waits for workers, of which none has come."""
-        said = "".join(f"\n{text}" for text in self.settings.launcher.news())
-        return WorkerError(f"there are episodes left, and no worker for {self.settings.timeout:g} s{said}")
-
     def dismiss(self, worker: RemoteWorker) -> None:
         """Close the environments of a worker that owes nothing, and end it."""
         failures = close_environments([worker], set(), None)
