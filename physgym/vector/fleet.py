@@ -64,6 +64,7 @@ class WorkerPool:
         memory: Descriptor of the shared memory, None if arrays travel in messages.
 
     Attributes:
+        factories: The callables, those of workers that have joined included.
         workers: The workers, those that have joined included.
         hosts: Those of them that have the environments of the vector env. Others run episodes alone.
         agreement: Layouts of their messages.
@@ -81,10 +82,10 @@ class WorkerPool:
         predict: Callable[[list[Predict]], list[Prediction]],
         memory: int | None,
     ) -> None:
-        self._factories, self.settings, self._predict = list(factories), settings, predict
+        self.factories, self.settings, self._predict = list(factories), settings, predict
         self.memory = memory
         self._watch = Watch()
-        self._starter = Starter(self._factories, settings, memory, self._watch)
+        self._starter = Starter(self.factories, settings, memory, self._watch)
         self._inbox = Inbox()
         self._questions: list[tuple[RemoteWorker, Predict]] = []
         self._arena: tuple[int, int] | None = None  # rows, size
@@ -101,7 +102,7 @@ class WorkerPool:
             self.hosts = tuple(self.workers)
             self.agreement = self._agreed()
             return
-        count = len(self._factories)
+        count = len(self.factories)
         bounds = [round(i * count / num_workers) for i in range(num_workers + 1)]
         self.workers += [RemoteWorker(i, range(a, b)) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
         self.hosts = tuple(self.workers)
@@ -127,9 +128,9 @@ class WorkerPool:
             ConfigError: What makes its environments cannot be sent to it.
             WorkerError: The system refuses.
         """
-        first = len(self._factories)
-        self._factories += factories
-        worker = RemoteWorker(index, range(first, len(self._factories)))
+        first = len(self.factories)
+        self.factories += factories
+        worker = RemoteWorker(index, range(first, len(self.factories)))
         try:
             handshake = self._starter.begin([worker], Watch())
         except BaseException:
@@ -159,11 +160,6 @@ class WorkerPool:
         self._warn_of(failures)
 
     @property
-    def factory(self) -> EnvFactory:
-        """Return what makes the first environment."""
-        return self._factories[0]
-
-    @property
     def local(self) -> bool:
         """Return whether the environments are in this process."""
         return isinstance(self.workers[0], LocalWorker)
@@ -185,7 +181,7 @@ class WorkerPool:
     def _local_group(self) -> EnvGroup:
         mode = self.settings.autoreset_mode
         return local_group(
-            self._factories, mode, lambda asked: self._predict([asked])[0], self._look_here, self._take_here
+            self.factories, mode, lambda asked: self._predict([asked])[0], self._look_here, self._take_here
         )
 
     def _look_here(self) -> bool:

@@ -96,7 +96,7 @@ class Turnover:
         """Have workers join that have come by themselves."""
         launcher = self._fleet.settings.launcher
         for count in launcher.callers():
-            self.join([self._fleet.factory] * count)
+            self.join([self._fleet.factories[0]] * count)
         for text in launcher.news():
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
