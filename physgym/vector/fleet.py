@@ -153,11 +153,10 @@ class WorkerPool:
 
     def dismiss(self, worker: RemoteWorker) -> None:
         """Close the environments of a worker that owes nothing, and end it."""
-        failures = close_environments([worker], set(), None)
+        self._warn_of(close_environments([worker], set(), None))
         self.end(worker)
         if worker not in self.hosts:
             self.workers.remove(worker)
-        self._warn_of(failures)
 
     @property
     def local(self) -> bool:
@@ -569,8 +568,8 @@ class WorkerPool:
 
     def _warn_of(self, failures: Sequence[PhysGymError]) -> None:
         for error in failures:
-            text = f"{error}\n\nThe environments of this worker were ended without having closed in full"
-            warnings.warn(text, RuntimeWarning, stacklevel=4)
+            how = "The environments of this worker were ended without having closed in full"
+            warnings.warn(f"{error}\n\n{how}", RuntimeWarning, stacklevel=4)
 
     def _end_all(self, patience: float) -> None:
         release(self.workers, self.settings.launcher, patience, os.getpid())
