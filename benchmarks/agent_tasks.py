@@ -17,10 +17,7 @@ Act = Callable[[np.ndarray], np.ndarray]  # observations of all environments, sh
 UNSEEN = 500_000  # number of the first course that is driven for judging
 JUDGED_SEED = 1_000_000
 PICTURE = [
-    {
-        "type": "Crop",
-        "arguments": {"rows": [48, 120, 2], "columns": [0, 160, 2]},
-    },  # below the horizon, every other
+    {"type": "Crop", "arguments": {"rows": [48, 120, 2], "columns": [0, 160, 2]}},  # below the horizon, every other
     {"type": "GrayscaleObservation"},
 ]
 BINS = [{"type": "DiscretizeAction", "arguments": {"bins": [7, 2]}}]
@@ -81,14 +78,8 @@ class Task:
 
 STATE = {"observation": "state", "tracks": [0, 1000], "simulations_per_step": 4}
 CAMERA = {"observation": "camera", "tracks": [0, 1000], "simulations_per_step": 4}
-SMALL_CNN = {
-    "type": "CNN",
-    "arguments": {"layers": [[16, 8, 4], [32, 4, 2]], "hidden": [128]},
-}
-CHOOSING = {
-    "evaluate_episodes": 10,
-    "evaluate_kwargs": {"tracks": [400_000, 401_000], "laps": 1},
-}
+SMALL_CNN = {"type": "CNN", "arguments": {"layers": [[16, 8, 4], [32, 4, 2]], "hidden": [128]}}
+CHOOSING = {"evaluate_episodes": 10, "evaluate_kwargs": {"tracks": [400_000, 401_000], "laps": 1}}
 TASKS = {
     "cartpole": Task(
         "CartPole-v1",
@@ -151,10 +142,7 @@ TASKS = {
             "agent_kwargs": {
                 "lr": 1e-3,
                 "gamma": 0.97,
-                "network": {
-                    "type": "MLP",
-                    "arguments": {"hidden": [128, 128], "activation": "relu"},
-                },
+                "network": {"type": "MLP", "arguments": {"hidden": [128, 128], "activation": "relu"}},
             },
             "learning_starts": 1000,
             "learn_every": 8,
@@ -182,12 +170,7 @@ TASKS = {
         stack=3,
         ours={
             "agent": "dqn",
-            "agent_kwargs": {
-                "lr": 3e-4,
-                "gamma": 0.97,
-                "epsilon_steps": 20_000,
-                "network": SMALL_CNN,
-            },
+            "agent_kwargs": {"lr": 3e-4, "gamma": 0.97, "epsilon_steps": 20_000, "network": SMALL_CNN},
             "learning_starts": 2000,
             "learn_every": 8,
             "gradient_steps": 2,
@@ -216,13 +199,7 @@ TASKS = {
 # --- judging
 
 
-def judged(
-    task: Task,
-    act: Act,
-    count: int,
-    make: Callable[..., gymnasium.Env],
-    quick: bool = False,
-) -> dict[str, Any]:
+def judged(task: Task, act: Act, count: int, make: Callable[..., gymnasium.Env], quick: bool = False) -> dict[str, Any]:
     """Return what an agent reaches in episodes that nobody trained on, run at the same time.
 
     Args:
@@ -248,11 +225,7 @@ def judged(
             if terminated or truncated or (quick and lengths[i] >= 20):
                 going.remove(i)
                 envs[i].close()
-    found = {
-        "return": float(returns.mean()),
-        "length": float(lengths.mean()),
-        "episodes": count,
-    }
+    found = {"return": float(returns.mean()), "length": float(lengths.mean()), "episodes": count}
     if task.on_track:
         found |= {"laps": float(laps.mean()), "distance": float(way.mean())}
     return found

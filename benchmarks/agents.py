@@ -41,35 +41,23 @@ from isolated import Failed, call  # noqa: E402
 from physgym.events import Callback  # noqa: E402
 from physgym.files import write_atomically  # noqa: E402
 
-TARGETS = {
-    "sb3": (1.5, 1.5, 1.0),
-    "script": (1.0, 1.0, 1.0),
-}  # least ratio, for each of WORKS
+TARGETS = {"sb3": (1.5, 1.5, 1.0), "script": (1.0, 1.0, 1.0)}  # least ratio, for each of WORKS
 EPSILON = 0.05
 
 
 # --- speed
 
 
+ONE = {"simulations_per_step": 1}
 WORKS = {
     "CartPole": Task("CartPole-v1", {}, {}),
-    "track, state": Task("physgym/Track-v0", {}, {}, env_kwargs=STATE, preprocessing=BINS),
+    "track, state": Task("physgym/Track-v0", {}, {}, env_kwargs={**STATE, **ONE}, preprocessing=BINS),
     "track, pixels": Task(
-        "physgym/Track-v0",
-        {},
-        {},
-        env_kwargs=CAMERA,
-        preprocessing=[*PICTURE, *BINS],
-        stack=4,
+        "physgym/Track-v0", {}, {}, env_kwargs={**CAMERA, **ONE}, preprocessing=[*PICTURE, *BINS], stack=4
     ),
 }
 WAYS = {  # peer, and what is compared with it
-    "sb3": (
-        "Stable-Baselines3",
-        "Stable-Baselines3, a process each",
-        "physgym",
-        "physgym, 2 workers",
-    ),
+    "sb3": ("Stable-Baselines3", "Stable-Baselines3, a process each", "physgym", "physgym, 2 workers"),
     "script": ("script", "physgym, 1 environment", "physgym, 10 environments"),
 }
 
@@ -114,12 +102,7 @@ def speed_of(work: str, peer: str, way: str, seconds: float, warm: int) -> dict[
 def ours_speed(task: Task, clock: Clock, *, network: Any, **settings: Any) -> dict[str, float]:
     from physgym.rl.agent_trainer import AgentTrainer
 
-    kwargs = {
-        "epsilon_start": EPSILON,
-        "epsilon_end": EPSILON,
-        "double": False,
-        "network": network,
-    }
+    kwargs = {"epsilon_start": EPSILON, "epsilon_end": EPSILON, "double": False, "network": network}
 
     class Timing(Callback):
         def train_begin(self, trainer: Any) -> None:
@@ -165,13 +148,7 @@ def measured(rounds: int, seconds: float, quick: bool, works: list[str]) -> dict
             rows: dict[str, list[dict[str, float]]] = {way: [] for way in chosen}
             for turn in range(rounds):
                 for way in chosen if turn % 2 == 0 else chosen[::-1]:
-                    how = {
-                        "work": work,
-                        "peer": peer,
-                        "way": way,
-                        "seconds": seconds,
-                        "warm": 300 if quick else 3000,
-                    }
+                    how = {"work": work, "peer": peer, "way": way, "seconds": seconds, "warm": 300 if quick else 3000}
                     try:
                         figures = speed_of(**how) if quick else call("agents", "speed_of", "torch", 600, **how)
                         rows[way].append(figures)
@@ -213,27 +190,13 @@ class Run:
 
     def __init__(self, folder: Path, task: str, way: str, seed: int, minutes: float, quick: bool) -> None:
         self.name, self.task, self.quick = f"{task}-{way}-{seed}", TASKS[task], quick
-        self.file, self.session = (
-            folder / f"{self.name}.json",
-            folder / "sessions" / self.name,
-        )
+        self.file, self.session = (folder / f"{self.name}.json", folder / "sessions" / self.name)
         self.minutes = minutes
         self.steps = 600 if quick else self.task.steps
         self.every = self.steps if quick else max(1, self.steps // self.task.evaluations)
         self.judged = 2 if quick else self.task.judged
-        given = {
-            "task": task,
-            "way": way,
-            "seed": seed,
-            "steps": self.steps,
-            "minutes": minutes,
-        }
-        self.record: dict[str, Any] = {
-            **given,
-            "done": False,
-            "points": [],
-            "seconds": 0.0,
-        }
+        given = {"task": task, "way": way, "seed": seed, "steps": self.steps, "minutes": minutes}
+        self.record: dict[str, Any] = {**given, "done": False, "points": [], "seconds": 0.0}
         if self.file.exists():
             self.record = json.loads(self.file.read_text())
         self._began = time.perf_counter()
@@ -265,21 +228,13 @@ class Run:
         found = judged(self.task, act, count, make, self.quick)
         point = {"steps": steps, "seconds": round(self.record["seconds"], 2), **found}
         if last:
-            self.record |= {
-                "final": point,
-                "done": True,
-                "torch": torch.__version__,
-                "cores": os.cpu_count(),
-            }
+            self.record |= {"final": point, "done": True, "torch": torch.__version__, "cores": os.cpu_count()}
         else:
             self.record["points"].append(point)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.file, json.dumps(self.record, indent=1) + "\n")
         words = ", ".join(f"{name} {found[name]:.4g}" for name in ("return", "laps", "distance") if name in found)
-        print(
-            f"{self.name}: {steps} steps, {point['seconds']:.0f} s: {words}{' (last)' if last else ''}",
-            flush=True,
-        )
+        print(f"{self.name}: {steps} steps, {point['seconds']:.0f} s: {words}{' (last)' if last else ''}", flush=True)
         self.begin()
         return found
 
@@ -397,19 +352,10 @@ def draw(runs: Mapping[str, Mapping[str, Any]], file: Path) -> None:
         "track-sac": "track from state, SAC",
         "track-pixels": "track from pixels, double DQN",
     }
-    figure, axes = plt.subplots(
-        1,
-        len(names),
-        figsize=(3.6 * len(names), 2.9),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names), 2.9), squeeze=False, layout="constrained")
     for axis, name in zip(axes[0], names, strict=True):
         value = "laps" if TASKS[name].on_track else "return"
-        for way, colour, label in (
-            ("physgym", "#1f6fb4", "physgym"),
-            ("sb3", "#b0b0b0", "Stable-Baselines3"),
-        ):
+        for way, colour, label in (("physgym", "#1f6fb4", "physgym"), ("sb3", "#b0b0b0", "Stable-Baselines3")):
             for one in runs.values():
                 if one["task"] == name and one["way"] == way and one["points"]:
                     steps = [0, *(point["steps"] for point in one["points"])]
@@ -428,51 +374,21 @@ def draw(runs: Mapping[str, Mapping[str, Any]], file: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speed", action="store_true", help="measure the speed")
-    parser.add_argument(
-        "--works",
-        nargs="*",
-        choices=[*WORKS],
-        default=[*WORKS],
-        help="where; all by default",
-    )
+    parser.add_argument("--works", nargs="*", choices=[*WORKS], default=[*WORKS], help="where; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="of speeds; %(default)s")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each speed; %(default)s")
     parser.add_argument("--learn", nargs="*", choices=[*TASKS], default=[], help="what to learn")
-    parser.add_argument(
-        "--ways",
-        nargs="*",
-        choices=[*LEARNERS],
-        default=[*LEARNERS],
-        help="whose; all by default",
-    )
+    parser.add_argument("--ways", nargs="*", choices=[*LEARNERS], default=[*LEARNERS], help="whose; all by default")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="%(default)s")
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=45.0,
-        help="of each run at the most; %(default)s",
-    )
+    parser.add_argument("--minutes", type=float, default=45.0, help="of each run at the most; %(default)s")
     parser.add_argument("--folder", type=Path, default=Path("agents"), help="of the runs; %(default)s")
-    parser.add_argument(
-        "--draw",
-        type=Path,
-        metavar="FILE",
-        help="draw the curves of all runs into a picture",
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="tiny, to see that it works; the figures say nothing",
-    )
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="draw the curves of all runs into a picture")
+    parser.add_argument("--quick", action="store_true", help="tiny, to see that it works; the figures say nothing")
     parser.add_argument("--json", type=Path, help="write speeds and runs to this file")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     report: dict[str, Any] = {
-        "versions": {
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "gymnasium": gymnasium.__version__,
-        },
+        "versions": {"torch": torch.__version__, "numpy": np.__version__, "gymnasium": gymnasium.__version__},
         "cores": os.cpu_count(),
     }
     if arguments.json and arguments.json.exists():
@@ -483,14 +399,7 @@ def main(argv: list[str] | None = None) -> None:
     for task in arguments.learn:
         for seed in arguments.seeds:
             for way in arguments.ways:
-                run = Run(
-                    arguments.folder,
-                    task,
-                    way,
-                    seed,
-                    arguments.minutes,
-                    arguments.quick,
-                )
+                run = Run(arguments.folder, task, way, seed, arguments.minutes, arguments.quick)
                 if not run.done:
                     LEARNERS[way](run)
     if arguments.folder.is_dir():
