@@ -15,7 +15,7 @@ ROAD = {"type": "Crop", "arguments": {"rows": [40, 120, 2], "columns": [0, 160, 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pixels", action="store_true", help="learn from pictures, four at a time")
-    parser.add_argument("--steps", type=int, default=100_000, help="steps of all environments together")
+    parser.add_argument("--steps", type=int, default=40_000, help="steps of all environments together")
     parser.add_argument("--workers", type=int, default=0, help="processes that these run in")
     parser.add_argument("--session", default="sessions/dqn_track")
     given = parser.parse_args()
@@ -23,6 +23,7 @@ def main():
     trainer = AgentTrainer(
         "dqn",
         "physgym/Track-v0",
+        agent_kwargs={"gamma": 0.97},
         env_kwargs={**seen, "tracks": [0, 1000]},
         preprocessing=[ROAD, "GrayscaleObservation", BINS] if given.pixels else [BINS],
         stack=4 if given.pixels else 1,

@@ -31,6 +31,8 @@ ACTING = (
     *("evaluate_every", "evaluate_episodes", "evaluate_arguments"),
 )
 
+HISTOGRAMS = ("histograms", "weights", "gradients")  # keys of stats that are about a network
+
 AgentName = Annotated[str, AfterValidator(lambda name: components.check_name(name, tuple(components.AGENTS)))]
 TrainingCallback = Annotated[Component, Named(tuple(components.CALLBACKS))]
 PreprocessingStep = Annotated[Component, Named((), lambda name, known: name)]  # `Preprocessing` knows its names
@@ -136,6 +138,8 @@ def uncounted_with_agent(config: BaseModel) -> str:
 def _uncounted(config: BaseModel) -> Iterator[str]:
     """Yield the keys that are set, each with what stands in its place."""
     values = dict(config)
+    if wanted := [f"stats.{name}" for name in HISTOGRAMS if dict(values["stats"])[name]]:
+        yield f"{', '.join(wanted)} (an agent's curves have no histograms)"
     for name, instead in INSTEAD.items():
         usual = type(config).model_fields[name].get_default(call_default_factory=True)
         if values[name] == usual:

@@ -28,7 +28,7 @@ from physgym.rl.agent import Agent
 from physgym.rl.agent_trainer import AgentTrainer
 from physgym.training import History, list_checkpoints
 from physgym.training.argument_checks import check_device
-from physgym.viewing.shown import LiveView
+from physgym.viewing.shown import UNSEEN, LiveView
 
 VALIDATION, EVALUATION = "validation_", "evaluation_"  # in front of names of values
 GIVEN = ("observation_space", "action_space", "seed", "device")  # arguments of an agent that are no keys of the section
@@ -73,16 +73,11 @@ def train_agent(
         PhysGymError: Whatever the parts raise; what was complete stays in the session.
         KeyboardInterrupt: Ctrl-C twice.
     """
-    if view.sink is not None:
-        raise ConfigError(
-            "--view: the environments of an agent are not shown while it learns; physgym run SESSION --view shows how "
-            "it acts. Leave it out"
-        )
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("an agent is trained by one process: start physgym train without torchrun")
     callbacks = [*callbacks, *own_callbacks(config)]
     if not log:
-        trainer = make_agent_trainer(config, None, callbacks=callbacks)
+        trainer = make_agent_trainer(config, None, callbacks=callbacks, view=view)
         return None, trainer, trainer.fit()
     recordings = None if config.agent is None or config.agent.cache is None else SampleDataset(config.agent.cache)
     if resume is not None:
@@ -91,7 +86,7 @@ def train_agent(
     recorded = given.model_copy(update={"session": str(session)}).model_dump()
     with Run(session, "train", recorded, origin) as run:
         callbacks = [*callbacks, *build_loggers(config, session)]
-        trainer = make_agent_trainer(config, session, callbacks=callbacks, resume=resume is not None)
+        trainer = make_agent_trainer(config, session, callbacks=callbacks, resume=resume is not None, view=view)
         run.note_device(trainer.ranks.device)
         if recordings is not None:
             run.describe_dataset(recordings, "cache")
@@ -114,6 +109,7 @@ def make_agent_trainer(
     *,
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
+    view: LiveView = UNSEEN,
 ) -> AgentTrainer:
     """Make the trainer of the agent of a configuration, which is to be closed unless its `fit` is called.
 
@@ -136,6 +132,7 @@ def make_agent_trainer(
         session=session,
         callbacks=callbacks,
         resume=resume,
+        view=view,
         record=False,
         **given,
     )

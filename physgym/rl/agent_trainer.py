@@ -38,6 +38,8 @@ from physgym.training.resume import versions
 from physgym.training.tensorboard_logger import TensorBoard
 from physgym.training.training_session import TrainingSession, check_session
 from physgym.vector.arguments import Arguments
+from physgym.vector.vector_env import SocketVectorEnv
+from physgym.viewing.shown import UNSEEN, LiveView, ViewLike, show, view_of
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +108,8 @@ class AgentTrainer:
         progress: Whether to show a progress bar.
         record: Whether the session gets the record that `physgym list` and `show` read.
         allow_changed_code: Whether a recorded session may be continued though the code of its simulation has changed.
+        view: How the environments are shown while the agent learns, such as "web"; ``physgym watch`` finds them by
+            the session.
 
     Attributes:
         settings: The numbers.
@@ -161,6 +165,7 @@ class AgentTrainer:
         progress: bool = True,
         record: bool = True,
         allow_changed_code: bool = False,
+        view: ViewLike = UNSEEN,
     ) -> None:
         self.settings = AgentSettings.of(
             steps=steps,
@@ -211,6 +216,7 @@ class AgentTrainer:
             saved.check(self._kept(form))
         venv = self._vector(env, env_kwargs, form.preprocessing, num_workers, timeout=timeout, on_error=on_error)
         try:
+            self._show(venv, view_of(view))
             self._parts = make_parts(
                 form,
                 self.settings,
@@ -260,6 +266,19 @@ class AgentTrainer:
                 "vector environment that was given has its own"
             )
         return env
+
+    def _show(self, venv: VectorEnv[Any, Any, Any] | None, view: LiveView) -> None:
+        """Let the environments be watched, and open what they are shown in.
+
+        Raises:
+            ConfigError: They are to be shown, and cannot be.
+        """
+        if isinstance(venv, SocketVectorEnv):
+            names = [] if self.session is None else [str(self.session)]
+            show(venv.views, view, env_name(self.env) if venv is not self.env else type(venv).__name__, names)
+        elif view.sink is not None:
+            what = "the agent learns from recordings alone" if venv is None else f"{type(venv).__name__} cannot do that"
+            raise ConfigError(f"there is no environment to show: {what}. Leave view out")
 
     def _kept(self, form: AgentForm) -> dict[str, Any]:
         """Return what must be the same for a training to be continued, as JSON data."""

@@ -49,11 +49,12 @@ def test_a_configuration_of_an_agent_reads_back_as_itself():
         ({"optimization": {"lr": 0.1}}, "optimization.lr (set agent.arguments, such as agent.arguments.lr)"),
         ({"training": {"epochs": 3, "unroll": 2}}, "training.epochs, training.unroll (set agent.steps"),
         ({"validation": {"fraction": 0.2}}, "validation.fraction (set agent.evaluate_every"),
+        ({"stats": {"histograms": True, "weights": 2}}, "stats.histograms, stats.weights (an agent's curves have no"),
     ],
 )
 def test_a_key_that_counts_for_nothing_with_an_agent_says_what_stands_in_its_place(section, text):
     assert text in fault(**section)
-    assert set(section) <= set(INSTEAD)
+    assert set(section) <= {*INSTEAD, "stats"}
     without = {"environment": GOOD["environment"]} | section
     assert check_config(without, "without the agent").agent is None
 

@@ -23,8 +23,10 @@ from physgym.experiment.reproduce import reproduce
 from physgym.experiment.runs import check, train
 from physgym.experiment.search.study import search
 from physgym.experiment.session import CONFIG
+from physgym.rl import agent_trainer
 from physgym.rl.agent_checkpoint import load_agent
 from physgym.rl.agent_trainer import AgentTrainer
+from physgym.viewing.shown import LiveView
 from tests.support.repositories import commit, git, ignoring
 
 SMALL = {"type": "MLP", "arguments": {"hidden": [16]}}
@@ -298,7 +300,7 @@ def test_the_section_has_the_arguments_of_the_trainer_with_their_defaults():
 
     elsewhere = {  # by other keys, or by the command
         *("agent", "env", "env_kwargs", "agent_kwargs", "evaluate_kwargs", "seed", "device", "session", "resume"),
-        *("record", "progress", "allow_changed_code"),
+        *("record", "progress", "allow_changed_code", "view"),
     }
     taken = {
         name: one.default for name, one in inspect.signature(AgentTrainer).parameters.items() if name not in elsewhere
@@ -336,6 +338,17 @@ def test_a_session_made_in_python_is_known_to_commands(tmp_path, monkeypatch, ph
     again = AgentTrainer("dqn", "CartPole-v1", session="mine", progress=False, steps=50, num_envs=1)
     assert again.session.name == "mine-2"
     again.close()
+
+
+@pytest.mark.slow
+def test_the_environments_of_an_agent_can_be_watched(there, monkeypatch):
+    shown = []
+    monkeypatch.setattr(agent_trainer, "show", lambda views, view, title, places: shown.append((view, title, places)))
+    session = trained(there, changed({"session": "sessions/seen"}, steps=10), view=LiveView("web")).session
+    assert shown == [(LiveView("web"), "CartPole-v1", [str(session)])]
+    shutil.rmtree(session)
+    with pytest.raises(ConfigError, match="no environment to show: the agent learns from recordings alone"):
+        AgentTrainer("dqn", steps=5, cache="sessions/pole/replay", view="web")
 
 
 def test_the_recordings_of_an_agent_are_named_by_their_folders(tmp_path):
