@@ -1,6 +1,6 @@
 """Double DQN balances a pole: trains in a session, then acts without exploration.
 
-    python examples/dqn_cartpole.py --steps 50000
+    python examples/dqn_cartpole.py --steps 60000
 
 Interrupted, it goes on with ``--resume``.
 """
@@ -12,7 +12,7 @@ from physgym.rl import AgentTrainer, evaluate_agent, load_agent
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=50_000, help="steps of all environments together")
+    parser.add_argument("--steps", type=int, default=60_000, help="steps of all environments together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=100, help="episodes of the evaluation in the end")
     parser.add_argument("--session", default="sessions/dqn_cartpole")
@@ -21,8 +21,10 @@ def main():
     trainer = AgentTrainer(
         "dqn",
         "CartPole-v1",
-        agent_kwargs={"network": {"type": "MLP", "arguments": {"hidden": [120, 84]}}, "lr": 1e-3},
+        agent_kwargs={"lr": 1e-3, "tau": 0.02, "epsilon_end": 0.02},
         steps=given.steps,
+        gradient_steps=4,  # for each step of the 8 environments
+        normalize_observations=True,
         num_workers=0,
         evaluate_every=10_000,
         session=given.session,

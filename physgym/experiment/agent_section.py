@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
 
 from physgym.experiment import components
 from physgym.experiment.component_section import Component, Named, PlainArguments
@@ -35,7 +35,17 @@ HISTOGRAMS = ("histograms", "weights", "gradients")  # keys of stats that are ab
 
 AgentName = Annotated[str, AfterValidator(lambda name: components.check_name(name, tuple(components.AGENTS)))]
 TrainingCallback = Annotated[Component, Named(tuple(components.CALLBACKS))]
-PreprocessingStep = Annotated[Component, Named((), lambda name, known: name)]  # `Preprocessing` knows its names
+_STEP = {
+    "type": "object",
+    "properties": {"type": {"type": "string"}, "arguments": {"type": "object"}},
+    "required": ["type"],
+    "additionalProperties": False,
+}
+PreprocessingStep = Annotated[
+    Component,
+    Named((), lambda name, known: name),  # `Preprocessing` knows its names
+    WithJsonSchema({"anyOf": [{"type": "string"}, _STEP]}),
+]
 RecordingFolders = Annotated[list[str], Field(min_length=1)]
 
 

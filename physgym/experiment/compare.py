@@ -25,7 +25,7 @@ from physgym.training.loggers import CurvePoints
 
 Direction = Literal["minimize", "maximize"]
 
-NO_METRICS = ("epoch", "lr", "seconds", "samples")  # of the values of an epoch
+NO_METRICS = ("epoch", "lr", "seconds", "samples", "steps_per_second")  # of the values of an epoch
 # the first one that is there is drawn
 DRAWN = ("validation_loss", "evaluation_return", "return", "loss")
 # of an agent, in training and in evaluations

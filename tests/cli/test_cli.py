@@ -252,8 +252,8 @@ def test_a_failed_training_says_so_in_its_session(folder):
     ("override", "text"),
     [
         (
-            "network.type=RNN",
-            "network.type: unknown name; there are CNN, FNO, MLP, UNet; your own as module:attr (got 'RNN')",
+            "network.type=Transformer",
+            "network.type: unknown name; there are Autoencoder, CNN, FNO, MLP, UNet; your own as module:attr",
         ),
         ("network.arguments.hiden=[4]", "unexpected keyword argument 'hiden'; did you mean 'hidden'?"),
         ("optimization.lr=.inf", "optimization.lr: Input should be a finite number"),

@@ -296,6 +296,17 @@ def test_what_does_not_fit_is_one_error_and_leaves_nothing(there, data, text):
     assert sorted(there.rglob("*")) == before
 
 
+@pytest.mark.slow
+def test_an_info_that_the_reward_needs_and_nobody_gives_is_named(there):
+    reward = [{"type": "InfoReward", "arguments": {"centre": 1.0}}]
+    for more in ({}, {"cache": "sessions/pole/replay"}):
+        with pytest.raises(PhysGymError, match=r"the reward needs the info|info/cte"):
+            trained(there, changed({"session": "sessions/reward"}, preprocessing=reward, **more))
+    for left in there.glob("sessions/reward*"):
+        assert "the reward needs the info" in read_record(left)["runs"][0]["outcome"]
+        shutil.rmtree(left)
+
+
 def test_the_section_has_the_arguments_of_the_trainer_with_their_defaults():
 
     elsewhere = {  # by other keys, or by the command

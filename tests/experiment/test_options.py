@@ -29,7 +29,7 @@ from physgym.running.runner import Runner
 # functions with the declaration of their options, and the arguments that they alone have
 FUNCTIONS = [
     (generate, StreamOptions, {"env", "path", "samples", "callbacks", "progress"}),
-    (SampleStream, StreamOptions, {"env", "path", "passes", "seeds", "reports"}),
+    (SampleStream, StreamOptions, {"env", "path", "passes", "seeds", "reports", "inputs"}),
     (Online, OnlineOptions, {"stream", "seed", "timeout"}),
     (Runner, RunOptions, {"env", "predictor"}),
     (RolloutEvaluation, RolloutOptions, {"env", "steps", "horizons"}),
