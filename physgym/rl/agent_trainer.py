@@ -274,8 +274,9 @@ class AgentTrainer:
             ConfigError: They are to be shown, and cannot be.
         """
         if isinstance(venv, SocketVectorEnv):
-            names = [] if self.session is None else [str(self.session)]
-            show(venv.views, view, env_name(self.env) if venv is not self.env else type(venv).__name__, names)
+            env, names = self.env, [] if self.session is None else [str(self.session)]
+            title = type(venv).__name__ if env is None or isinstance(env, VectorEnv) else env_name(env)
+            show(venv.views, view, title, names)
         elif view.sink is not None:
             what = "the agent learns from recordings alone" if venv is None else f"{type(venv).__name__} cannot do that"
             raise ConfigError(f"there is no environment to show: {what}. Leave view out")
