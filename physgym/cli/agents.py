@@ -1,8 +1,7 @@
-"""The commands run and evaluate with the session of an agent: their options, and what they print."""
+"""The commands run and evaluate with the session of an agent: what they take, and what they print."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,45 +92,8 @@ def run_agent(
     write_at_end(make, session / RUN_REPORT, wanted=reported)
 
 
-def evaluate_agent(session: Path, json_file: Path | None, *, reported: bool, **options: Any) -> None:
-    """Evaluate the agent of a session in its environment, and print the figures.
-
-    Args:
-        session: The folder.
-        json_file: Where to write them as JSON; None for nowhere.
-        reported: Whether to write a report.
-        **options: As `physgym.experiment.agent_acting.evaluate_agent_of` takes them.
-    """
-    from physgym.experiment.agent_acting import evaluate_agent_of
-
-    found = evaluate_agent_of(session, **options)
-    _tell(session, found, json_file, reported=reported)
-
-
-def compare_agent(session: Path, json_file: Path | None, *, reported: bool, **options: Any) -> None:
-    """Compare the agent of a session with recordings, and print the figures.
-
-    Args:
-        session: The folder.
-        json_file: Where to write them as JSON; None for nowhere.
-        reported: Whether to write a report.
-        **options: As `physgym.experiment.agent_acting.compare_agent_of` takes them.
-    """
-    from physgym.experiment.agent_acting import compare_agent_of
-
-    found = compare_agent_of(session, **options)
-    _tell(session, found, json_file, reported=reported)
-
-
-def _tell(session: Path, found: AgentEvaluation | OfflineEvaluation, json_file: Path | None, *, reported: bool) -> None:
-    """Print the figures of an agent, and write them where they are wanted."""
-    from physgym.files import write_atomically
-
-    if json_file is not None:
-        try:
-            write_atomically(json_file, json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
-        except OSError as error:
-            raise ConfigError(f"cannot write {json_file}: {error.strerror}") from error
+def tell_evaluation(session: Path, found: AgentEvaluation | OfflineEvaluation, *, reported: bool) -> None:
+    """Print what came of an evaluation of the agent of a session, and write the report."""
     print(found)
 
     def make() -> Page:

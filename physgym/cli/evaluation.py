@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from physgym.cli.agents import compare_agent, evaluate_agent
+from physgym.cli.agents import tell_evaluation
 from physgym.cli.app import EnvArguments, app, arguments_of
 from physgym.cli.reports import EVALUATION_REPORT, NoReport, typed, write_at_end
 from physgym.errors import ConfigError
 
 if TYPE_CHECKING:
     from physgym.report.page import Page
+    from physgym.rl.evaluation import AgentEvaluation
+    from physgym.rl.offline import OfflineEvaluation
 
 
 # options that are about a network and about an agent alone, by the names of their parameters
@@ -82,7 +84,6 @@ def evaluate(
     from physgym.experiment.evaluate import network_for, samples_for
     from physgym.experiment.record import has_agent
     from physgym.experiment.session import CONFIG
-    from physgym.files import write_atomically
     from physgym.running.evaluation import UsualMetrics
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
@@ -92,24 +93,27 @@ def evaluate(
     device = "cpu" if cpu else device
     agent = has_agent(session)
     _check_options(context, session, agent=agent, recorded=data is not None)
-    if agent and data is not None:
-        wanted = {"data": data, "mode": mode or "training", "which": which, "device": device}
-        compare_agent(session, json_file, reported=not no_report, **wanted)
-        return
     if agent:
-        evaluate_agent(
-            session,
-            json_file,
-            reported=not no_report,
-            episodes=episodes,
-            which=which,
-            seed=seed,
-            arguments=arguments_of(arg),
-            num_envs=envs,
-            num_workers=workers,
-            device=device,
-            allow_changed_code=allow_changed_code,
-        )
+        from physgym.experiment.agent_acting import compare_agent_of, evaluate_agent_of
+
+        found: AgentEvaluation | OfflineEvaluation
+        if data is not None:
+            part: Any = mode or "training"  # which is checked where it is read
+            found = compare_agent_of(session, data, mode=part, which=which, device=device)
+        else:
+            found = evaluate_agent_of(
+                session,
+                episodes=episodes,
+                which=which,
+                seed=seed,
+                arguments=arguments_of(arg),
+                num_envs=envs,
+                num_workers=workers,
+                device=device,
+                allow_changed_code=allow_changed_code,
+            )
+        _write_json(json_file, found)
+        tell_evaluation(session, found, reported=not no_report)
         return
     report = run(
         session,
@@ -124,11 +128,7 @@ def evaluate(
         nonfinite=nonfinite,  # type: ignore[arg-type]  # checked by it
         allow_changed_code=allow_changed_code,
     )
-    if json_file is not None:
-        try:
-            write_atomically(json_file, json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
-        except OSError as error:
-            raise ConfigError(f"cannot write {json_file}: {error.strerror}") from error
+    _write_json(json_file, report)
     print(report)
     if not (session / CONFIG).is_file():
         return  # a checkpoint has no place for a report
@@ -141,6 +141,18 @@ def evaluate(
         return evaluation_report(session.absolute().name, report, network, samples, typed())
 
     write_at_end(make, session / EVALUATION_REPORT, wanted=not no_report)
+
+
+def _write_json(file: Path | None, report: Any) -> None:
+    """Write the figures of a report into a file, if one is named."""
+    from physgym.files import write_atomically
+
+    if file is None:
+        return
+    try:
+        write_atomically(file, json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from error
 
 
 def _check_options(context: typer.Context, session: Path, *, agent: bool, recorded: bool) -> None:
