@@ -1,4 +1,7 @@
-"""A simulation of your own, from the first line to a trained network: a ball thrown through air."""
+"""A simulation of your own, from the first line to a trained network: a ball thrown through air.
+
+Samples in a folder that stays are played by ``physgym view FOLDER``.
+"""
 
 import tempfile
 from pathlib import Path

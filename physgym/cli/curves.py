@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +16,7 @@ from physgym.cli.app import app
 from physgym.errors import ConfigError
 from physgym.files import short
 
+LOOK = 10.0  # seconds for finding curves below a folder
 UNSENT = 1  # exit status where a server has not got everything
 Session = Annotated[
     Path,
@@ -66,14 +70,27 @@ def _folder_with_events(session: Path) -> Path:
     if not session.is_dir():
         raise ConfigError(f"there is no folder {session}")
     folder = session / "stats" if (session / "stats").is_dir() else session
-    if next(folder.rglob("*tfevents*"), None) is None:
-        tables = next(folder.rglob("epochs.csv"), None)
+    if not any("tfevents" in file.name and file.stat().st_size for file in _files_below(folder)):
+        tables = next((file for file in _files_below(folder) if file.name == "epochs.csv"), None)
         there = "" if tables is None else f"; it has tables, {short(tables)}"
         raise ConfigError(
             f"{session} has no curves for TensorBoard{there}. A training writes them where stats.loggers names "
             "tensorboard, from its first batch on"
         )
     return folder.absolute()
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and of those below it; no links are followed.
+
+    Raises:
+        ConfigError: There are so many that nobody waits for the end.
+    """
+    until = time.monotonic() + LOOK
+    for place, _, names in os.walk(folder):
+        yield from (Path(place) / name for name in names)
+        if time.monotonic() > until:
+            raise ConfigError(f"{folder} has no curves that are found within {LOOK:g} s; name the session itself")
 
 
 @app.command()

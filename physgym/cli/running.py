@@ -125,6 +125,8 @@ def run(
         **options,
     )
     _report(session, report, wanted=not no_report)
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def _free_record(session: Path, record: str | Path | None) -> Path | None:
@@ -185,7 +187,8 @@ def replay(
     more |= {"allow_changed_code": allow_changed_code, "view": _view(view, session)}
     if solver and (kept := data / INPUTS).exists():
         more["inputs"] = kept
-    _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more)
+    if _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more).interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def _view(name: str | None, session: Path) -> Any:
@@ -239,7 +242,11 @@ def _run(
     solver: bool = True,
     **more: Any,
 ) -> RunReport:
-    """Run a session's network, with the solver or on stored samples alone, and print the report."""
+    """Run a session's network, with the solver or on stored samples alone, and print what came out.
+
+    Returns:
+        That; where Ctrl-C ended the run, of the steps before.
+    """
     from physgym.code.record import recorded_code
     from physgym.data.provenance import learned_samples
     from physgym.experiment.generation_plan import environment_arguments
@@ -281,7 +288,6 @@ def _run(
         else:
             rest = () if not steps else ("--steps", str(steps - report.steps))
             print(f"interrupted; continue with: {again('--resume', *rest)}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
     return report
 
 

@@ -203,7 +203,9 @@ def _report(config: Config, outcome: Outcome) -> None:
     if outcome.history.interrupted:
         onward = "nothing was kept"
         if outcome.session is not None:
-            onward = f"continue with: physgym resume {shlex.quote(short(outcome.session))}"
+            named = shlex.quote(short(outcome.session))
+            onward = f"continue with: physgym resume {named}"
+            print(f"a report until here: physgym report {named}", file=sys.stderr)
         print(f"interrupted; {onward}", file=sys.stderr)
 
 

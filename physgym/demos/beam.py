@@ -251,7 +251,8 @@ def _tell(results: dict[str, Any], folder: Path) -> None:
         f"generated {results['samples_per_second']:.0f} samples/s, "
         f"trained {results['parameters']} parameters in {results['seconds']['train']:.0f} s\n\n"
         f"pictures:   {folder / 'report.png'}\nfigures:    {folder / 'report.json'}\n"
-        f"samples:    {folder / 'dataset'}\nnetwork:    {folder / 'networks'}\n"
+        f"samples:    {folder / 'dataset'}, to look at: physgym view {folder / 'dataset'}\n"
+        f"network:    {folder / 'networks'}\n"
         f"curves:     tensorboard --logdir {folder / 'stats'}"
     )
 

@@ -128,7 +128,7 @@ class SessionComparison:
         tables = [
             self._table("configuration", self.config),
             self._table("runs", self.runs),
-            self._table("metrics, * is the best", metrics),
+            self._table("metrics of the last epoch, * is the best", metrics),
             self._table("times", times),
         ]
         notes = []
@@ -146,7 +146,7 @@ class SessionComparison:
             return f"{title}: no difference"
         names = list(self.sessions)
         cells = [[title, *names]]
-        cells += [[key, *(_cell(row[name]) if name in row else ABSENT for name in names)] for key, row in rows.items()]
+        cells += [[key, *_row([row.get(name, ABSENT) for name in names])] for key, row in rows.items()]
         widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
@@ -351,10 +351,14 @@ def _number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _cell(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-    text = " ".join(text.split())
-    return text if len(text) <= WIDE else f"{text[: WIDE - 3]}..."
+def _row(values: Sequence[Any]) -> list[str]:
+    """Return values as texts of a line; long ones are cut, where they differ before, and whole where they do not."""
+    texts = [
+        value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False) for value in values
+    ]
+    texts = [" ".join(text.split()) for text in texts]
+    cut = [text if len(text) <= WIDE else f"{text[: WIDE - 3]}..." for text in texts]
+    return cut if len(set(cut)) == len(set(texts)) else texts
 
 
 # --- curves

@@ -40,6 +40,7 @@ class RunView:
         give: Callable[[Sequence[GivenInput]], None] = nothing,
     ) -> None:
         self.views, self._give = SceneViews(1), give
+        self._last: tuple[int, int, Callable[[], Mapping[str, Any] | None]] | None = None
         self._offers = SceneOffers(lambda row: make(), lambda row: where(), self._take)
 
     @classmethod
@@ -71,7 +72,7 @@ class RunView:
 
     def made(self, step: RunStep) -> None:
         """Offer a picture of a step."""
-        self.offer(step.episode, step.transition.step, step.fields or None)
+        self._show(step.episode, step.transition.step, lambda: step.fields or None)
 
     def offer(self, episode: int, step: int, sample: Mapping[str, Any] | None) -> None:
         """Offer a picture of a step.
@@ -81,8 +82,12 @@ class RunView:
             step: Number of the step in there.
             sample: Its sample; None where there is none.
         """
+        self._show(episode, step, lambda: sample)
+
+    def _show(self, episode: int, step: int, sample: Callable[[], Mapping[str, Any] | None]) -> None:
+        self._last = episode, step, sample
         if self._offers.watched:
-            self._offers.made(0, episode, step, sample)
+            self._offers.made(0, episode, step, sample())
 
     def close(self) -> None:
         """Let go of the viewers."""
@@ -90,6 +95,8 @@ class RunView:
 
     def _tell(self, wanted: Mapping[int, float]) -> None:
         self._offers.watch(requests(wanted, range(1)))
+        if self.views.paused and self._last is not None:  # no step will show it
+            self._show(*self._last)
 
     def _take(self, part: ScenePart) -> bool:
         self.views.take(0, part)

@@ -13,7 +13,18 @@ import numpy as np
 from physgym.sample import Field, SampleSpec
 from physgym.scene.meshes import CELLS
 from physgym.scene.objects import Scene
-from physgym.scene.values import PREDICTION, Values, constant, field, norm, prediction, stack
+from physgym.scene.values import (
+    PREDICTION,
+    Values,
+    constant,
+    field,
+    norm,
+    prediction,
+    present,
+    present_cells,
+    present_of_cells,
+    stack,
+)
 from physgym.spaces import Array
 
 NODES = ("nodes", "mesh/nodes", "mesh/points")  # constants that are the nodes of a mesh; the first one there is taken
@@ -62,6 +73,9 @@ def _add(scene: Scene, each: Field, constants: Mapping[str, Array]) -> None:
     """Add a field that belongs to no mesh."""
     said: dict[str, Any] = {"label": each.name, "unit": each.unit}
     shape = each.shape
+    if each.dtype.kind == "c":
+        name = each.name.replace("{", "(").replace("}", ")")
+        scene.text(each.name, f"{name} is not drawn: its values are complex")
     if each.dtype.kind not in "biuf":
         return
     if not shape:
@@ -72,7 +86,8 @@ def _add(scene: Scene, each: Field, constants: Mapping[str, Array]) -> None:
     elif (colours := _colours(each)) is not None:
         scene.image(each.name, colours, label=each.name)
     elif len(shape) == 2 and shape[1] in (2, 3) and _last_part(each.name) in PLACES:
-        scene.points(each.name, field(each.name), panel=each.name, **said)
+        places = field(each.name)
+        scene.points(each.name, present(places, field(each.mask)) if each.mask else places, panel=each.name, **said)
     elif len(shape) == 1:
         _add_curve(scene, each, (), each.name, constants)
     elif len(shape) == 2 and each.dimensions != 2 and min(shape) <= FEW:
@@ -141,8 +156,9 @@ def _add_images(scene: Scene, each: Field) -> None:
         middle = tuple(side // 2 for side in inner[:-2])
         last = bool(part) and part[0] is ...
         key = (*middle, slice(None), slice(None), part[-1]) if last else (*part, *middle)
+        slices = "".join(f", slice {at} of {side}" for at, side in zip(middle, inner, strict=False))
         for taken, called in ((field(each.name), name), (prediction(each.name), f"{PREDICTION}{name}")):
-            label = name if called == name else f"{name}, predicted"
+            label = f"{name}{slices}" if called == name else f"{name}, predicted{slices}"
             values = taken[key] if key else taken
             scene.image(called, values, label=label, unit=each.unit, group=name)
 
@@ -151,7 +167,7 @@ class _Mesh:
     """The mesh that constants describe: its nodes, and its cells by kind."""
 
     def __init__(self, nodes: str, cells: dict[str, str | None], constants: Mapping[str, Array]) -> None:
-        self.nodes, self.cells = nodes, cells
+        self.nodes, self.cells, self.mask = nodes, cells, ""  # the mask of the nodes' positions
         self.count, self.dimensions = constants[nodes].shape
         self.cell_count = len(constants[next(iter(cells))]) if len(cells) == 1 else -1
 
@@ -178,6 +194,8 @@ class _Mesh:
             points = field(places.name)
         elif moving is not None:
             points = points + field(moving.name)
+        placed = places or moving
+        self.mask = placed.mask if placed is not None else ""
         coloured = [f for f in mine if f is not places]
         if not coloured:
             self._add_cells(scene, "mesh", points)
@@ -207,4 +225,13 @@ class _Mesh:
     def _add_cells(self, scene: Scene, name: str, points: Values, **style: Any) -> None:
         for cells, kind in self.cells.items():
             called = name if len(self.cells) == 1 else f"{name} ({kind or 'cells'})"
-            scene.mesh(called, points, constant(cells), cell=kind, **style)
+            if not self.mask:
+                scene.mesh(called, points, constant(cells), cell=kind, **style)
+                continue
+            mask, own = field(self.mask), {**style}
+            if "scalars" in own:
+                own["scalars"] = present(own["scalars"], mask)
+            if "cell_scalars" in own:
+                own["cell_scalars"] = present_of_cells(own["cell_scalars"], constant(cells), points, mask)
+            there = present(points, mask), present_cells(constant(cells), points, mask)
+            scene.mesh(called, *there, cell=kind, **own)

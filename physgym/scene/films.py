@@ -6,7 +6,10 @@ A file has its name once it is whole: what is half written never has it.
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
+import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from physgym.errors import ConfigError, needs
-from physgym.files import absolute, creating, replacing
+from physgym.files import absolute, creating, is_temporary, replacing
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ GIF_RATE = 50  # frames a second that programs still show as such
 GIF_COLOURS = 256  # of a GIF
 SAMPLED = 8  # pictures whose colours are those of a GIF
 LONGEST = 100_000  # frames
+OLD = 600.0  # seconds after which nobody writes to a file under construction any more
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,7 @@ def check_folder(path: str | Path) -> Path:
 @contextlib.contextmanager
 def _written(file: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary name for a file or folder, and say in an error of the disk which one it was to become."""
+    _delete_leftovers(file)
     try:
         with (replacing if overwrite else creating)(file, durable=False) as temporary:
             yield temporary
@@ -180,6 +185,14 @@ def _written(file: Path, *, overwrite: bool) -> Iterator[Path]:
         raise ConfigError(f"{file} was made by somebody else meanwhile; it is as it was") from error
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _delete_leftovers(file: Path) -> None:
+    """Delete what a killed process has left of this file or folder: nobody has written there for long."""
+    for found in file.parent.glob(f".{glob.escape(file.name)}-*.tmp"):
+        with contextlib.suppress(OSError):
+            if is_temporary(found.name) and time.time() - found.stat().st_mtime > OLD:
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
 
 
 def _image(picture: Array) -> Image:

@@ -17,10 +17,9 @@ import numpy as np
 from physgym.checks import is_integer
 from physgym.errors import ConfigError
 from physgym.scene.changes import SceneSnapshot
-from physgym.scene.objects import CURVES
 from physgym.scene.plots import ScenePanel, add_colour_bar, draw_markers, panels_of
 from physgym.scene.space import SceneView, Size, space_pixels
-from physgym.scene.style import COLOUR_MAP, GHOST_COLOUR, MESH_COLOUR, Limits
+from physgym.scene.style import COLOUR_MAP, CURVES, GHOST_COLOUR, MESH_COLOUR, Limits
 from physgym.spaces import Array
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from physgym.errors import SceneError
 from physgym.scene.changes import SceneSnapshot, same
 from physgym.scene.inputs import SceneInputs
 from physgym.scene.kinds import COLOURED, KINDS, Arrays, ObjectKind, text_of
-from physgym.scene.style import DARK_COLOUR, GHOST_COLOUR, MESH_COLOUR, STYLE, Limits, Style, setting
+from physgym.scene.style import CURVES, DARK_COLOUR, GHOST_COLOUR, MESH_COLOUR, STYLE, Limits, Style, setting
 from physgym.scene.values import AbsentValue, Values, literal
 from physgym.spaces import Array
 
@@ -25,7 +25,6 @@ VERSION = 1  # of the declaration
 CURVE_MARGIN = 0.05  # of a curve's ordinate, above and below what was shown
 LONGEST_ARROW = 0.2  # of what is seen
 LARGEST = 1e150  # of the values that limits take in: beyond it no axis has room for those of a run that diverges
-CURVES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 COLOURS_OF = {"lines": DARK_COLOUR, "arrows": DARK_COLOUR, "text": DARK_COLOUR, "markers": DARK_COLOUR}
 
 ArrayLike = Any  # what numpy makes an array of, or `Values`
@@ -344,6 +343,13 @@ class Scene(SceneInputs):
         if self.inputs:
             self._last["inputs"] = self._shown_inputs(sample or {}, constants or {})
         return self._last
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture that a notebook shows: of what was drawn last, or of what needs no sample."""
+        from physgym.scene.films import png
+        from physgym.scene.frames import draw
+
+        return png(draw([self._last or self.snapshot()]))
 
     def _described(self, built: Mapping[str, Arrays]) -> dict[str, Any]:
         """Return the objects of a snapshot: arrays, settings and limits."""

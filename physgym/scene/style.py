@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -13,7 +14,17 @@ from physgym.scene.kinds import CHOICES
 GHOST_COLOUR = "#d1495b"
 MESH_COLOUR = "#8fb8d0"
 DARK_COLOUR = "#303030"  # of edges, lines and texts
+CURVES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 COLOUR_MAP = "viridis"
+_MAPS = """
+    Accent Blues BrBG BuGn BuPu CMRmap Dark2 GnBu Grays Greens Greys OrRd Oranges PRGn Paired Pastel1 Pastel2 PiYG
+    PuBu PuBuGn PuOr PuRd Purples RdBu RdGy RdPu RdYlBu RdYlGn Reds Set1 Set2 Set3 Spectral Wistia YlGn YlGnBu
+    YlOrBr YlOrRd afmhot autumn berlin binary bone brg bwr cividis cool coolwarm copper cubehelix flag gist_earth
+    gist_gray gist_grey gist_heat gist_ncar gist_rainbow gist_stern gist_yarg gist_yerg gnuplot gnuplot2 gray grey
+    hot hsv inferno jet magma managua nipy_spectral ocean okabe_ito pink plasma prism rainbow seismic spring summer
+    tab10 tab20 tab20b tab20c terrain turbo twilight twilight_shifted vanimo viridis winter
+"""
+COLOUR_MAPS = frozenset(_MAPS.split())  # of matplotlib; each has a reversed one, with _r behind its name
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 PAIRS = {"limits": 2, "extent": 4, "ends": 2}  # numbers in pairs, the lower first
 
@@ -89,6 +100,8 @@ def setting(name: str, value: Any, default: Any) -> Any:
         raise ValueError(f"{name} must be one of {', '.join(one for one in CHOICES[name] if one)}, not {value!r}")
     if name in PAIRS and not (name == "limits" and value == "symmetric"):
         return _pairs(name, value)
+    if name == "colours":
+        _check_colour_map(value)
     if name == "colour" and not (isinstance(value, str) and COLOUR.fullmatch(value)):
         raise ValueError(f"colour must be a text such as {MESH_COLOUR!r}, not {value!r}")
     if isinstance(default, bool):
@@ -100,6 +113,18 @@ def setting(name: str, value: Any, default: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError(f"{name} must be a text, not {value!r}")
     return value
+
+
+def _check_colour_map(name: Any) -> None:
+    """Check the name of a colour map, without matplotlib, which a worker does not import.
+
+    Raises:
+        ValueError: Matplotlib has none of this name, nor has somebody given it one in this process.
+    """
+    own = sys.modules.get("matplotlib")
+    known = isinstance(name, str) and (name.removesuffix("_r") in COLOUR_MAPS or (own and name in own.colormaps))
+    if not known:
+        raise ValueError(f"colours must name a colour map of matplotlib, such as 'viridis' or 'coolwarm', not {name!r}")
 
 
 def _pairs(name: str, value: Any) -> list[float]:

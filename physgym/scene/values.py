@@ -35,12 +35,40 @@ def _norm(rows: Array) -> Array:
     return found
 
 
+def _flags(rows: int, mask: Array) -> Array:
+    """Return which rows are there by a mask: an integer is their number, else not zero is there."""
+    found = np.asarray(mask)
+    flags: Array = np.arange(rows) < found if found.ndim == 0 else found.reshape(len(found), -1).all(axis=1)
+    if len(flags) != rows:
+        raise ValueError(f"a mask of {len(flags)} rows does not belong to values of {rows}")
+    return flags
+
+
+def _present(values: Array, mask: Array) -> Array:
+    found: Array = np.asarray(values)[_flags(len(values), mask)]
+    return found
+
+
+def _present_cells(cells: Array, points: Array, mask: Array) -> Array:
+    numbers: Array = np.cumsum(_flags(len(points), mask)) - 1
+    return numbers[_present_of_cells(cells, cells, points, mask)]
+
+
+def _present_of_cells(values: Array, cells: Array, points: Array, mask: Array) -> Array:
+    whole = _flags(len(points), mask)[np.asarray(cells)].all(axis=1)
+    found: Array = np.asarray(values)[whole]
+    return found
+
+
 OPERATIONS: dict[str, tuple[int | None, Callable[..., Any]]] = {  # how many arrays it takes, and what it does
     "+": (2, np.add),
     "-": (2, np.subtract),
     "*": (2, np.multiply),
     "norm": (1, _norm),
     "stack": (None, _stack),
+    "present": (2, _present),
+    "present cells": (3, _present_cells),
+    "present of cells": (4, _present_of_cells),
 }
 PART = "part"
 
@@ -139,6 +167,21 @@ def norm(values: Values) -> Values:
 def stack(*columns: Any) -> Values:
     """Return arrays and numbers as the columns of one array, their shapes broadcast: shape (..., columns)."""
     return _operation("stack", *columns)
+
+
+def present(values: Values, mask: Values) -> Values:
+    """Return the rows of values that are there by their mask; an integer as the mask is the number of rows."""
+    return _operation("present", values, mask)
+
+
+def present_cells(cells: Values, points: Values, mask: Values) -> Values:
+    """Return the cells all of whose points are there, which are numbered as `present` leaves them."""
+    return _operation("present cells", cells, points, mask)
+
+
+def present_of_cells(values: Values, cells: Values, points: Values, mask: Values) -> Values:
+    """Return the values of those cells that `present_cells` gives."""
+    return _operation("present of cells", values, cells, points, mask)
 
 
 def _operation(name: str, *given: Any) -> Values:

@@ -75,6 +75,10 @@ class Buttons(Controls):
             key = next(iter(self._given))
             self._send({"input": [*key, self._given.pop(key)]})
 
+    def leave(self) -> None:
+        """Say that the person has closed the window or page."""
+        self._do("leave")
+
     def _do(self, what: str) -> None:
         self._send({"do": what})
 
@@ -111,6 +115,8 @@ def view(
         sink.open(words["title"], words["environments"], controls=buttons)
         opened(sink.place)
         _serve(link, sink, buttons, rate)
+        if buttons is not None:
+            buttons.leave()
     except EOFError:
         return  # it has ended
     finally:

@@ -433,7 +433,7 @@ class WorkerPool:
         for worker in self.workers:
             wish = requests(wanted, worker.envs)
             if isinstance(worker, LocalWorker):
-                worker.group.watch(wish)
+                worker.group.watch(wish, now=self.settings.views.paused)
             elif isinstance(worker, RemoteWorker) and not worker.gone:
                 self._say(worker, wish)
 

@@ -46,6 +46,7 @@ class Viewer:
         interval: Seconds between two frames of one.
         due: When it gets the next one of an environment.
         sent: What it has got of an environment last.
+        leaves: Whether it said that a person has closed it.
     """
 
     def __init__(self, sock: socket.socket, *, control: bool, proved: bool) -> None:
@@ -59,6 +60,7 @@ class Viewer:
         self.interval = 1.0
         self.due: dict[int, float] = {}
         self.sent: dict[int, Shot] = {}
+        self.leaves = False
 
     def put(self, data: bytes) -> None:
         """Put bytes behind those that wait."""
@@ -269,6 +271,8 @@ class ViewServer:
         elif viewer.control and message.get("do") in ("pause", "resume", "step"):
             self._views.control(message["do"])
             self._say(viewer, {"paused": self._views.paused})
+        elif viewer.control and message.get("do") == "leave":
+            viewer.leaves = True
         elif viewer.control and "input" in message:
             env, name, value = message["input"]
             self._views.give(env, name, value)
@@ -294,7 +298,8 @@ class ViewServer:
             return
         self._selector.unregister(viewer.sock)
         viewer.sock.close()
-        self._views.leave(viewer, control=viewer.control)
+        lost = bool(viewer.envs) and not (viewer.leaves or self._end)
+        self._views.leave(viewer, control=viewer.control, lost=lost)
 
 
 def _forget(entry: WatchedRun | None, owner: int) -> None:

@@ -62,6 +62,7 @@ class SceneViews:
         attention: Whether `attend` has something to do.
         paused: Whether a viewer has the run pause.
         shots: The latest scene of each environment that was watched, by index.
+        viewer_gone: Whether the viewer that was started with the run has ended.
         inputs: What viewers change in the environments; takes nothing unless the run `accepts` inputs.
     """
 
@@ -70,6 +71,7 @@ class SceneViews:
         self.attention = self.paused = False
         self.shots: dict[int, Shot] = {}
         self.inputs = WaitingInputs({}, 0)
+        self.viewer_gone = self._lost = False
         self._changed = threading.Condition()  # the one lock
         self._wishes: dict[object, tuple[frozenset[int], float]] = {}
         self._new_wishes = False
@@ -98,22 +100,36 @@ class SceneViews:
             ended: Whether the run is over.
             give: Takes what a person has changed: environment, name and value.
         """
+        self._pass_on(tell)
+        with self._changed:
+            while self.paused and not self._steps and not ended():
+                self._changed.wait(HOLD)
+                if self._new_wishes:  # of who comes to look while nothing moves
+                    self._changed.release()
+                    try:
+                        self._pass_on(tell)
+                    finally:
+                        self._changed.acquire()
+            self._steps = max(0, self._steps - 1) if self.paused else 0
+            given, refusal = self.inputs.take(), self.inputs.refusal()
+            lost, self._lost = self._lost, False
+            self.attention = self.paused or self._new_wishes
+        if lost:
+            text = "the viewer of this run was killed or has failed; the run goes on without it"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        if refusal:
+            warnings.warn(f"an input of the viewer is left out: {refusal}", RuntimeWarning, stacklevel=2)
+        if given:
+            give(given)
+
+    def _pass_on(self, tell: Callable[[Mapping[int, float]], None]) -> None:
+        """Pass on new wishes for frames."""
         with self._changed:
             new, self._new_wishes = self._new_wishes, False
             wanted = self._wanted()
             self.attention = self.paused
         if new:
             tell(wanted)
-        with self._changed:
-            while self.paused and not self._steps and not ended():
-                self._changed.wait(HOLD)
-            self._steps = max(0, self._steps - 1) if self.paused else 0
-            given, refusal = self.inputs.take(), self.inputs.refusal()
-            self.attention = self.paused or self._new_wishes
-        if refusal:
-            warnings.warn(f"an input of the viewer is left out: {refusal}", RuntimeWarning, stacklevel=2)
-        if given:
-            give(given)
 
     def _wanted(self) -> dict[int, float]:
         found: dict[int, float] = {}
@@ -230,11 +246,21 @@ class SceneViews:
             self.inputs.put(env, name, value)
             self.attention = True
 
-    def leave(self, viewer: object, *, control: bool) -> None:
-        """Forget a viewer; where it had control, a pause ends."""
+    def leave(self, viewer: object, *, control: bool, lost: bool = False) -> None:
+        """Forget a viewer; where it had control, a pause ends, and what springs back is let go.
+
+        Args:
+            viewer: Who.
+            control: Whether it had control.
+            lost: Whether it was killed or has failed, which a warning says.
+        """
         with self._changed:
             if self._wishes.pop(viewer, None) is not None:
                 self._new_wishes = self.attention = True
+            if control:
+                self.viewer_gone = True
+                self._lost = lost
+                self.inputs.let_go()
         if control:
             self.control("resume")
 
@@ -246,7 +272,7 @@ class SceneViews:
                 self._steps += 1
             else:
                 self.paused, self._steps = what == "pause", 0
-            self.attention = self.paused or self._new_wishes or bool(self.inputs)
+            self.attention = self.paused or self._new_wishes or bool(self.inputs) or self._lost
             self._changed.notify_all()
         self._ring()
 

@@ -49,6 +49,13 @@ class WaitingInputs:
             self._kept[env, name] = checked
         return True
 
+    def let_go(self) -> None:
+        """Let go what a person holds: sliders that spring back, and points that are pulled."""
+        for env, name in [*self._kept]:
+            one = self.known[name]
+            if one.springs or one.kind == "pull":
+                self.put(env, name, one.rest)
+
     def take(self) -> list[GivenInput]:
         """Return the changes, and forget them."""
         found = [(env, name, value) for (env, name), value in self.waiting.items()]

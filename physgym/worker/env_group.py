@@ -137,9 +137,11 @@ class EnvGroup:
             return []
         return [walk.to_json(env.observation_space) for env in self.envs]
 
-    def watch(self, request: WatchScenes) -> None:
-        """Offer frames of other environments from now on."""
+    def watch(self, request: WatchScenes, *, now: bool = False) -> None:
+        """Offer frames of other environments from now on, and at once where no step comes soon."""
         self._offers.watch(request)
+        if now:
+            self._offers.begin(request.rows)
 
     def give(self, given: GiveInputs) -> None:
         """Have a person's inputs of an environment changed at the beginning of its next step, where it takes some."""

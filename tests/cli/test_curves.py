@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 
 from physgym import cli
+from physgym.cli import curves
 from physgym.errors import ConfigError
 from physgym.testing.loggers import BATCHES, LoggedTraining, assert_same, expected
 from physgym.training import CSV, TensorBoard
@@ -60,8 +61,17 @@ def test_sessions_without_curves_for_tensorboard(tmp_path):
         run("tensorboard", tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"has no curves for TensorBoard\. A training writes them"):
         run("tensorboard", tmp_path)
+    (tmp_path / "events.out.tfevents.1").touch()  # of a training that was killed at once
+    with pytest.raises(ConfigError, match="has no curves for TensorBoard"):
+        run("tensorboard", tmp_path)
     written(CSV(tmp_path / "stats"))
     with pytest.raises(ConfigError, match=r"has no curves for TensorBoard; it has tables, .*epochs\.csv"):
+        run("tensorboard", tmp_path)
+
+
+def test_curves_are_looked_for_within_some_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(curves, "LOOK", -1.0)
+    with pytest.raises(ConfigError, match="name the session itself"):
         run("tensorboard", tmp_path)
 
 

@@ -77,9 +77,22 @@ def test_keys_that_a_session_lacks_are_left_out(tmp_path):
 def test_sessions_without_a_difference(tmp_path):
     found = str(compare([session(tmp_path / "a"), session(tmp_path / "b")]))
     assert found.startswith(
-        "configuration: no difference\n\nruns: no difference\n\nmetrics, * is the best: no difference"
+        "configuration: no difference\n\nruns: no difference\n\nmetrics of the last epoch, * is the best: no difference"
     )
     assert "the same in all: loss, validation_loss" in found
+
+
+def test_long_values_are_cut_where_they_still_differ(tmp_path):
+    far = ["data/" + "x" * 40 + end for end in ("/a", "/b")]
+    early = ["a" + "x" * 40, "b" + "x" * 40]
+    folders = [
+        session(tmp_path / name, {"training": {"test": {"far": one}}, "optimization": {"loss": other}})
+        for name, one, other in zip("cd", far, early, strict=True)
+    ]
+    text = str(compare(folders))
+    assert all(one in text for one in far)
+    assert not any(one in text for one in early)
+    assert re.search(r"^optimization\.loss +ax{28}\.\.\. +bx{28}\.\.\.$", text, re.MULTILINE)
 
 
 def test_names_are_as_short_as_they_can_be(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import physgym
 from physgym.events import Callback
+from physgym.running.run_view import RunView
 from physgym.running.runner import Runner
 from physgym.scene.changes import apply
 from physgym.viewing.places import find
@@ -81,3 +83,40 @@ def test_a_run_by_workers_is_found_by_its_session(tmp_path):
         runner.run(400, callbacks=[look], progress=False)
     assert look.words["title"]
     assert {message["env"] for message in look.messages} <= {0}
+
+
+def test_who_comes_in_a_pause_sees_the_last_step(tmp_path):
+    seen = []
+
+    class Pause(Callback):
+        def sample_end(self, runner, sample):
+            if runner.last.transition.step != 3 or seen:
+                return
+            self.views = runner_views[0]
+            self.views.control("pause")
+            thread = threading.Thread(target=self.watch, daemon=True)
+            thread.start()
+            self.thread = thread
+
+        def watch(self):
+            entry = find(tmp_path)
+            link, _ = dial(entry.socket, entry.token)
+            link.send({"watch": [0], "interval": 0.0})
+            seen.append(link.receive(20))
+            link.close()
+            self.views.control("resume")
+
+    runner_views, original = [], RunView.__init__
+
+    def spy(self, *arguments, **options):
+        original(self, *arguments, **options)
+        runner_views.append(self.views)
+
+    pause = Pause()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunView, "__init__", spy)
+        with Runner("physgym/Spring-v0", spring_predictor(), view=LiveView(places=(tmp_path,))) as runner:
+            runner.run(8, callbacks=[pause], progress=False)
+    pause.thread.join(20)
+    assert (seen[0]["episode"], seen[0]["step"]) == (0, 3)
+    assert seen[0]["frame"]["full"]

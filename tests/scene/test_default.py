@@ -145,3 +145,50 @@ def test_the_default_scene_is_drawn():
     sample = {f.name: np.ones(f.shape, f.dtype) for f in fields.values()}
     frame = draw([default_scene(fields).snapshot(sample)], (400, 480))
     assert len(np.unique(frame.reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize(
+    ("mask", "dtype", "there"), [((), "i4", 2), ((4,), "?", [True, True, False, False]), ((4,), "i4", [3, 1, 0, 0])]
+)
+def test_padded_points_are_left_out(mask, dtype, there):
+    fields = SampleSpec(
+        [Field("points", (4, 3), "f4", "target", mask="there"), Field("there", mask, dtype, "additional")]
+    )
+    points = np.arange(12, dtype=np.float32).reshape(4, 3)
+    found = shown(fields, points=points, there=np.array(there))["points"]["points"]
+    np.testing.assert_array_equal(found, points[:2])
+
+
+def test_padded_nodes_of_a_mesh_are_left_out_with_their_cells():
+    constants = {"nodes": NODES[:6], "cells": np.array([[0, 1, 2], [1, 2, 3], [3, 4, 5], [0, 2, 5]])}
+    fields = SampleSpec(
+        [
+            Field("displacement", (6, 3), "f4", "target", mask="there"),
+            Field("there", (6,), "?", "additional"),
+            Field("heat", (6,), "f4", "target"),
+            Field("stress", (4,), "f4", "target"),
+        ]
+    )
+    there = np.array([True, True, True, False, True, True])
+    heat = np.arange(6, dtype=np.float32)
+    more = {"stress": heat[:4], "displacement": np.zeros((6, 3), np.float32)}
+    objects = shown(fields, constants, there=there, heat=heat, **more)
+    for name in ("displacement", "heat", "stress"):
+        np.testing.assert_array_equal(objects[name]["points"], NODES[:6][there])
+        assert objects[name]["faces"].tolist() == [[0, 1, 2], [0, 2, 4]]
+    np.testing.assert_array_equal(objects["heat"]["scalars"], heat[there])
+    assert objects["stress"]["face_scalars"].tolist() == [0.0, 3.0]
+
+
+def test_the_slice_of_a_grid_in_space_is_said():
+    objects = shown(spec(u=(8, 9, 10)))
+    assert objects["u"]["label"] == "u, slice 4 of 8"
+    assert shown(SampleSpec([Field("v", (2, 4, 5, 6), "f4", "target", dimensions=3)]))["v[1]"]["label"] == (
+        "v[1], slice 2 of 4"
+    )
+    assert shown(spec(u=(9, 10)))["u"]["label"] == "u"
+
+
+def test_complex_values_are_said_not_to_be_drawn():
+    found = shown(SampleSpec([Field("psi", (20,), "c16", "target")]))
+    assert found["psi"]["text"] == "psi is not drawn: its values are complex"

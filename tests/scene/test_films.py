@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from physgym.errors import ConfigError
+from physgym.files import temporary_name
 from physgym.scene.films import Film, check_output, save_film, save_frames, save_picture
 
 COLOURS = np.array([[255, 0, 0], [0, 160, 0], [0, 0, 255]], np.uint8)
@@ -174,3 +176,20 @@ def test_a_video_that_is_cut_off_is_one_error(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"cannot write .*film\.mp4: ffmpeg .* 0 of 6 frames; is the disk full"):
         save_film(tmp_path / "film.mp4", FILM)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_has_left_is_deleted(tmp_path):
+    file = tmp_path / "one.png"
+    old, new, other = temporary_name(file), temporary_name(file), temporary_name(tmp_path / "two.png")
+    foreign = tmp_path / ".one.png-0123456789abcdef.tmp"
+    for each in (old, new, other, foreign):
+        each.write_bytes(b"half")
+    for each in (old, other, foreign):
+        os.utime(each, (1.0, 1.0))
+    folder = temporary_name(tmp_path / "pictures")
+    folder.mkdir()
+    os.utime(folder, (1.0, 1.0))
+    save_picture(file, picture(0))
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in (file, new, other, foreign, folder)}
+    save_frames(tmp_path / "pictures", Film(picture, [1], 1.0), ["a"])
+    assert not folder.exists()

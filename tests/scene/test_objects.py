@@ -8,6 +8,7 @@ import pytest
 from physgym.errors import ConfigError, SceneError
 from physgym.scene import Scene, Values, constant, field, norm, prediction, stack
 from physgym.scene.changes import apply, difference, is_empty, merge
+from physgym.scene.style import COLOUR_MAPS, setting
 
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 CUBE = np.array([[x, y, z] for z in (0, 1) for x, y in SQUARE])
@@ -363,3 +364,26 @@ def test_a_frame_that_follows_nothing_is_refused():
         apply(None, change)
     with pytest.raises(SceneError, match="changes the object 'a', which the scene does not have"):
         apply(STATES[4], difference(STATES[2], shown(a=5)))
+
+
+def test_an_unknown_colour_map_is_an_error_where_it_is_declared():
+    scene = Scene("Beam")
+    for wrong in ("virdis", "", 5, "viridis_r_r"):
+        with pytest.raises(SceneError, match="object 'u' of the scene: colours must name a colour map of matplotlib"):
+            scene.image("u", colours=wrong)
+    scene.image("u", colours="coolwarm_r")
+    with pytest.raises(SceneError, match="colours must name"):
+        scene.handles["u"].update(colours="hot2")
+
+
+def test_the_names_of_colour_maps_are_those_of_matplotlib():
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    assert {name.removesuffix("_r") for name in colormaps} >= COLOUR_MAPS
+    assert not [name for name in colormaps if setting("colours", name, "viridis") != name]
+    colormaps.register(ListedColormap(["#000000", "#ffffff"], name="mine"))
+    try:
+        assert setting("colours", "mine", "viridis") == "mine"
+    finally:
+        colormaps.unregister("mine")

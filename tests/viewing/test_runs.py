@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -175,13 +176,15 @@ def viewers():
 class Treat:
     """Does something to the viewer of a generation, once it is there."""
 
-    def __init__(self, treat):
+    def __init__(self, treat, *, killed=False):
         from physgym.events import Callback
 
         class Treatment(Callback):
             def data_generation_begin(self, stream):
                 self.pids = viewers()
                 treat(self.pids[0])
+                if killed:
+                    until(lambda: stream._envs.views.viewer_gone)
 
         self.callback = Treatment()
 
@@ -190,9 +193,11 @@ class Treat:
 @pytest.mark.alone
 @pytest.mark.parametrize("number", [0, signal.SIGSTOP, signal.SIGKILL], ids=["shown", "stopped", "killed"])
 def test_a_viewer_that_is_stopped_or_killed_changes_no_byte(tmp_path, unseen, number):
-    treated = Treat(lambda pid: os.kill(pid, number))
-    begun = time.monotonic()
-    assert generated(tmp_path / "data", [treated.callback], num_workers=0, view="count") == unseen
+    begun, killed = time.monotonic(), number == signal.SIGKILL
+    treated = Treat(lambda pid: os.kill(pid, number), killed=killed)
+    with pytest.warns(RuntimeWarning, match="was killed or has failed") if killed else contextlib.nullcontext() as said:
+        assert generated(tmp_path / "data", [treated.callback], num_workers=0, view="count") == unseen
+    assert not killed or len(said) == 1
     assert len(treated.callback.pids) == 1
     assert not viewers()
     assert time.monotonic() - begun < 40

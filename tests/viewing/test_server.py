@@ -254,6 +254,40 @@ def test_who_watches_gives_no_inputs(served):
     link.close()
 
 
+def test_a_viewer_that_goes_lets_go_of_what_springs_back(served):
+    views, server, _ = served
+    scene = SceneInputs()
+    scene.slider("steering", -1.0, 1.0, keys=("Left", "Right"), springs=True)
+    scene.slider("push", -1.0, 1.0)
+    scene.pull("tip", [0.0, 0.0], reach=1.0)
+    views.accept(scene.inputs)
+    link, _ = adopted(server)
+    link.send({"watch": [0], "interval": 0.0})
+    for given in ([0, "steering", 1.0], [0, "push", 0.5], [0, "tip", [1.0, 0.0, 0.0]]):
+        link.send({"input": given})
+    until(lambda: len(views.inputs.waiting) == 3)
+    views.attend(lambda wanted: None, lambda: True)
+    assert not views.viewer_gone
+    link.close()
+    until(lambda: views.viewer_gone)
+    taken = []
+    with pytest.warns(RuntimeWarning, match="the viewer of this run was killed or has failed; the run goes on"):
+        views.attend(lambda wanted: None, lambda: True, taken.extend)
+    assert taken == [(0, "steering", 0.0), (0, "tip", [0.0, 0.0, 0.0])]
+    assert not views.attention
+
+
+def test_a_window_that_a_person_closes_is_no_fault(served):
+    views, server, _ = served
+    link, _ = adopted(server)
+    link.send({"watch": [0], "interval": 0.0})
+    until(lambda: server.watching)
+    link.send({"do": "leave"})
+    link.close()
+    until(lambda: views.viewer_gone)
+    views.attend(lambda wanted: None, lambda: True)  # a warning would be an error
+
+
 def test_a_run_that_takes_no_inputs_is_given_none(served):
     views, server, _ = served
     link, words = adopted(server)

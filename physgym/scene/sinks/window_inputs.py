@@ -39,6 +39,8 @@ class WindowInputs:
         if plotter.interactor is not None:
             plotter.interactor.AddObserver("LeftButtonPressEvent", self._clicked, 10.0)
             plotter.interactor.AddObserver("KeyReleaseEvent", lambda caller, _: self.release(str(caller.GetKeySym())))
+            # nothing says that the window has lost the keys; one that is still down comes again
+            plotter.interactor.AddObserver("LeaveEvent", lambda *_: self.release_all())
 
     @property
     def height(self) -> float:
@@ -95,12 +97,19 @@ class WindowInputs:
         if found is not None and found[1]["springs"]:
             self._released[key] = time.monotonic()
 
+    def release_all(self) -> None:
+        """Take note that no key is down any more, as far as is known."""
+        for one in self._inputs.values():
+            for key in one["keys"]:
+                self.release(key)
+
     def poll(self) -> None:
         """Bring back what springs, where its key was let go."""
         now = time.monotonic()
         for key in [key for key, when in self._released.items() if now > when + LET_GO]:
             del self._released[key]
-            if (found := self._of_key(key)) is not None:
+            found = self._of_key(key)
+            if found is not None and self._value(found[0]) != found[1]["default"]:
                 self._slide(found[0], found[1]["default"])
 
     def close(self) -> None:

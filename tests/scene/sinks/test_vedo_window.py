@@ -13,7 +13,7 @@ from physgym.scene.sinks.base import SinkError
 from physgym.scene.sinks.table import make_sink
 from physgym.scene.sinks.vedo_window import VedoWindow, display_problem
 from physgym.scene.values import constant, field, norm
-from physgym.testing.sinks import KeptControls, SinkContract
+from physgym.testing.sinks import KeptControls, SinkContract, every_input
 
 NODES = np.array([[0.0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1]])
 CONSTANTS = {"nodes": NODES, "cells": np.array([[0, 1, 2, 3]])}
@@ -205,3 +205,44 @@ def test_without_a_display_scenes_are_drawn_off_screen(monkeypatch, caplog):
     assert len(where(shown.pixels(), 0)) > 500
     assert "off screen" in shown.place
     shown.close()
+
+
+@pytest.mark.slow
+def test_keys_move_what_springs_back_when_they_are_let_go(window, monkeypatch):
+    from physgym.scene.sinks import window_inputs
+
+    now = [100.0]
+    monkeypatch.setattr(window_inputs.time, "monotonic", lambda: now[0])
+    controls = KeptControls(takes_inputs=True)
+    shown = window(1, controls=controls)
+    inputs = every_input()
+    inputs["volume"] = inputs["push"] | {"keys": ["a", "d"], "springs": False, "label": "volume"}
+    shown.show({0: {**snapshot(plate()), "inputs": inputs}})
+    for key in ("Left", "d", "a", "a", "s"):
+        shown.press(key)
+    expected = [("push", -2.0), ("volume", 0.2), ("volume", 0.0), ("volume", -0.2), ("stop", True)]
+    assert [one[1:] for one in controls.given] == [(name, pytest.approx(value)) for name, value in expected]
+    for _ in range(5):  # a key that is down comes again and again
+        shown._inputs.release("Left")
+        now[0] += 0.01
+        shown.press("Left")
+        shown.poll()
+    assert all(one[2] == -2.0 for one in controls.given[5:])
+    shown._inputs.release_all()
+    now[0] += 0.1
+    shown.poll()
+    assert controls.given[-1] == (0, "push", 0.0)
+    count = len(controls.given)
+    shown.press("space")
+    assert (controls.asked, len(controls.given)) == (["pause"], count)
+
+
+@pytest.mark.slow
+def test_inputs_stand_below_and_leave_room_for_what_is_shown(window):
+    shown = window(1, controls=KeptControls(takes_inputs=True))
+    shown.show({0: snapshot(plate())})
+    whole = where(shown.pixels(), 0)
+    shown.show({0: {**snapshot(plate()), "inputs": every_input()}})
+    seen = where(shown.pixels(), 0)
+    assert seen[:, 0].max() < whole[:, 0].max()
+    assert (shown.pixels()[280:] < 200).any(), "nothing stands below"
