@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from physgym.errors import ConfigError
 from physgym.scene.player_window import BELOW, SIZE, PlayerWindow
 from physgym.scene.sample_view import SampleView
 from tests.scene.test_sample_view import RECORD, store
+from tests.support.display import display  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 LOWEST = round((1 - BELOW) * SIZE[1])  # row below which the controls stand
@@ -109,27 +109,8 @@ def test_without_a_display_the_error_names_what_needs_none(tmp_path, monkeypatch
         SampleView(store(tmp_path / "data")).show()
 
 
-@pytest.fixture
-def display():
-    """A display of its own, as text of DISPLAY."""
-    if shutil.which("Xvfb") is None:
-        pytest.skip("Xvfb is not installed, so that there is no display to open a window on")
-    read, write = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1400x1000x24", "-nolisten", "tcp"]
-    server = subprocess.Popen(command, pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.close(write)
-    try:
-        with os.fdopen(read) as said:
-            number = said.readline().strip()
-        assert number, "Xvfb does not start"
-        yield f":{number}"
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
-
-
 @pytest.mark.slow
-def test_a_real_window_takes_keys_and_clicks_and_closes(tmp_path, display):
+def test_a_real_window_takes_keys_and_clicks_and_closes(tmp_path, display):  # noqa: F811 - the fixture
     store(tmp_path / "data", episodes=2, steps=20)
     command = [sys.executable, "-m", "tests.scene.test_player_window", str(tmp_path / "data")]
     environment = {**os.environ, "DISPLAY": display, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}

@@ -18,7 +18,15 @@ from physgym.scene.sinks.gate import Gate
 from physgym.scene.sinks.page_panels import PictureTime, moved_on, numbers_of, text_of
 from physgym.scene.sinks.page_scene import PageScene
 from physgym.scene.sinks.table import make_sink
-from physgym.testing.sinks import QUADS, SQUARE, KeptControls, SinkContract, shown_object, snapshot_of
+from physgym.testing.sinks import (
+    QUADS,
+    SQUARE,
+    KeptControls,
+    SinkContract,
+    every_input,
+    shown_object,
+    snapshot_of,
+)
 from tests.support.browser import WEBGL, Browser
 
 pytest.importorskip("viser", reason="pip install 'physgym[web]'")
@@ -248,3 +256,34 @@ def test_a_browser_shows_meshes_with_their_colours_and_they_move(page, tmp_path)
         show(plate={**plain, "scalars": scalars, "limits": limits, "colours": "ocean_r"})
         seen(green)
         assert [one for one in tab.errors if "THREE.Clock" not in one and "WebGL" not in one] == []
+
+
+@pytest.mark.slow
+def test_inputs_are_changed_in_a_browser(tmp_path):
+    controls = KeptControls(takes_inputs=True)
+    page = make_sink("web", chosen=[0])
+    page.open("springs", 1, controls=controls)
+    try:
+        page.show({0: {**snapshot_of(plate=shown_object("mesh", points=SQUARE, faces=QUADS)), "inputs": every_input()}})
+        with Browser(*WEBGL) as browser:
+            tab = browser.open(page.place)
+            find = "[...document.querySelectorAll('button')].find(one => one.textContent.trim() == 'stop')"
+            deadline = time.monotonic() + 30
+            while not tab.evaluate(f"!!{find}"):
+                assert time.monotonic() < deadline, "the page has no button"
+                time.sleep(0.1)
+            assert "push [N]" in tab.evaluate("document.body.innerText")
+            tab.evaluate(f"{find}.click()")
+            slider = "document.querySelector('[role=slider]')"
+            tab.evaluate(f"{slider}.focus()")
+            for kind in ("rawKeyDown", "keyUp"):
+                key = {"key": "ArrowRight", "code": "ArrowRight", "windowsVirtualKeyCode": 39}
+                tab._call("Input.dispatchKeyEvent", type=kind, **key)
+            while {one[1] for one in controls.given} != {"stop", "push"}:
+                assert time.monotonic() < deadline, controls.given
+                assert page.poll()
+                time.sleep(0.05)
+        assert (0, "stop", True) in controls.given
+        assert max(one[2] for one in controls.given if one[1] == "push") == pytest.approx(0.004, abs=1e-6)
+    finally:
+        page.close()
