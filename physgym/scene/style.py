@@ -16,15 +16,18 @@ MESH_COLOUR = "#8fb8d0"
 DARK_COLOUR = "#303030"  # of edges, lines and texts
 CURVES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 COLOUR_MAP = "viridis"
-_MAPS = """
-    Accent Blues BrBG BuGn BuPu CMRmap Dark2 GnBu Grays Greens Greys OrRd Oranges PRGn Paired Pastel1 Pastel2 PiYG
-    PuBu PuBuGn PuOr PuRd Purples RdBu RdGy RdPu RdYlBu RdYlGn Reds Set1 Set2 Set3 Spectral Wistia YlGn YlGnBu
-    YlOrBr YlOrRd afmhot autumn berlin binary bone brg bwr cividis cool coolwarm copper cubehelix flag gist_earth
-    gist_gray gist_grey gist_heat gist_ncar gist_rainbow gist_stern gist_yarg gist_yerg gnuplot gnuplot2 gray grey
-    hot hsv inferno jet magma managua nipy_spectral ocean okabe_ito pink plasma prism rainbow seismic spring summer
-    tab10 tab20 tab20b tab20c terrain turbo twilight twilight_shifted vanimo viridis winter
-"""
-COLOUR_MAPS = frozenset(_MAPS.split())  # of matplotlib; each has a reversed one, with _r behind its name
+# of matplotlib; each has a reversed one, with _r behind its name
+COLOUR_MAPS = frozenset({
+    "Accent", "Blues", "BrBG", "BuGn", "BuPu", "CMRmap", "Dark2", "GnBu", "Grays", "Greens", "Greys", "OrRd",
+    "Oranges", "PRGn", "Paired", "Pastel1", "Pastel2", "PiYG", "PuBu", "PuBuGn", "PuOr", "PuRd", "Purples", "RdBu",
+    "RdGy", "RdPu", "RdYlBu", "RdYlGn", "Reds", "Set1", "Set2", "Set3", "Spectral", "Wistia", "YlGn", "YlGnBu",
+    "YlOrBr", "YlOrRd", "afmhot", "autumn", "berlin", "binary", "bone", "brg", "bwr", "cividis", "cool", "coolwarm",
+    "copper", "cubehelix", "flag", "gist_earth", "gist_gray", "gist_grey", "gist_heat", "gist_ncar", "gist_rainbow",
+    "gist_stern", "gist_yarg", "gist_yerg", "gnuplot", "gnuplot2", "gray", "grey", "hot", "hsv", "inferno", "jet",
+    "magma", "managua", "nipy_spectral", "ocean", "okabe_ito", "pink", "plasma", "prism", "rainbow", "seismic",
+    "spring", "summer", "tab10", "tab20", "tab20b", "tab20c", "terrain", "turbo", "twilight", "twilight_shifted",
+    "vanimo", "viridis", "winter"
+})  # fmt: skip
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 PAIRS = {"limits": 2, "extent": 4, "ends": 2}  # numbers in pairs, the lower first
 

@@ -38,7 +38,7 @@ def _norm(rows: Array) -> Array:
 def _flags(rows: int, mask: Array) -> Array:
     """Return which rows are there by a mask: an integer is their number, else not zero is there."""
     found = np.asarray(mask)
-    flags: Array = np.arange(rows) < found if found.ndim == 0 else found.reshape(len(found), -1).all(axis=1)
+    flags = np.asarray(np.arange(rows) < found if found.ndim == 0 else found.reshape(len(found), -1).all(axis=1))
     if len(flags) != rows:
         raise ValueError(f"a mask of {len(flags)} rows does not belong to values of {rows}")
     return flags
