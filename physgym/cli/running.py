@@ -174,7 +174,7 @@ def replay(
     from physgym.experiment.config import Edits, load_config
     from physgym.experiment.evaluate import open_part, recorded_split
     from physgym.experiment.session import CONFIG
-    from physgym.running.input_record import NAME as INPUTS
+    from physgym.scene.inputs import RECORD
 
     more = in_section(given, "runner")
     frames, which = more.pop("frames", None), more.pop("which", None)
@@ -185,7 +185,7 @@ def replay(
         config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
     dataset = open_part(data, mode, recorded_split(session, data))  # type: ignore[arg-type]  # checked by it
     more |= {"allow_changed_code": allow_changed_code, "view": _view(view, session)}
-    if solver and (kept := data / INPUTS).exists():
+    if solver and (kept := data / RECORD).exists():
         more["inputs"] = kept
     if _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more).interrupted:
         raise typer.Exit(INTERRUPTED)

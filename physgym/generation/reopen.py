@@ -54,6 +54,7 @@ from physgym.returned import returned
 from physgym.sample import Sample, SampleSpec, declaration
 from physgym.samplers import find_sampler, rebuild_sampler
 from physgym.samplers.base import SamplerLike
+from physgym.scene.inputs import RECORD
 from physgym.simulation import Simulation, lacking_state_hooks
 from physgym.spaces import leaf_spaces, unflatten
 from physgym.storage.location import Location
@@ -209,9 +210,19 @@ def _find(
     origin = origin_of(dataset, episode)
     _refuse_surrogate(origin.source)
     _refuse_real_time(dataset, origin.source)
+    _refuse_inputs(dataset)
     like: EnvLike = _simulation(origin) if env is None else env
     kwargs = _arguments(origin) if env_kwargs is None else dict(env_kwargs)
     return _Found(dataset, stored, origin, like, kwargs, env_factory(like, kwargs))
+
+
+def _refuse_inputs(dataset: SampleDataset) -> None:
+    """Raise ConfigError where a person changed the simulation while it made the samples."""
+    if (dataset.paths[0] / RECORD).exists():
+        raise ConfigError(
+            f"a person changed inputs of the simulation while these samples were made ({RECORD}): a Runner makes them "
+            f"again, Runner(..., inputs={str(dataset.paths[0])!r}).replay(dataset, solver=True)"
+        )
 
 
 def _whole(dataset: SampleDataset | str | Path | Location) -> SampleDataset:

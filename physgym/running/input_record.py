@@ -17,9 +17,8 @@ from typing import Any
 from physgym.checks import is_integer
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import flush, flush_open, open_regular, read_regular, short, write_atomically
-from physgym.scene.inputs import InputValue, SceneInput
+from physgym.scene.inputs import RECORD, InputValue, SceneInput
 
-NAME = "inputs.jsonl"
 FORMAT = "physgym inputs"
 VERSION = 1
 LARGEST = 1 << 28  # bytes of a record
@@ -69,7 +68,7 @@ class InputRecord:
             ConfigError: There is none, or it is damaged.
         """
         file = Path(path)
-        file = file / NAME if file.is_dir() else file
+        file = file / RECORD if file.is_dir() else file
         try:
             data = read_regular(file, LARGEST)
         except OSError as error:
@@ -136,7 +135,7 @@ def _change(file: Path, number: int, line: bytes) -> InputChange:
 
 def free_name(folder: Path) -> Path:
     """Return the path of a new record in a folder: no earlier one is replaced."""
-    names = (NAME if number == 1 else f"inputs-{number}.jsonl" for number in count(1))
+    names = (RECORD if number == 1 else f"inputs-{number}.jsonl" for number in count(1))
     return next(folder / name for name in names if not (folder / name).exists())
 
 

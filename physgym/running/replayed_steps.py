@@ -18,12 +18,12 @@ from physgym.errors import DatasetError
 from physgym.files import short
 from physgym.generation.replayed import check_same_sample, different
 from physgym.policies import EpisodePolicy
-from physgym.running.input_record import NAME
 from physgym.running.run_step import RunStep
 from physgym.running.solver_steps import SolverSteps
 from physgym.running.step_source import DatasetSteps
 from physgym.sample import declaration
 from physgym.samplers import Sampler, rebuild_sampler
+from physgym.scene.inputs import RECORD
 from physgym.spaces import leaf_spaces, unflatten
 
 
@@ -126,7 +126,7 @@ class ReplayedSteps(DatasetSteps):
 
     def _refuse_inputs(self) -> None:
         """Raise DatasetError where a person changed inputs of the simulation, and nobody says which."""
-        kept = [path / NAME for path in self._dataset.paths if (path / NAME).exists()]
+        kept = [path / RECORD for path in self._dataset.paths if (path / RECORD).exists()]
         if kept and self._solver.plan.inputs is None:
             raise DatasetError(
                 f"the dataset was recorded with a person's inputs, which a replay with the solver needs too: give the "

@@ -12,9 +12,10 @@ from physgym.code.record import check_same
 from physgym.errors import ConfigError
 from physgym.files import short
 from physgym.generation.source import as_recorded
-from physgym.running.input_record import NAME, InputChange, InputRecord, InputWriter, copy_record, head_of
+from physgym.running.input_record import InputChange, InputRecord, InputWriter, copy_record, head_of
 from physgym.running.run_step import RunStep
 from physgym.running.step_source import SimulationSteps
+from physgym.scene.inputs import RECORD
 from physgym.storage.location import place
 from physgym.worker.given_inputs import GIVEN, RunInputs
 
@@ -49,7 +50,7 @@ class RunnerInputs:
         view: bool,
     ) -> None:
         folder = None if record is None else place(record)
-        own = folder / NAME if isinstance(folder, Path) else None
+        own = folder / RECORD if isinstance(folder, Path) else None
         self.path = own if kept is None else Path(kept)
         self._before = InputRecord.read(own) if resume and own is not None and own.exists() else None
         self._repeated = None if repeated is None else InputRecord.read(repeated)

@@ -16,6 +16,7 @@ from physgym.spaces import Array
 InputKind = Literal["slider", "button", "pull"]
 InputValue: TypeAlias = float | bool | list[float]
 INPUT_KINDS: tuple[InputKind, ...] = ("slider", "button", "pull")
+RECORD = "inputs.jsonl"  # file next to the samples of a run, with what a person changed
 MOST = 64  # inputs of a simulation
 LONGEST = 100  # signs of a name
 ROUNDING = 1e-9  # by which a pull may be longer than its reach, of it

@@ -30,7 +30,7 @@ from physgym.real_time import runs_in_real_time
 from physgym.registration import find_spec
 from physgym.running.surrogate_state import lacking_hooks
 from physgym.sample import SampleSpec, declaration, flat_items
-from physgym.scene.declared import declared_scene
+from physgym.scene.declared import declared_inputs, declared_scene
 from physgym.scene.live import LiveScene
 from physgym.spaces import Array, flatten, leaf_spaces, unflatten, value_range
 from physgym.testing.comparing import observed as _observed
@@ -40,6 +40,7 @@ from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.testing.restoring import check_restored, keeps_states
 from physgym.vector import SocketVectorEnv
 from physgym.worker.folders import Folder, OwnFolder
+from physgym.worker.given_inputs import GIVEN, GivenInputs
 from physgym.worker.variants import SINGLE
 
 STEPS = 5  # per episode: rules show in a few steps, and a simulation may be slow
@@ -340,6 +341,28 @@ class EnvConformance:
         if keeps:
             self._skip_in_real_time()
             check_restored(self.make_env, self._spec(), STEPS, SEED)
+
+    def test_inputs_of_a_person_end_with_their_episode(self) -> None:
+        """Check that a step takes each input that the scene declares, and the next episode begins without them."""
+        made = self.make_env()
+        declared = declared_inputs(made)
+        made.close()
+        if not declared:
+            return
+        self._skip_in_real_time()
+        spec, space = self._spec(), self.make_env().observation_space
+        env = GivenInputs(self.make_env())
+        ends = {"slider": lambda one: one.high, "button": lambda one: True, "pull": lambda one: [one.high, 0.0, 0.0]}
+        changes = [[1, name, ends[one.kind](one)] for name, one in declared.items()]
+        options = {GIVEN: {"changes": changes, "made": 0}}
+        list(run_episode(env, spec, seed=SEED, max_steps=STEPS, options=options, nonfinite="allow"))
+        again = list(run_episode(env, spec, seed=SEED, max_steps=STEPS))
+        env.close()
+        if difference := _difference(space, self._episode(spec, SEED), again):
+            raise AssertionError(
+                "inputs of a person end with their episode; after one with inputs "
+                f"{difference[0]} differs at step {difference[1]}. Bring back at each reset what take_input has changed"
+            )
 
     def test_renders(self) -> None:
         """Check that the scene fits the samples, and that frames have the usual form, if it renders off screen."""

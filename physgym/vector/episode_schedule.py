@@ -259,7 +259,7 @@ class EpisodeSchedule:
         if reply.last:
             self._sizes.adapt(chunk.worker.index, chunk.begun, chunk.size)
         reply = self._arrivals.new(reply)
-        if reply.reports is not None and reply.reports.inputs:
+        if reply.reports is not None and len(reply.steps):
             _note_inputs(request.request, reply)
         for entry in reply.ended:
             self._arrivals.end(entry[0])
@@ -303,9 +303,12 @@ def _note_inputs(request: Message, reply: RolloutResult) -> None:
     """Add what a person has changed to the options of its episode, for a worker that begins it anew."""
     assert isinstance(request, Rollout)
     assert reply.reports is not None
-    options = {entry[0]: entry[2] for entry in request.episodes if len(entry) > 2}
+    known = {entry[0]: entry[2][GIVEN] for entry in request.episodes if len(entry) > 2 and GIVEN in entry[2]}
+    if not known:
+        return
     for place, *change in reply.reports.inputs:
-        options[int(reply.episodes[place])][GIVEN].append([int(reply.steps[place]), *change])
+        known[int(reply.episodes[place])]["changes"].append([int(reply.steps[place]), *change])
+    known[int(reply.episodes[-1])]["made"] = int(reply.steps[-1]) + 1
 
 
 def _chunk_of(reply: Message | Fault) -> int:

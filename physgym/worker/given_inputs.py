@@ -33,14 +33,15 @@ class RunInputs:
 
     def options(self, episode: int) -> dict[str, Any]:
         """Return what is added to the options of the reset of an episode."""
-        return {GIVEN: [list(change) for change in self.changes.get(episode, ())]}
+        return {GIVEN: {"changes": [list(change) for change in self.changes.get(episode, ())], "made": 0}}
 
 
 class GivenInputs(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment that takes the inputs of a person which its scene declares.
 
     ``options["physgym/inputs"]`` of a reset has the changes of a record, lists of step, name and value, which are made
-    again at the beginning of their steps. What a person changes meanwhile, by `give_input`, comes at the beginning of
+    again at the beginning of their steps, and how many steps were made before, by a worker that was ended: a person
+    changes nothing in these. What a person changes meanwhile, by `give_input`, comes at the beginning of
     the next step, after those; the info of the step names it by the key "physgym/inputs". A slider stays where it is,
     and a point pulled, in the next episode too, where that is a change of its first step.
 
@@ -66,7 +67,7 @@ class GivenInputs(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._waiting: dict[str, InputValue] = {}  # of each input the last one that a person gave
         self._kept: dict[str, InputValue] = {}  # what a person gave, and left so
         self._recorded: dict[int, list[tuple[str, Any]]] = {}  # by step
-        self._step = 0
+        self._step = self._made = 0
 
     def give_input(self, name: str, value: Any) -> bool:
         """Have an input changed at the beginning of the next step; of several values of one the last counts.
@@ -87,8 +88,9 @@ class GivenInputs(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode, in which inputs are at rest until the first step."""
         options = dict(options or {})
-        self._recorded, self._step = {}, 0
-        for step, name, value in options.pop(GIVEN, ()):
+        given = options.pop(GIVEN, {"changes": (), "made": 0})
+        self._recorded, self._step, self._made = {}, 0, given["made"]
+        for step, name, value in given["changes"]:
             self._recorded.setdefault(step, []).append((name, value))
         self._waiting, self.values = {**self._kept, **self._waiting}, {}
         result: tuple[Any, dict[str, Any]] = self.env.reset(seed=seed, options=options or None)
@@ -108,7 +110,7 @@ class GivenInputs(gymnasium.Wrapper[Any, Any, Any, Any]):
                 env = type(self.unwrapped).__name__
                 raise ConfigError(f"the record of inputs does not fit {env}: {text}") from error
         made = []
-        while self._waiting:
+        while self._waiting and self._step >= self._made:
             name = next(iter(self._waiting))
             value = self._waiting.pop(name)
             if value is not True:

@@ -9,8 +9,8 @@ import pytest
 from physgym import cli
 from physgym.generation.generate import generate
 from physgym.nn import MLP
-from physgym.running.input_record import NAME
 from physgym.running.runner import Runner
+from physgym.scene.inputs import RECORD
 from physgym.training import Trainer, load_checkpoint
 from tests.support.watching import Person
 
@@ -50,7 +50,7 @@ def test_a_session_is_run_with_the_inputs_of_a_person_once_more(tmp_path, sessio
     person = Person(monkeypatch, {1: [[0, "stop", True]]})
     monkeypatch.setattr(Runner, "run", lambda self, *a, **k: original(self, *a, **{**k, "callbacks": [person]}))
     cli.app(["run", str(session), *options, "--view", "vedo"], standalone_mode=False)
-    assert (session / NAME).exists()
+    assert (session / RECORD).exists()
 
 
 @pytest.mark.slow

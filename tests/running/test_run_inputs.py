@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import physgym
 from physgym.data.dataset import SampleDataset
+from physgym.envs.spring import Spring
 from physgym.errors import ConfigError, DatasetError
-from physgym.running.input_record import NAME, InputChange, InputRecord, InputWriter, free_name
+from physgym.running.input_record import InputChange, InputRecord, InputWriter, free_name
 from physgym.running.runner import Runner
+from physgym.scene.inputs import RECORD
 from tests.running.test_runner import spring_predictor
 from tests.support.watching import Person
 
@@ -39,7 +45,7 @@ def samples_of(folder):
 
 
 def changes_of(folder):
-    return [tuple(json.loads(line).values()) for line in (folder / NAME).read_text().splitlines()[1:]]
+    return [tuple(json.loads(line).values()) for line in (folder / RECORD).read_text().splitlines()[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +88,7 @@ def test_a_run_whose_inputs_nobody_uses_is_the_one_without(tmp_path, recorded, m
     ran(tmp_path / "b", predictor, callbacks=[person], view="count")
     assert person.words["inputs"]
     assert samples_of(tmp_path / "b") == samples_of(plain)
-    assert not (tmp_path / "b" / NAME).exists()
+    assert not (tmp_path / "b" / RECORD).exists()
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
@@ -92,11 +98,11 @@ def test_inputs_to_simulations_in_workers_are_recorded_where_they_were_made(tmp_
     person = Person(monkeypatch, given)
     options = {"num_envs": 2, "view": "count", "num_workers": workers, "timeout": 60}
     ran(tmp_path / "a", predictor, steps=200, callbacks=[person], **options)
-    if (tmp_path / "a" / NAME).exists():  # else the workers were through before they heard of it
+    if (tmp_path / "a" / RECORD).exists():  # else the workers were through before they heard of it
         assert {change[2] for change in changes_of(tmp_path / "a")} <= {"push", "stop"}
         ran(tmp_path / "b", predictor, steps=200, inputs=tmp_path / "a")
         assert files_of(tmp_path / "b") == files_of(tmp_path / "a")
-    assert workers or (tmp_path / "a" / NAME).exists()
+    assert workers or (tmp_path / "a" / RECORD).exists()
 
 
 def test_a_run_that_is_continued_makes_its_inputs_again(tmp_path, recorded):
@@ -111,7 +117,7 @@ def test_a_run_that_is_continued_makes_its_inputs_again(tmp_path, recorded):
 
 def _cut(folder, file, changes):
     """Write the first changes of a record to a file, with half a line behind them."""
-    lines = (folder / NAME).read_text().splitlines(keepends=True)
+    lines = (folder / RECORD).read_text().splitlines(keepends=True)
     file.write_text("".join(lines[: 1 + changes]) + lines[-1][:20])
     return file
 
@@ -119,7 +125,7 @@ def _cut(folder, file, changes):
 def test_a_continued_run_adds_to_its_record(tmp_path, recorded, monkeypatch):
     folder, predictor, _ = recorded
     ran(tmp_path / "b", predictor, steps=6, inputs=_cut(folder, tmp_path / "first", 2))
-    with (tmp_path / "b" / NAME).open("a") as stream:
+    with (tmp_path / "b" / RECORD).open("a") as stream:
         stream.write('{"episode": 0, "st')  # of a process that was killed
     person = Person(monkeypatch, {2: [[0, "push", 1.5]]})
     ran(tmp_path / "b", predictor, steps=6, resume=True, callbacks=[person], view="count")
@@ -139,7 +145,7 @@ def test_a_replay_with_the_solver_makes_the_inputs_again(recorded):
 
 def altered(folder, file, change=None, head=()):
     """Write a record with another head, or one change more."""
-    first, *lines = (folder / NAME).read_text().splitlines()
+    first, *lines = (folder / RECORD).read_text().splitlines()
     found = json.loads(first)
     for keys, value in head:
         place = found
@@ -242,11 +248,66 @@ def test_inputs_are_kept_in_a_file_of_ones_own(tmp_path, recorded, monkeypatch):
 
 
 def test_a_record_never_takes_the_place_of_another_one(tmp_path):
-    assert free_name(tmp_path) == tmp_path / NAME
-    for name in (NAME, "inputs-2.jsonl"):
+    assert free_name(tmp_path) == tmp_path / RECORD
+    for name in (RECORD, "inputs-2.jsonl"):
         (tmp_path / name).touch()
     assert free_name(tmp_path) == tmp_path / "inputs-3.jsonl"
-    writer = InputWriter(tmp_path / NAME, {}, None)
+    writer = InputWriter(tmp_path / RECORD, {}, None)
     with pytest.raises(DatasetError, match=r"cannot be recorded in .*: File exists"):
         writer.add(InputChange(0, 0, "push", 1.0))
     writer.close()
+
+
+class Mortal(Spring):
+    """Dies once in a step of its first episode, in the worker."""
+
+    marker = ""
+
+    def __init__(self, marker, **arguments):
+        super().__init__(**arguments)
+        self.marker, self.steps = Path(marker), 0
+
+    def begin(self, options):
+        super().begin(options)
+        self.steps = 0
+
+    def advance(self, action):
+        super().advance(action)
+        self.steps += 1
+        time.sleep(0.02)
+        if self.steps == 150 and not self.marker.exists():
+            self.marker.touch()
+            os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_started_again_makes_the_inputs_again(tmp_path, recorded, monkeypatch):
+    _, predictor, _ = recorded
+    options = {"max_steps": 200, "seed": 3, "env_kwargs": {"marker": str(tmp_path / "died")}}
+    person = Person(monkeypatch, {10: [[0, "push", 2.0]], 60: [[0, "push", 1.0]]})
+    workers = {"num_workers": 1, "on_error": "restart", "view": "count", "timeout": 60}
+    with Runner(Mortal, predictor, record=tmp_path / "a", **options, **workers) as runner:
+        runner.run(180, callbacks=[person], progress=False)
+    assert (tmp_path / "died").exists()
+    made = changes_of(tmp_path / "a")
+    assert [change[2:] for change in made] == [("push", 2.0), ("push", 1.0)]
+    with Runner(Mortal, predictor, record=tmp_path / "b", inputs=tmp_path / "a", **options) as runner:
+        runner.run(180, progress=False)
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+def test_a_network_in_place_of_the_solver_takes_inputs_too(tmp_path, recorded, monkeypatch):
+    _, predictor, _ = recorded
+    person = Person(monkeypatch, {3: [[0, "push", 2.0]]})
+    ran(tmp_path / "a", predictor, steps=8, callbacks=[person], view="count", surrogate=True)
+    assert changes_of(tmp_path / "a") == [(0, 3, "push", 2.0)]
+    ran(tmp_path / "b", predictor, steps=8, inputs=tmp_path / "a", surrogate=True)
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    ran(tmp_path / "c", predictor, steps=8, surrogate=True)
+    assert samples_of(tmp_path / "a") != samples_of(tmp_path / "c")
+
+
+def test_a_step_that_a_person_changed_is_not_reopened_alone(recorded):
+    folder, _, _ = recorded
+    with pytest.raises(ConfigError, match="a person changed inputs of the simulation while these samples were made"):
+        physgym.reopen(SampleDataset(folder, mode="prediction"), 0, 4)

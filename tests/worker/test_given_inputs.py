@@ -77,7 +77,7 @@ def test_what_a_person_leaves_as_it_is_goes_on_in_the_next_episode():
 def test_a_record_is_repeated_and_ends_with_its_episode():
     env = GivenInputs(Taker())
     changes = [[1, "push", 1.0], [1, "push", 0.5], [3, "stop", True]]
-    env.reset(options={GIVEN: changes, "more": 1})
+    env.reset(options={GIVEN: {"changes": changes, "made": 0}, "more": 1})
     assert env.unwrapped.options == {"more": 1}
     env.give_input("push", 2.0)
     assert made(env, 5) == [[["push", 2.0]], None, None, None, None]
@@ -88,7 +88,7 @@ def test_a_record_is_repeated_and_ends_with_its_episode():
         (3, "stop", True),
     ]
     again = GivenInputs(Taker())
-    again.reset(options={GIVEN: changes})
+    again.reset(options={GIVEN: {"changes": changes, "made": 0}})
     made(again, 3)
     again.reset()
     assert made(again, 2) == [None, None], "what a record changed is no input of a person"
@@ -98,7 +98,7 @@ def test_a_record_is_repeated_and_ends_with_its_episode():
 @pytest.mark.parametrize("change", [[0, "gone", 1.0], [0, "push", 9.0]])
 def test_a_record_of_other_inputs_is_refused_in_its_step(change):
     env = GivenInputs(Taker())
-    env.reset(options={GIVEN: [change]})
+    env.reset(options={GIVEN: {"changes": [change], "made": 0}})
     with pytest.raises(ConfigError, match="the record of inputs does not fit Taker"):
         env.step(np.zeros(1))
 
@@ -158,3 +158,11 @@ def test_a_wrapper_may_add_inputs():
     assert made(env, 1) == [[["volume", 0.5], ["stop", True]]]
     assert (env.env.volume, env.unwrapped.taken) == (0.5, [(0, "stop", True)])
     give_input(Taker(), "stop", True)  # takes none
+
+
+def test_a_person_changes_nothing_in_steps_that_were_made_before():
+    env = GivenInputs(Taker())
+    env.give_input("push", 2.0)
+    env.reset(options={GIVEN: {"changes": [[1, "push", 1.0]], "made": 3}})
+    assert made(env, 5) == [None, None, None, [["push", 2.0]], None]
+    assert env.unwrapped.taken == [(1, "push", 1.0), (3, "push", 2.0)]
