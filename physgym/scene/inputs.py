@@ -58,9 +58,11 @@ class SceneInput:
         return False if self.kind == "button" else [0.0, 0.0, 0.0]
 
     @property
-    def text(self) -> str:
-        """Return what people read: label and unit."""
-        return f"{self.label} [{self.unit}]" if self.unit else self.label
+    def farthest(self) -> InputValue:
+        """Return a value that is far from that at rest."""
+        if self.kind == "slider":
+            return self.high if self.high != self.default else self.low
+        return True if self.kind == "button" else [self.high, 0.0, 0.0]
 
     def checked(self, value: Any) -> InputValue:
         """Return a value as plain data, where it is one of this input.

@@ -352,8 +352,7 @@ class EnvConformance:
         self._skip_in_real_time()
         spec, space = self._spec(), self.make_env().observation_space
         env = GivenInputs(self.make_env())
-        ends = {"slider": lambda one: one.high, "button": lambda one: True, "pull": lambda one: [one.high, 0.0, 0.0]}
-        changes = [[1, name, ends[one.kind](one)] for name, one in declared.items()]
+        changes = [[1, name, one.farthest] for name, one in declared.items()]
         options = {GIVEN: {"changes": changes, "made": 0}}
         list(run_episode(env, spec, seed=SEED, max_steps=STEPS, options=options, nonfinite="allow"))
         again = list(run_episode(env, spec, seed=SEED, max_steps=STEPS))

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from physgym.envs.spring import Spring
 from physgym.errors import ConfigError, SceneError
 from physgym.scene.live import LiveScene
+from physgym.testing import EnvConformance
 from physgym.worker.given_inputs import GIVEN, GivenInputs, give_input, inputs_of, with_inputs
 
 
@@ -166,3 +168,23 @@ def test_a_person_changes_nothing_in_steps_that_were_made_before():
     env.reset(options={GIVEN: {"changes": [[1, "push", 1.0]], "made": 3}})
     assert made(env, 5) == [None, None, None, [["push", 2.0]], None]
     assert env.unwrapped.taken == [(1, "push", 1.0), (3, "push", 2.0)]
+
+
+class Suite(EnvConformance):
+    def __init__(self, kind):
+        self.make_env = kind
+
+
+class Forgetful(Spring):
+    """Begins an episode with what a person did in the one before."""
+
+    def begin(self, options):
+        before = vars(self).get("_push", 0.0)
+        super().begin(options)
+        self._push = before
+
+
+def test_conformance_asks_that_inputs_end_with_their_episode():
+    Suite(Spring).test_inputs_of_a_person_end_with_their_episode()
+    with pytest.raises(AssertionError, match="after one with inputs the observation differs at step"):
+        Suite(Forgetful).test_inputs_of_a_person_end_with_their_episode()
