@@ -119,7 +119,7 @@ def run(
         allow_changed_code=allow_changed_code,
         view=_view(view, session),
         inputs=inputs,
-        record_inputs=_free_record(session, options["record"]) if view is not None and inputs is None else None,
+        record_inputs=_kept_inputs(session, options["record"], new=view is not None and inputs is None),
         actions=build_sampler(chosen.actions, "actions", "runner"),
         parameters=build_sampler(chosen.parameters, "parameters", "runner"),
         **options,
@@ -129,12 +129,20 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
-def _free_record(session: Path, record: str | Path | None) -> Path | None:
-    """Return where the inputs of a person are kept: in the session, unless there is a record on this disk."""
-    from physgym.running.input_record import free_name
+def _kept_inputs(session: Path, record: str | Path | None, *, new: bool) -> Path | None:
+    """Return where the inputs of a person are kept: in the session, unless they lie next to samples on this disk.
+
+    Args:
+        session: The session.
+        record: Where samples are recorded; None where they are not.
+        new: Whether a person may give inputs now, in a window or page.
+    """
+    from physgym.running.input_record import free_name, name_for
     from physgym.storage.location import scheme_of
 
-    return free_name(session) if record is None or scheme_of(str(record)) else None
+    if record is not None:
+        return name_for(session, str(record)) if scheme_of(str(record)) else None
+    return free_name(session) if new else None
 
 
 def _report(session: Path, found: RunReport | RolloutReport, *, wanted: bool) -> None:

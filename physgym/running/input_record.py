@@ -6,6 +6,7 @@ the sample that depends on it; half a line at the end, of a process that was kil
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -133,6 +134,11 @@ def _change(file: Path, number: int, line: bytes) -> InputChange:
     return InputChange(**found)
 
 
+def name_for(folder: Path, record: str) -> Path:
+    """Return the path, in a folder, of the inputs to a run whose samples are recorded in a storage such as S3."""
+    return folder / f"inputs-{hashlib.sha256(record.encode()).hexdigest()[:16]}.jsonl"
+
+
 def free_name(folder: Path) -> Path:
     """Return the path of a new record in a folder: no earlier one is replaced."""
     names = (RECORD if number == 1 else f"inputs-{number}.jsonl" for number in count(1))
@@ -208,6 +214,8 @@ def copy_record(record: InputRecord, head: Mapping[str, Any], path: Path) -> Non
         DatasetError: The disk refuses.
     """
     lines = [json.dumps(line, allow_nan=False) for line in (head, *map(vars, record.changes))]
+    if path.exists():
+        raise DatasetError(f"the inputs cannot be recorded in {path}, which is there already; name another file")
     try:
         write_atomically(path, "\n".join([*lines, ""]))
     except OSError as error:

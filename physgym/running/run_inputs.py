@@ -52,7 +52,8 @@ class RunnerInputs:
         folder = None if record is None else place(record)
         own = folder / RECORD if isinstance(folder, Path) else None
         self.path = own if kept is None else Path(kept)
-        self._before = InputRecord.read(own) if resume and own is not None and own.exists() else None
+        there = resume and self.path is not None and self.path.exists()
+        self._before = InputRecord.read(self.path) if there and self.path is not None else None
         self._repeated = None if repeated is None else InputRecord.read(repeated)
         if resume and self._repeated is not None:
             before = () if self._before is None else self._before.changes

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, SceneError
 from physgym.placement import Env, EnvFactory
 from physgym.returned import info_of, returned
 from physgym.scene.declared import declared_inputs
@@ -47,6 +47,7 @@ class GivenInputs(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Args:
         env: The environment; it, or a wrapper around it, has ``take_input(name, value)``.
+        inputs: The inputs by name; by default those that the scene declares.
 
     Attributes:
         given_inputs: The inputs by name.
@@ -57,9 +58,9 @@ class GivenInputs(gymnasium.Wrapper[Any, Any, Any, Any]):
         SceneError: An input is wrong, or what declares the scene fails.
     """
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, inputs: Mapping[str, SceneInput] | None = None) -> None:
         super().__init__(env)
-        self.given_inputs: dict[str, SceneInput] = declared_inputs(env)
+        self.given_inputs = dict(declared_inputs(env) if inputs is None else inputs)
         self._take_input = env.get_wrapper_attr("take_input") if env.has_wrapper_attr("take_input") else None
         if self.given_inputs and getattr(self._take_input, "__func__", None) in (None, Simulation.take_input):
             raise ConfigError(NO_INPUTS.format(env=type(env.unwrapped).__name__))
@@ -141,15 +142,18 @@ class GivenInputs(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def with_inputs(make: EnvFactory) -> Env:
-    """Make an environment that takes the inputs of a person which it declares.
+    """Make an environment that takes the inputs of a person which it declares; none where its scene cannot be made.
 
     Raises:
         ConfigError: As `GivenInputs`.
-        SceneError: As well.
     """
     env = make()
     try:
-        return GivenInputs(env)
+        declared = declared_inputs(env)
+    except SceneError:  # which ends no run, and is said where a picture is made
+        declared = {}
+    try:
+        return GivenInputs(env, declared)
     except BaseException:
         env.close()
         raise

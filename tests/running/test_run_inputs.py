@@ -15,7 +15,7 @@ import physgym
 from physgym.data.dataset import SampleDataset
 from physgym.envs.spring import Spring
 from physgym.errors import ConfigError, DatasetError
-from physgym.running.input_record import InputChange, InputRecord, InputWriter, free_name
+from physgym.running.input_record import InputChange, InputRecord, InputWriter, free_name, name_for
 from physgym.running.runner import Runner
 from physgym.scene.inputs import RECORD
 from tests.running.test_runner import spring_predictor
@@ -245,6 +245,19 @@ def test_inputs_are_kept_in_a_file_of_ones_own(tmp_path, recorded, monkeypatch):
         runner.run(3, callbacks=[person], progress=False)
         assert runner.kept_inputs == tmp_path / "mine"
     assert InputRecord.read(tmp_path / "mine").changes == (InputChange(0, 1, "push", 1.0),)
+
+
+def test_a_run_is_continued_with_the_inputs_of_a_file_of_ones_own(tmp_path, recorded, monkeypatch):
+    _, predictor, _ = recorded
+    own = {"record_inputs": tmp_path / "mine"}
+    person = Person(monkeypatch, {2: [[0, "push", 2.0]]})
+    ran(tmp_path / "a", predictor, steps=6, callbacks=[person], view="count", **own)
+    ran(tmp_path / "a", predictor, steps=4, resume=True, **own)
+    ran(tmp_path / "b", predictor, steps=10, inputs=tmp_path / "mine")
+    assert samples_of(tmp_path / "a") == samples_of(tmp_path / "b")
+    with pytest.raises(DatasetError, match="which is there already"):
+        ran(tmp_path / "c", predictor, steps=4, inputs=tmp_path / "mine", **own)
+    assert name_for(tmp_path, "s3://bucket/a") != name_for(tmp_path, "s3://bucket/b")
 
 
 def test_a_record_never_takes_the_place_of_another_one(tmp_path):

@@ -135,7 +135,8 @@ def test_inputs_that_nothing_takes_are_refused_where_it_is_made():
         with_inputs(Deaf)
     assert Deaf.closed
     with pytest.raises(SceneError, match="a slider goes from"):
-        with_inputs(Strange)
+        GivenInputs(Strange())
+    assert with_inputs(Strange).given_inputs == {}, "a picture that fails ends no run"
 
 
 class Quiet(gym.Wrapper):
