@@ -162,7 +162,8 @@ class MLP(nn.Module):
             The output, shape (batch, *output_shape), in the dtype of the weights; a tuple if there are several.
         """
         dtype = self.head.weight.dtype
-        flat = [value.flatten(1) if value.ndim > 1 else value.unsqueeze(1) for value in inputs]
+        # of small networks calls are what takes time, also those that change nothing
+        flat = [v if v.ndim == 2 else v.flatten(1) if v.ndim > 1 else v.unsqueeze(1) for v in inputs]
         x = torch.cat([value.to(dtype) for value in flat], 1) if len(flat) > 1 else flat[0].to(dtype)
         h = skipped = x
         for index, layer in enumerate(self.layers):
@@ -173,7 +174,9 @@ class MLP(nn.Module):
                 h = skipped = skipped + h if index else h
         y = self.head(h) if self.skip is None else self.head(h) + self.skip(x)
         if self._one_output:
-            return cast(Tensor, y.unflatten(1, self.output_shapes[0]) if self.output_shapes[0] else y.squeeze(1))
+            if len(shape := self.output_shapes[0]) == 1:
+                return cast(Tensor, y)
+            return cast(Tensor, y.unflatten(1, shape) if shape else y.squeeze(1))
         return tuple(
             part.reshape(part.shape[0], *shape)
             for part, shape in zip(y.split(self.sizes, 1), self.output_shapes, strict=True)

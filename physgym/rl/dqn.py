@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
-from torch.nn.functional import smooth_l1_loss
+from torch.nn.functional import huber_loss
 
 from physgym.checks import at_least, fraction, integer, positive
 from physgym.errors import ConfigError
@@ -67,12 +67,15 @@ class DQN(Agent):
             layers of 128, or a `CNN` where a picture is observed.
         gamma: Discount of a step.
         lr: Learning rate.
+        lr_steps: Steps of the optimization in which it falls to its hundredth, on a straight line, so that the last
+            network is no worse than those before; None keeps it.
         double: Whether the trained network chooses the next action, and the target network only says its value.
         tau: Part of the way that the target network goes to the trained one in a step of its own; 1 copies it.
         target_every: Steps of the optimization between two steps of the target network.
         epsilon_start: Probability of a random action at first.
         epsilon_end: Probability of a random action in the end.
         epsilon_steps: Steps of environments from the first to the last.
+        huber: Error of a value up to which the loss is half its square, and linear beyond.
         clip_norm: Largest norm of the gradient; None does not look.
         conservative: Weight of the penalty on values of actions that were not taken, for training from recordings
             alone: the term CQL(H) of Kumar et al., "Conservative Q-learning for offline reinforcement learning",
@@ -92,12 +95,14 @@ class DQN(Agent):
         network: NetworkChoice = None,
         gamma: float = 0.99,
         lr: float = 5e-4,
+        lr_steps: int | None = None,
         double: bool = True,
         tau: float = 0.005,
         target_every: int = 1,
         epsilon_start: float = 1.0,
         epsilon_end: float = 0.05,
         epsilon_steps: int = 10_000,
+        huber: float = 10.0,
         clip_norm: float | None = 10.0,
         conservative: float = 0.0,
     ) -> None:
@@ -114,12 +119,14 @@ class DQN(Agent):
             gamma=gamma,
             network=described_network(network),
             lr=positive("lr", lr),
+            lr_steps=None if lr_steps is None else integer("lr_steps", lr_steps, 1),
             double=double,
             tau=fraction("tau", tau),
             target_every=integer("target_every", target_every, 1),
             epsilon_start=fraction("epsilon_start", epsilon_start),
             epsilon_end=fraction("epsilon_end", epsilon_end),
             epsilon_steps=integer("epsilon_steps", epsilon_steps, 0),
+            huber=positive("huber", huber),
             clip_norm=None if clip_norm is None else positive("clip_norm", clip_norm),
             conservative=conservative,
         )
@@ -128,9 +135,8 @@ class DQN(Agent):
         self.online: FieldNetwork = make_networks(
             network, NETWORK, self.fields, (int(self._actions.n),), seed=seed, device=device
         )[0]
-        self.descent = Descent(self.online, lr, clip_norm)
+        self.descent = Descent(self.online, lr, lr_steps, clip_norm)
         self.target = Follower(self.online, self.descent.weights, tau, target_every)
-        self.updates = 0
 
     @property
     def _actions(self) -> spaces.Discrete:
@@ -168,14 +174,13 @@ class DQN(Agent):
         with torch.no_grad():
             choosing = self.online(batch.next_observation) if self.double else None
             wanted = target(batch.reward, batch.discount, self.target.networks(batch.next_observation), choosing)
-        found = {"loss": smooth_l1_loss(value, wanted), "value": value.detach().mean()}
+        found = {"loss": huber_loss(value, wanted, delta=self.config["huber"]), "value": value.detach().mean()}
         loss = found["loss"]
         if self.conservative:
             found["penalty"] = (values.logsumexp(1) - value).mean()
             loss = loss + self.conservative * found["penalty"]
         self.descent.step(loss)
-        self.updates += 1
-        self.target.follow(self.updates)
+        self.target.follow(self.descent.steps)
         return {name: one.detach() for name, one in found.items()}
 
     def _taken(self, values: Tensor, action: Tensor) -> Tensor:
@@ -196,7 +201,6 @@ class DQN(Agent):
             "network": weights(self.online),
             "target": weights(self.target.networks),
             "optimizer": self.descent.state_dict(),
-            "updates": self.updates,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -204,4 +208,3 @@ class DQN(Agent):
         self.online.load_state_dict(state["network"])
         self.target.networks.load_state_dict(state["target"])
         self.descent.load_state_dict(state["optimizer"])
-        self.updates = integer("updates", state["updates"], 0)

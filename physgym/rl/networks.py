@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from physgym.checks import integer
 from physgym.errors import ConfigError
 from physgym.nn.devices import as_device
 from physgym.nn.feeding import Feeding
@@ -168,14 +169,17 @@ class Descent:
     Args:
         network: The network, whose weights become parts of one vector.
         lr: Learning rate.
+        lr_steps: Steps in which it falls to its hundredth, on a straight line; None keeps it.
         clip_norm: Largest norm of the gradient; None does not look.
 
     Attributes:
         weights: The vector.
+        steps: Steps so far.
     """
 
-    def __init__(self, network: nn.Module, lr: float, clip_norm: float | None = None) -> None:
+    def __init__(self, network: nn.Module, lr: float, lr_steps: int | None, clip_norm: float | None) -> None:
         self.weights, self.clip_norm = one_vector(network), clip_norm
+        self.lr, self.lr_steps, self.steps = lr, lr_steps, 0
         self._parts = trained(network)
         self._optimizer = torch.optim.Adam([self.weights], lr=lr, fused=True)
 
@@ -187,15 +191,19 @@ class Descent:
         if self.clip_norm is not None:
             norm = torch.linalg.vector_norm(gradient)
             gradient.mul_((self.clip_norm / (norm + 1e-6)).clamp_(max=1.0))
+        if self.lr_steps is not None:
+            self._optimizer.param_groups[0]["lr"] = self.lr * max(0.01, 1 - self.steps / self.lr_steps)
         self._optimizer.step()
+        self.steps += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the moments of the gradient and the number of steps, copied."""
-        return copy.deepcopy(self._optimizer.state_dict())
+        """Return the moments of the gradient and the steps so far, copied."""
+        return {"steps": self.steps, "adam": copy.deepcopy(self._optimizer.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self._optimizer.load_state_dict(copy.deepcopy(dict(state)))
+        self._optimizer.load_state_dict(copy.deepcopy(state["adam"]))
+        self.steps = integer("steps", state["steps"], 0)
 
 
 class Follower:

@@ -169,6 +169,7 @@ class SAC(Agent):
             (n,). By default an `MLP` with two layers of 256, or a `CNN` where a picture is observed.
         gamma: Discount of a step.
         lr: Learning rate of all networks and of the temperature.
+        lr_steps: Steps of the optimization in which it falls to its hundredth, on a straight line; None keeps it.
         tau: Part of the way that the target critics go to the trained ones in a step of their own.
         target_every: Steps of the optimization between two steps of the target critics.
         temperature: Weight of the entropy; None learns it.
@@ -190,6 +191,7 @@ class SAC(Agent):
         network: str | Mapping[str, Any] | None = None,
         gamma: float = 0.99,
         lr: float = 3e-4,
+        lr_steps: int | None = None,
         tau: float = 0.005,
         target_every: int = 1,
         temperature: float | None = None,
@@ -208,6 +210,7 @@ class SAC(Agent):
             gamma=gamma,
             network=described_network(network),
             lr=positive("lr", lr),
+            lr_steps=None if lr_steps is None else integer("lr_steps", lr_steps, 1),
             tau=fraction("tau", tau),
             target_every=integer("target_every", target_every, 1),
             temperature=None if temperature is None else positive("temperature", temperature),
@@ -220,11 +223,10 @@ class SAC(Agent):
         actor, *_ = make_networks(network, NETWORK, self.fields, (2, size), **making)
         self.actor = Actor(actor, temperature, where)
         self.critics = Critics(make_networks(network, NETWORK, with_action, (), count=2, **making))
-        self.actor_descent = Descent(self.actor, lr, clip_norm)
-        self.critic_descent = Descent(self.critics, lr, clip_norm)
+        self.actor_descent = Descent(self.actor, lr, lr_steps, clip_norm)
+        self.critic_descent = Descent(self.critics, lr, lr_steps, clip_norm)
         self.target = Follower(self.critics, self.critic_descent.weights, tau, target_every)
         self.noise = torch.Generator(where).manual_seed(seed_of(seed, LEARNING))
-        self.updates = 0
 
     @property
     def exploration(self) -> float:
@@ -272,8 +274,7 @@ class SAC(Agent):
             excess = mean_density.detach() + self.config["target_entropy"]
             actor_loss = actor_loss - self.actor.log_temperature * excess
         self.actor_descent.step(actor_loss)
-        self.updates += 1
-        self.target.follow(self.updates)
+        self.target.follow(self.actor_descent.steps)
         return {
             "loss": loss.detach(),
             "value": value.detach(),
@@ -297,7 +298,6 @@ class SAC(Agent):
             "actor_optimizer": self.actor_descent.state_dict(),
             "critic_optimizer": self.critic_descent.state_dict(),
             "noise": self.noise.get_state(),
-            "updates": self.updates,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -308,4 +308,3 @@ class SAC(Agent):
         self.actor_descent.load_state_dict(state["actor_optimizer"])
         self.critic_descent.load_state_dict(state["critic_optimizer"])
         self.noise.set_state(state["noise"])
-        self.updates = integer("updates", state["updates"], 0)

@@ -117,13 +117,13 @@ class AgentContract(ABC):
 
     def test_a_terminated_transition_is_worth_its_reward(self) -> None:
         """Check that no value of a next observation counts where the discount is zero."""
-        agent = self.agent(lr=0.01)
+        agent = self.agent(lr=0.02)
         batch = self.batch(agent)
         ended = Transitions(batch.observation, batch.action, batch.reward, batch.next_observation, torch.zeros(COUNT))
-        for _ in range(500):
+        for _ in range(200):
             agent.learn(ended)
         actions = batch.action.numpy().astype(self.action_space.dtype)
-        np.testing.assert_allclose(agent.values(self.observations(agent), actions), batch.reward, atol=0.1)
+        np.testing.assert_allclose(agent.values(self.observations(agent), actions), batch.reward, atol=0.2)
 
     def test_a_state_goes_on_to_the_bit(self) -> None:
         """Check that an agent with a saved state goes on as the one that was saved, and the state stays as it is."""

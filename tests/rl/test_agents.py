@@ -97,6 +97,30 @@ def test_the_target_network_follows_as_told():
     assert followed == pytest.approx([trained[0] / 4, trained[0] / 4 * 0.75 + trained[1] / 4])
 
 
+def test_the_learning_rate_falls_to_its_hundredth():
+    agent = DQN(VECTOR, spaces.Discrete(2), lr=0.1, lr_steps=4, network=Table([[0.0, 0.0]] * 3))
+    batch = Transitions(
+        fed([[1, 0, 0]]), torch.zeros(1, dtype=torch.int64), torch.full((1,), 100.0), fed([[0, 1, 0]]), torch.zeros(1)
+    )
+    found = [0.0]
+    for _ in range(6):
+        agent.learn(batch)
+        found.append(float(agent.online.module.table.detach()[0, 0]))
+    # the gradient is always clipped to the same, so that Adam's steps are the learning rate
+    np.testing.assert_allclose(np.diff(found), [0.1, 0.075, 0.05, 0.025, 0.001, 0.001], atol=1e-5)
+
+
+def test_large_errors_count_up_to_the_bound_of_huber():
+    def loss(bound):
+        agent = DQN(VECTOR, spaces.Discrete(2), huber=bound, network=Table([[0.0, 0.0]] * 3))
+        ones = torch.ones(1)
+        return float(
+            agent.learn(Transitions(fed([[1, 0, 0]]), ones.long() * 0, 4 * ones, fed([[0, 1, 0]]), 0 * ones))["loss"]
+        )
+
+    assert [loss(10.0), loss(1.0)] == [8.0, 3.5]
+
+
 def test_epsilon_is_a_function_of_steps():
     agent = DQN(VECTOR, spaces.Discrete(2), epsilon_start=0.9, epsilon_end=0.1, epsilon_steps=80)
     assert agent.exploration == pytest.approx(0.9)
