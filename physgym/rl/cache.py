@@ -89,8 +89,8 @@ class TransitionCache:
         applied = _Applied.to(self.dataset, frame_space, action_space, preprocessing)
         self.raw_spaces = applied.raw[OBSERVATION], applied.raw[ACTION]
         self.frame_space, self.action_space = applied.within[OBSERVATION], applied.within[ACTION]
-        self.index = TransitionIndex(stack, next_stored=steps.next_stored)
-        self.index.extend(steps.episodes, steps.steps, steps.acted, steps.terminated)
+        named = steps.episodes, steps.steps, steps.acted, steps.terminated
+        self.index = TransitionIndex(*named, stack=stack, next_stored=steps.next_stored)
         if not len(self.index):
             raise ConfigError(
                 f"{places_of(self.dataset)} holds no transition with {stack} frames, of {len(steps)} steps"

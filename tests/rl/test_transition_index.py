@@ -1,4 +1,4 @@
-"""Transitions never cross an episode, a gap or the rows that were dropped, and their order is that of the rows."""
+"""Transitions and their stacks never cross an episode or a gap."""
 
 from __future__ import annotations
 
@@ -33,13 +33,8 @@ def rows_of(*episodes: tuple[str, int], envs: int = 2) -> dict[str, np.ndarray]:
 ROWS = rows_of(("terminated", 3), ("truncated", 5), ("left", 2), ("truncated", 1), ("terminated", 4), ("left", 6))
 
 
-def index_of(rows, portions=(10_000,), **kwargs) -> TransitionIndex:
-    index, begin = TransitionIndex(**kwargs), 0
-    while begin < len(rows["steps"]):
-        for portion in portions:
-            index.extend(*(column[begin : begin + portion] for column in rows.values()))
-            begin += portion
-    return index
+def index_of(rows, **kwargs) -> TransitionIndex:
+    return TransitionIndex(*rows.values(), **kwargs)
 
 
 @pytest.mark.parametrize("stack", [1, 2, 4])
@@ -56,11 +51,12 @@ def test_the_frames_of_a_transition_are_those_of_its_episode(stack):
         assert set(ROWS["episodes"][one]) == {episode}
 
 
-@pytest.mark.parametrize("portions", [(1,), (2,), (3, 1, 5)])
-def test_the_portions_change_nothing(portions):
-    whole, other = index_of(ROWS, stack=3), index_of(ROWS, portions, stack=3)
-    np.testing.assert_array_equal(whole.rows, other.rows)
-    np.testing.assert_array_equal(whole.frames(whole.rows), other.frames(whole.rows))
+def test_the_order_of_the_rows_is_any():
+    stack = 3
+    shuffled = np.random.default_rng(0).permutation(len(ROWS["steps"]))
+    index, other = index_of(ROWS, stack=stack), index_of({n: c[shuffled] for n, c in ROWS.items()}, stack=stack)
+    frames = shuffled[other.frames(other.rows)]
+    np.testing.assert_array_equal(frames[np.argsort(frames[:, -2])], index.frames(index.rows))
 
 
 def test_a_missing_step_ends_what_came_before_and_begins_no_stack():
@@ -88,17 +84,11 @@ def test_a_terminated_step_needs_no_next_observation():
     np.testing.assert_array_equal(index.frames(row)[0, 1:], [row[0], row[0]])
 
 
-def test_dropped_rows_are_in_no_stack_and_what_follows_is_as_before():
-    half = len(ROWS["steps"]) // 2
-    index = TransitionIndex(stack=2)
-    index.extend(*(column[:half] for column in ROWS.values()))
-    index.drop(5)
-    index.extend(*(column[half:] for column in ROWS.values()))
-    whole = index_of(ROWS, stack=2)
+def test_an_episode_whose_beginning_is_missing_begins_no_stack():
+    rows = {name: column[5:] for name, column in ROWS.items()}
+    index, whole = index_of(rows, stack=2), index_of(ROWS, stack=2)
     kept = [row for row in whole.rows if (whole.frames(np.array([row])) >= 5).all()]
-    np.testing.assert_array_equal(index.rows, kept)
-    np.testing.assert_array_equal(index.frames(index.rows), whole.frames(index.rows))
-    assert index.count == len(ROWS["steps"])
+    np.testing.assert_array_equal(index.rows + 5, kept)
 
 
 def test_rows_with_their_next_observation_need_no_next_row():
@@ -112,4 +102,4 @@ def test_rows_with_their_next_observation_need_no_next_row():
 
 def test_a_stack_is_a_positive_integer():
     with pytest.raises(ConfigError, match="stack must be at least 1"):
-        TransitionIndex(0)
+        index_of(ROWS, stack=0)
