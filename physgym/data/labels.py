@@ -20,7 +20,6 @@ from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import read_regular, write_atomically
 from physgym.sample import Field, SampleSpec
-from physgym.spaces import Array
 
 Verdict = Literal["good", "bad"]
 VERDICTS: tuple[Verdict, ...] = ("good", "bad")
@@ -66,9 +65,12 @@ class Labels:
     """
 
     def __init__(self, dataset: SampleDataset) -> None:
-        if len(dataset.paths) != 1:
+        if len(dataset.places) != 1:
             raise ConfigError("label the samples of one folder at a time: SampleDataset(path)")
-        self.file = Path(dataset.paths[0]) / f"labels-{dataset.mode}.json"
+        (folder,) = dataset.places
+        if not isinstance(folder, Path):
+            raise ConfigError(f"labels are written next to the samples, and {folder} is no folder; get a copy of it")
+        self.file = folder / f"labels-{dataset.mode}.json"
         spec = dataset.partitions[0].spec
         self.fields = {name: f for name, f in spec.items() if name == ACTION or name.startswith(f"{ACTION}/")}
         if not self.fields:
@@ -238,9 +240,3 @@ def _parsed(text: bytes | None, file: Path) -> Iterator[tuple[tuple[int, int], L
         raise DatasetError(
             f"{file} holds no labels of this physgym ({error}); move it away, or bring it back"
         ) from error
-
-
-def rows_between(episodes: Array, steps: Array, first: int, last: int) -> list[tuple[int, int]]:
-    """Return the names of the rows between two positions, both included, whichever comes first."""
-    chosen = slice(min(first, last), max(first, last) + 1)
-    return list(zip(episodes[chosen].tolist(), steps[chosen].tolist(), strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from physgym.data.labels import Labels, Verdict, rows_between
+from physgym.data.labels import Labels, Verdict
 from physgym.errors import ConfigError, DatasetError
 from physgym.scene.player import FASTER, Player
 
@@ -154,7 +154,10 @@ class PlayerKeys:
         """Return the names of the steps that a label is for: that which is shown, or all since the mark."""
         timeline, here = self._player.timeline, self._player.position
         first, self._mark = here if self._mark is None else self._mark, None
-        return rows_between(timeline.episode, timeline.step, first, here)
+        chosen = slice(min(first, here), max(first, here) + 1)
+        stored = ~timeline.rejected[chosen]  # the others are no samples
+        rows = (timeline.episode[chosen][stored].tolist(), timeline.step[chosen][stored].tolist())
+        return list(zip(*rows, strict=True))
 
     def _judge(self, verdict: Verdict) -> None:
         self._labelled(lambda labels, steps: labels.judge(steps, verdict), verdict)
@@ -174,6 +177,6 @@ class PlayerKeys:
         mark, steps = self._mark, self._chosen()
         try:
             give(self._labels, steps)
-            self.message = f"{what}: {len(steps)} step{'s' if len(steps) > 1 else ''}"
+            self.message = f"{what}: {len(steps)} step{'' if len(steps) == 1 else 's'}"
         except (ConfigError, DatasetError, ValueError) as error:
             self._mark, self.message = mark, str(error)

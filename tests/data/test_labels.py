@@ -12,6 +12,7 @@ from physgym.cli import app
 from physgym.data.labels import Label, Labels, apply_labels
 from physgym.envs.track import Track
 from physgym.errors import ConfigError, DatasetError
+from physgym.storage.location import place
 from tests.support.toys import Line
 
 
@@ -114,3 +115,9 @@ def test_choices_are_labelled_as_integers(tmp_path):
     assert apply_labels(tmp_path / "data", tmp_path / "out")[0]["action"] == 0
     with pytest.raises(ConfigError, match="int64"):
         labels.correct([(0, 0)], 0.5)
+
+
+def test_labels_of_what_is_in_s3_would_be_lost(recorded, monkeypatch):
+    monkeypatch.setattr(SampleDataset, "places", property(lambda dataset: [place("s3://bucket/recorded")]))
+    with pytest.raises(ConfigError, match="is no folder; get a copy"):
+        Labels(recorded)

@@ -136,3 +136,11 @@ def test_the_right_action_is_typed(labelled):
 def test_without_labels_their_keys_are_for_nothing(player):
     assert not PlayerKeys(player).press("2")
     assert PlayerKeys(player).label(0) == ""
+
+
+def test_rejected_samples_get_no_label(labelled):
+    keys, labels = labelled
+    keys._player.timeline.rejected[1] = True
+    for key in ("m", "Right", "Right", "2"):
+        keys.press(key)
+    assert list(labels) == [(0, 0), (0, 2)]
