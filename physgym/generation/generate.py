@@ -41,7 +41,8 @@ def generate(
 
     The dataset is a function of (env, env_kwargs, seed, max_steps, actions, parameters, nonfinite, load, samples,
     episodes): the number of workers, crashes and resumes do not change it. One of 50 samples that is continued to 100
-    is equal to one of 100 samples, and the same holds for episodes.
+    is equal to one of 100 samples, and the same holds for episodes. What a simulator in real time gives
+    (`physgym.real_time`) is complete as well, and is not the same twice.
 
     Simulations make no steps beyond the last sample that is wanted. An episode is sequential: where one can give all
     the samples, other workers have nothing to do, and a warning says so; set `max_steps` then.
