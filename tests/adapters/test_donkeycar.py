@@ -292,7 +292,9 @@ def test_a_simulator_that_dies_or_hangs_is_an_error(fault, text):
     assert time.monotonic() - begin < 20
 
 
-def test_wrong_places_scenes_and_versions():
+def test_wrong_places_scenes_and_versions(monkeypatch):
+    monkeypatch.setattr("physgym.adapters.donkey_simulator.FREED", 0.1)
+    monkeypatch.setattr("physgym.adapters.donkey_link.RETRIED", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(SimulatorError, match=r"no DonkeyCar simulator answers at 127\.0"):
