@@ -39,7 +39,7 @@ class FakeDonkey:
             "late" (an action is shown two frames later), "stale" (frames from before after a reset), "wild" (every
             fifth error is nonsense), "lost" (from a frame on all errors are), "die" (in the midst of frame 20), "stall"
             (no frames after 20), "silent" (no message at all), "poor" (no position, no error), "garbage" (frame 5 is
-            none).
+            none), "renamed" (the second picture has its other name).
         version: Of the protocol.
         loaded: Whether a scene is loaded already, so that the car is asked for at once.
         port: Where it listens; 0 for a free one.
@@ -337,7 +337,7 @@ class SimulatedCar:
             "throttle": max(0.0, throttle),
             "speed": info["speed"],
             "image": shown,
-            "imageb": shown,
+            "image_b" if "renamed" in self.simulator.faults else "imageb": shown,
             "hit": "none",
             "time": self.frames * 0.05,
             "yaw": float(np.degrees(info["heading"])),

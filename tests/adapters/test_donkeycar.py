@@ -169,8 +169,9 @@ def test_broken_errors_are_repaired_and_counted():
     assert ended[-1] is True
 
 
-def test_the_second_camera_the_lidar_and_the_configurations():
-    with FakeDonkey(loaded=True) as fake:
+@pytest.mark.parametrize("faults", [[], ["renamed"]])
+def test_the_second_camera_the_lidar_and_the_configurations(faults):
+    with FakeDonkey(loaded=True, faults=faults) as fake:
         env = DonkeyCarEnv(
             port=fake.port,
             timeout=10,
