@@ -53,6 +53,7 @@ class Acting:
         self.agent, self.envs, self.replay = agent, envs, replay
         self._seed, self._random_steps, self._generator = seed, random_steps, generator
         self._stacks, self._normalization = stacks, normalization
+        self._allowed = value_range(replay.action.space)
         self.steps = 0
         self._seen: FieldArrays = {}  # observations now, as the environments gave them
         self._begun = np.ones(envs.num_envs, np.bool_)  # whose observation is the first one of an episode
@@ -96,14 +97,13 @@ class Acting:
 
     def _random_actions(self) -> Array:
         """Return actions drawn uniformly from the action space, between its bounds."""
-        space, count = self.replay.action.space, self.envs.num_envs
-        allowed = value_range(space)
+        allowed = self._allowed
         if allowed is None or not allowed.bounded:
             raise ConfigError(
-                f"the first steps draw actions from {space}, which has no bounds; set learning_starts=0, or put bounds "
-                "in front of it"
+                f"the first steps draw actions from {self.replay.action.space}, which has no bounds; set "
+                "learning_starts=0, or put bounds in front of it"
             )
-        shape = (count, *np.shape(allowed.low))
+        shape = (self.envs.num_envs, *np.shape(allowed.low))
         if allowed.dtype.kind in "iu":
             drawn: Array = self._generator.integers(allowed.low, allowed.high, shape, endpoint=True)
         else:
@@ -188,7 +188,9 @@ class Acting:
                 part.load_state_dict(saved)
         self.returns, self.lengths = list(state["returns"]), list(state["lengths"])
         self.envs.reset()
-        if state["kept"] is None:
+        if self.envs.real_time:
+            problem = "they run in real time"
+        elif state["kept"] is None:
             problem = "a vector environment that was given as such cannot be put back"
         else:
             problem = self.envs.resume_episodes(state["kept"], state["seen"])

@@ -14,6 +14,7 @@ from physgym.casting import CastError, as_array
 from physgym.data.recordings import OBSERVATION
 from physgym.errors import ConfigError, SampleError
 from physgym.placement import Env
+from physgym.real_time import runs_in_real_time
 from physgym.registration import EnvLike, find_spec
 from physgym.rl.numbered_episodes import NumberedEpisodesFactory
 from physgym.rl.step_limit import StepLimit
@@ -96,6 +97,7 @@ class AgentEnvs:
     Attributes:
         num_envs: How many there are.
         numbers: The number of each environment's episode, shape (num_envs,).
+        real_time: Whether they run in real time, and do nothing twice.
 
     Raises:
         ConfigError: It does not say how it resets, or observations have arrays of variable size.
@@ -115,6 +117,7 @@ class AgentEnvs:
                 f"{[mode.name for mode in AutoresetMode]} of gymnasium.vector.AutoresetMode"
             ) from error
         self.numbers = np.arange(self.num_envs) - self.num_envs
+        self.real_time = runs_in_real_time(envs.metadata)
         self._waiting: Any = (
             None  # actions that are not applied yet, of a vector environment that only steps as a whole
         )
@@ -213,9 +216,10 @@ class AgentEnvs:
 
     def kept_episodes(self) -> list[dict[str, Any]] | None:
         """Return what `resume_episodes` needs, for each environment; None where they cannot come back."""
-        if not self.numbered:
+        if not self.numbered or self.real_time:
             return None
-        return [dict(kept) for kept in self.envs.call("kept_episode")]  # type: ignore[attr-defined]
+        found = self.envs.call("kept_episode")  # type: ignore[attr-defined]
+        return [{name: _as_plain(value) for name, value in kept.items()} for kept in found]
 
     def resume_episodes(self, kept: Sequence[Mapping[str, Any]], expected: FieldArrays) -> str:
         """Come back to points of episodes; the environments were reset.
@@ -249,7 +253,8 @@ class AgentEnvs:
         return self.reset()
 
     def _resumed(self, number: int, kept: Mapping[str, Any]) -> Any:
-        (observation,) = self.envs.call_envs([number], "resume_episode", dict(kept))  # type: ignore[attr-defined]
+        given = {name: _from_plain(value) for name, value in kept.items()}
+        (observation,) = self.envs.call_envs([number], "resume_episode", given)  # type: ignore[attr-defined]
         return observation
 
     def _put(self, fields: FieldArrays, number: int, observation: Any) -> None:
@@ -268,6 +273,27 @@ class AgentEnvs:
     def close(self) -> None:
         """Close the vector environment."""
         self.envs.close()
+
+
+BYTES = "bytes"  # key of an array that a checkpoint holds as its bytes, such as one of texts
+
+
+def _as_plain(value: Any) -> Any:
+    """Return a value with arrays that a checkpoint holds: numbers of at most 8 bytes, others as their bytes."""
+    if isinstance(value, Mapping):
+        return {name: _as_plain(one) for name, one in value.items()}
+    if isinstance(value, np.ndarray) and (value.dtype.kind not in "biuf" or value.dtype.itemsize > 8):
+        return {BYTES: np.frombuffer(value.tobytes(), np.uint8), "dtype": value.dtype.str, "shape": list(value.shape)}
+    return value
+
+
+def _from_plain(value: Any) -> Any:
+    """Return what `_as_plain` was given."""
+    if isinstance(value, Mapping) and set(value) == {BYTES, "dtype", "shape"}:
+        return np.frombuffer(value[BYTES].tobytes(), value["dtype"]).reshape(value["shape"]).copy()
+    if isinstance(value, Mapping):
+        return {name: _from_plain(one) for name, one in value.items()}
+    return value
 
 
 def make_envs(

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from physgym.data.recordings import ACTED
+from physgym.data.sizes import size_text
 from physgym.errors import ConfigError
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
+from physgym.system.memory import available_memory
 
 TRIES = 20  # to draw a complete transition, after which it is time to look whether there is one
 NAMES = {"episode": np.int64, "step": np.int64, "seed": np.uint64, "env": np.int32}
@@ -78,7 +80,17 @@ class ReplayRows:
         self._ahead = np.zeros(size, np.int32)  # 0 as long as there is no next one
 
     def make(self, spec: SampleSpec) -> None:
-        """Make the columns."""
+        """Make the columns.
+
+        Raises:
+            ConfigError: They need more memory than there is.
+        """
+        needed, free = self.size * spec.nbytes, available_memory()
+        if free is not None and needed > free:
+            raise ConfigError(
+                f"{self.size} rows of the replay need {size_text(needed)}, and {size_text(free)} of memory are free; "
+                "lower the capacity, or make the observations smaller (preprocessing)"
+            )
         self.spec = spec
         self.columns = {name: np.zeros((self.size, *field.shape), field.dtype) for name, field in spec.items()}
         self.columns |= {f"index/{name}": np.zeros(self.size, dtype) for name, dtype in NAMES.items()}

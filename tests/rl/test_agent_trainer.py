@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
+import physgym
 from physgym import SampleDataset
 from physgym.episode import episode_seed
 from physgym.errors import CheckpointError, ConfigError, DatasetError
@@ -207,3 +211,80 @@ def test_a_second_fit_says_how_to_go_on():
     made.fit()
     with pytest.raises(ConfigError, match="resume=True"):
         made.fit()
+
+
+class Texts(physgym.Simulation):
+    """A simulation whose state holds a text and complex numbers."""
+
+    sample_space = gymnasium.spaces.Dict({"x": gymnasium.spaces.Box(-9, 9, (1,), np.float32)})
+    sample_roles = {"x": "input"}  # noqa: RUF012
+    observation_space = gymnasium.spaces.Box(-9, 9, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def begin(self, options):
+        self.x, self.word = 0.5 + 0.1j, "begun"
+
+    def advance(self, action):
+        self.x, self.word = self.x * (0.9 + 0.1j * int(action)), f"stepped {action}"
+
+    def observation(self):
+        return np.array([self.x.real + len(self.word) / 100], np.float32)
+
+    def sample(self):
+        return {"x": self.observation()}
+
+    def outcome(self):
+        return 1.0, False
+
+    def state(self):
+        return {"x": np.array(self.x), "word": np.array(self.word)}
+
+    def set_state(self, state):
+        self.x, self.word = complex(state["x"]), str(state["word"])
+
+
+@pytest.mark.slow
+def test_states_of_all_kinds_are_kept(tmp_path, caplog):
+    whole = trainer(env=Texts, max_episode_steps=30)
+    whole.fit()
+    trainer(env=Texts, session=tmp_path / "s", steps=70, max_episode_steps=30).fit()
+    again = trainer(env=Texts, session=tmp_path / "s", resume=True, max_episode_steps=30)
+    again.fit()
+    assert "do not do again" not in caplog.text
+    assert same(whole, again)
+
+
+def test_what_runs_in_real_time_begins_anew(tmp_path, caplog):
+    class RealTime(Drifting):
+        metadata = {"physgym.real_time": True}  # noqa: RUF012
+
+        def step(self, action):
+            RealTime.steps_made += 1
+            return super().step(action)
+
+    RealTime.steps_made = 0
+    trainer(env=RealTime, session=tmp_path / "s", steps=70).fit()
+    before = RealTime.steps_made
+    again = trainer(env=RealTime, session=tmp_path / "s", resume=True, steps=72)
+    again.fit()
+    assert RealTime.steps_made == before + 2  # nothing is driven again
+    assert "they run in real time" in caplog.text
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capfd):
+    class Interrupting(Callback):
+        def epoch_end(self, trainer, values):
+            if trainer.step == 50:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    made = trainer(session=tmp_path / "s", callbacks=[Interrupting()], save_every=1000)
+    history = made.fit()
+    assert history.interrupted
+    assert made.step == 50
+    assert "interrupted at step 50; go on with resume=True" in capfd.readouterr().err
+    again = trainer(session=tmp_path / "s", resume=True, save_every=1000)
+    assert again.step == 50
+    again.fit()
+    whole = trainer()
+    whole.fit()
+    assert same(whole, again)

@@ -244,3 +244,10 @@ def test_a_replay_of_everything_keeps_its_files(tmp_path):
     assert files(tmp_path / "replay")[0] == 0
     assert SampleDataset(tmp_path / "replay").dropped is None
     made.close()
+
+
+def test_a_replay_that_is_larger_than_the_memory_is_refused(monkeypatch):
+    monkeypatch.setattr("physgym.rl.replay_rows.available_memory", lambda: 1000)
+    made = replay()
+    with pytest.raises(ConfigError, match="lower the capacity"):
+        Driver(made).go(1)
