@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import spaces
 
 from physgym.episode import episode_seed
 from physgym.errors import ConfigError
@@ -17,6 +18,39 @@ from physgym.spaces import Array, value_range
 if TYPE_CHECKING:
     from physgym.rl.frame_stacks import FrameStacks
     from physgym.rl.running_normalization import RunningNormalization
+
+
+class RandomActions:
+    """Actions drawn uniformly from an action space, between its bounds.
+
+    Args:
+        space: The space of a single action.
+        generator: What they are drawn with.
+        count: How many at a time.
+    """
+
+    def __init__(self, space: spaces.Space[Any], generator: np.random.Generator, count: int) -> None:
+        self._space, self._generator, self._count = space, generator, count
+        self._allowed = value_range(space)
+
+    def __call__(self) -> Array:
+        """Return actions, shape (count, *shape).
+
+        Raises:
+            ConfigError: The space has no bounds.
+        """
+        allowed = self._allowed
+        if allowed is None or not allowed.bounded:
+            raise ConfigError(
+                f"the first steps draw actions from {self._space}, which has no bounds; set learning_starts=0, or put "
+                "bounds in front of it"
+            )
+        shape = (self._count, *np.shape(allowed.low))
+        if allowed.dtype.kind in "iu":
+            drawn: Array = self._generator.integers(allowed.low, allowed.high, shape, endpoint=True)
+        else:
+            drawn = self._generator.uniform(allowed.low, allowed.high, shape)
+        return drawn.astype(allowed.dtype)
 
 
 class Acting:
@@ -51,9 +85,9 @@ class Acting:
         normalization: RunningNormalization | None,
     ) -> None:
         self.agent, self.envs, self.replay = agent, envs, replay
-        self._seed, self._random_steps, self._generator = seed, random_steps, generator
+        self._seed, self._random_steps = seed, random_steps
         self._stacks, self._normalization = stacks, normalization
-        self._allowed = value_range(replay.action.space)
+        self._random = RandomActions(replay.action.space, generator, envs.num_envs)
         self.steps = 0
         self._seen: FieldArrays = {}  # observations now, as the environments gave them
         self._begun = np.ones(envs.num_envs, np.bool_)  # whose observation is the first one of an episode
@@ -89,26 +123,11 @@ class Acting:
         if self._stacks is not None:
             observations = self._stacks(observations, self._begun)
         if self.steps < self._random_steps:
-            self._actions = self._random_actions()
+            self._actions = self._random()
             self.agent.steps += self.envs.num_envs
         else:
             self._actions = self.agent.act(observations, explore=True)
         self.envs.send(self._actions)
-
-    def _random_actions(self) -> Array:
-        """Return actions drawn uniformly from the action space, between its bounds."""
-        allowed = self._allowed
-        if allowed is None or not allowed.bounded:
-            raise ConfigError(
-                f"the first steps draw actions from {self.replay.action.space}, which has no bounds; set "
-                "learning_starts=0, or put bounds in front of it"
-            )
-        shape = (self.envs.num_envs, *np.shape(allowed.low))
-        if allowed.dtype.kind in "iu":
-            drawn: Array = self._generator.integers(allowed.low, allowed.high, shape, endpoint=True)
-        else:
-            drawn = self._generator.uniform(allowed.low, allowed.high, shape)
-        return drawn.astype(allowed.dtype)
 
     def receive(self) -> int:
         """Take in what followed; return the number of steps that were transitions.
