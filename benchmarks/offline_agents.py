@@ -5,8 +5,8 @@ cartpole: a whole training of Stable-Baselines3's DQN on CartPole-v1, 50,000 ste
 track: drives of mixed quality on physgym/Track-v0, of which each takes a part of its actions, from none to four in
 five, at random; then a DQN of physgym from these, with 7 x 2 bins and the state as observation, on held-out tracks.
 
-One recording is made, from which agents of several seeds learn. Observations are normalized by the moments of the
-recording, and the conservative penalty has the weight below. Nothing is chosen by a return of these agents.
+The seed of an agent is that of its recording. Observations are normalized by the moments of the recording, and the
+conservative penalty has the weight below. Nothing is chosen by a return.
 
     python benchmarks/offline_agents.py cartpole track --seeds 0 1 2 --save results.json
 """
@@ -31,15 +31,15 @@ from gymnasium.wrappers import DiscretizeAction
 import physgym
 from physgym.rl import DQN, AgentEvaluation, TransitionCache, Transitions, evaluate_agent, evaluate_offline
 
-CARTPOLE: dict[str, Any] = {"lr": 1e-3, "tau": 0.05, "conservative": 0.5}
-TRACK: dict[str, Any] = {"lr": 1e-3, "gamma": 0.98, "conservative": 0.1}
+CARTPOLE: dict[str, Any] = {"lr": 1e-3, "lr_steps": 6000, "tau": 0.05, "conservative": 1.0}
+TRACK: dict[str, Any] = {"lr": 1e-3, "lr_steps": 4500, "gamma": 0.98, "conservative": 0.1}
 BATCH = 128
 BINS = (7, 2)
 RECORDED, HELD_OUT = (0, 1000), (1000, 2000)  # tracks
 
 
-def record_cartpole(path: Path, seed: int, steps: int) -> list[float]:
-    """Record a training of Stable-Baselines3; return the returns of its episodes."""
+def record_cartpole(path: Path, seed: int, steps: int) -> None:
+    """Record a training of Stable-Baselines3."""
     from stable_baselines3 import DQN as PeerDQN
 
     env = physgym.Recorder(gymnasium.make("CartPole-v1"), path, every=10_000)
@@ -58,11 +58,10 @@ def record_cartpole(path: Path, seed: int, steps: int) -> list[float]:
     }
     PeerDQN("MlpPolicy", env, seed=seed, device="cpu", **zoo).learn(steps)
     env.close()
-    return returns_of(path)
 
 
-def record_track(path: Path, seed: int, steps: int) -> list[float]:
-    """Record drives of mixed quality; return their returns."""
+def record_track(path: Path, seed: int, steps: int) -> None:
+    """Record drives of mixed quality."""
     inner = track(observation="state", tracks=RECORDED)
     env = physgym.Recorder(inner, path, every=10_000, infos=["distance", "speed", "lap_count"])
     driver: Any = inner.unwrapped
@@ -77,7 +76,6 @@ def record_track(path: Path, seed: int, steps: int) -> list[float]:
             *_, terminated, truncated, _ = env.step(action)
             over, done = terminated or truncated, done + 1
     env.close()
-    return returns_of(path)
 
 
 def track(**kwargs: Any) -> Any:
@@ -103,14 +101,13 @@ def learn(cache: TransitionCache, seed: int, steps: int, arguments: dict[str, An
 
 
 def recorded(case: str, folder: Path, seed: int, quick: bool) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of a new recording, and its figures."""
-    path, begin = folder / case, time.perf_counter()
-    if case == "cartpole":
-        returns = record_cartpole(path, seed, 1500 if quick else 50_000)
-    else:
-        returns = record_track(path, seed, 1500 if quick else 30_000)
+    """Return the folder of a recording, which is made unless it is there, and its figures."""
+    path, begin = folder / f"{case}-{seed}", time.perf_counter()
+    if not path.exists():
+        record = record_cartpole if case == "cartpole" else record_track
+        record(path, seed, 1500 if quick else 50_000 if case == "cartpole" else 30_000)
+    returns = returns_of(path)
     return path, {
-        "recording_seed": seed,
         "recorded_return": round(float(np.mean(returns)), 1),
         "recorded_last_20": round(float(np.mean(returns[-20:])), 1),
         "recording_seconds": round(time.perf_counter() - begin, 1),
@@ -153,11 +150,10 @@ def measured(case: str, path: Path, seed: int, quick: bool, episodes: int) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="+", choices=("cartpole", "track"))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the agents")
-    parser.add_argument("--recording-seed", type=int, default=1)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of recordings and agents")
     parser.add_argument("--episodes", type=int, default=None, help="100 of CartPole and 20 tracks by default")
     parser.add_argument("--quick", action="store_true", help="a few steps of all, to see that it runs")
-    parser.add_argument("--folder", type=Path, help="keep the recordings there")
+    parser.add_argument("--folder", type=Path, help="keep the recordings there, and take those that are")
     parser.add_argument("--save", type=Path, help="write the figures there as JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -169,8 +165,8 @@ def main() -> None:
 
 def run(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     for case in options.cases:
-        path, about = recorded(case, folder, options.recording_seed, options.quick)
         for seed in options.seeds:
+            path, about = recorded(case, folder, seed, options.quick)
             episodes = options.episodes or (3 if options.quick else 100 if case == "cartpole" else 20)
             row = {**measured(case, path, seed, options.quick, episodes), **about}
             print(json.dumps(row), flush=True)
