@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from physgym.checks import integer, integers, one_of
+from physgym.checks import integer, integers, one_of, positive
 from physgym.errors import ConfigError
 from physgym.nn.mlp import activation_class
 from physgym.nn.optimization import Optimization
@@ -22,7 +23,7 @@ from physgym.nn.wrapped import unwrapped
 from physgym.sample import SampleSpec
 
 Regularity = Literal["plain", "variational", "contractive"]
-LEVELS = 255.0  # what pictures of bytes are divided by
+LEVELS = 255.0  # of pictures of bytes
 NUMBERS = 32  # of the latent vector
 WEIGHT = 1e-3  # of the penalty of a contractive one
 NOISE = 0.1  # standard deviation of the noise of a variational one's decoder
@@ -49,8 +50,8 @@ class Autoencoder(nn.Module):
         latent: Numbers of the latent vector.
         widths: Channels after each halving.
         regularity: "plain", "variational" or "contractive".
-        levels: What pictures are divided by before they are encoded: 255 for bytes, within which the decoder stays;
-            None for real numbers, which are taken as they are.
+        levels: What pictures are divided by before they are encoded: the largest number of unsigned integers, 255 for
+            bytes, within which the decoder stays; None for other numbers, which are taken as they are.
         activation: Name of the activation, a key of `physgym.nn.mlp.ACTIVATIONS`.
         projections: How many random directions estimate the norm of the Jacobian; as many as `latent` make it exact.
 
@@ -78,7 +79,7 @@ class Autoencoder(nn.Module):
         one_of("regularity", regularity, get_args(Regularity))
         self.shape, self.latent = tuple(sides), integer("latent", latent, 1)
         projections = integer("projections", projections, 1, self.latent)
-        self.regularity, self.levels = regularity, levels
+        self.regularity, self.levels = regularity, None if levels is None else positive("levels", levels)
         self._options = {"widths": channels, "activation": activation, "projections": projections}
         make = activation_class(activation)
         height, width, depth = *sides[:2], sides[2] if len(sides) == 3 else 1
@@ -132,7 +133,8 @@ class Autoencoder(nn.Module):
                 f"an autoencoder has one field of pictures as input and output, and not {[name, *more]} to "
                 f"{list(outputs or found)}: name it in inputs and outputs"
             )
-        levels = LEVELS if spec[name].dtype.kind in "iu" else None
+        dtype = spec[name].dtype
+        levels = float(np.iinfo(dtype).max) if dtype.kind == "u" else None
         return cls(spec[name].shape, **{"levels": levels, **options})
 
     def forward(self, picture: Tensor) -> Tensor:

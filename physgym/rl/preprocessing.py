@@ -14,6 +14,7 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.wrappers import (
     ClipAction,
     DiscretizeAction,
+    RepeatAction,
     RescaleAction,
     TransformObservation,
     TransformReward,
@@ -49,19 +50,23 @@ BOUNDS = {  # arguments that Gymnasium wants as arrays of a space, which is the 
     **dict.fromkeys(("min_action", "max_action"), "action_space"),
     **dict.fromkeys(("min_obs", "max_obs"), "observation_space"),
 }
+# what constructors raise for an environment or arguments that they do not take
+MISFITS = (TypeError, ValueError, AssertionError, AttributeError, NotImplementedError, gymnasium.error.Error)
 EXACT = 1e-5  # part of the range by which a continuous action may miss after there and back, by rounding
 
 
 class Preprocessing:
     """Wrappers as data, which also work on recorded rows.
 
-        preprocessing = Preprocessing([
+        track = gymnasium.make("physgym/Track-v0")
+        steps = [
             {"type": "Crop", "arguments": {"rows": [40, 120, 2], "columns": [0, 160, 2]}},
             "GrayscaleObservation",
             {"type": "DiscretizeAction", "arguments": {"bins": [7, 2]}},
-        ])
-        env = preprocessing.wrap(gymnasium.make("physgym/Track-v0"))
-        pictures = preprocessing.observations(raw_space, action_space, dataset[:])["observation"]
+        ]
+        preprocessing = Preprocessing(steps, track.observation_space, track.action_space)
+        env = preprocessing.wrap(track)  # to act
+        pictures = preprocessing.observations(dataset[:])["observation"]  # of a recording of the track itself
 
     What they make of a recorded observation is, to the bit, what an agent saw when it acted there: each row goes
     through the functions of the same wrappers.
@@ -86,7 +91,12 @@ class Preprocessing:
         if isinstance(steps, (str, Mapping)) or not isinstance(steps, Sequence):
             raise ConfigError(f"preprocessing is a list of wrappers, not {steps!r}")
         self._steps = [_Step.of(number, step) for number, step in enumerate(steps)]
-        self._raw = observation_space, action_space
+        kinds = [step.kind for step in self._steps]
+        if InfoReward in kinds and RepeatAction in kinds[: kinds.index(InfoReward)]:
+            raise ConfigError(
+                "preprocessing: InfoReward comes behind RepeatAction, where the infos of all steps but the last are lost; "
+                "put it before RepeatAction, which adds the rewards"
+            )
         self._made: _Chain | None = None
         if observation_space is not None and action_space is not None:
             self._made = _Chain(self, observation_space, action_space)
@@ -192,6 +202,9 @@ class _Step:
         number: Place in the list, for errors.
         name: Name of the wrapper.
         arguments: Arguments of its constructor.
+
+    Attributes:
+        kind: Its class.
     """
 
     def __init__(self, number: int, name: str, arguments: Mapping[str, Any]) -> None:
@@ -203,11 +216,11 @@ class _Step:
             near = difflib.get_close_matches(name, WRAPPERS, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(WRAPPERS)};"
             raise ConfigError(f"{self._where} is unknown; {hint} give your own as module:Class")
-        self._class = _wrapper_class(WRAPPERS.get(name, name), self._where)
+        self.kind = _wrapper_class(WRAPPERS.get(name, name), self._where)
         self._arguments = dict(arguments)
-        if issubclass(self._class, Pinned):
+        if issubclass(self.kind, Pinned):
             with _placed(self._where):
-                self._arguments = self._class.pinned(self._arguments)
+                self._arguments = self.kind.pinned(self._arguments)
 
     @classmethod
     def of(cls, number: int, given: Any) -> _Step:
@@ -233,11 +246,11 @@ class _Step:
         try:
             arguments = {name: self._argument(name, value, env) for name, value in self._arguments.items()}
             with _placed(self._where):
-                wrapped: gymnasium.Env[Any, Any] = self._class(env, **arguments)
+                wrapped: gymnasium.Env[Any, Any] = self.kind(env, **arguments)
         except DependencyNotInstalled as error:
-            package = "physgym[opencv]" if "cv2" in str(error) else str(error)
-            raise ConfigError(f"{self._where} needs OpenCV: pip install '{package}'") from error
-        except (TypeError, ValueError, AssertionError, AttributeError, gymnasium.error.Error) as error:
+            hint = "needs OpenCV: pip install 'physgym[opencv]'" if "cv2" in str(error) else f"needs a package: {error}"
+            raise ConfigError(f"{self._where} {hint}") from error
+        except MISFITS as error:
             raise ConfigError(
                 f"{self._where} does not fit {env.observation_space}, {env.action_space}: {error}"
             ) from error
@@ -374,7 +387,7 @@ class _Chain:
             if isinstance(wrapper, InfoReward):
                 found = wrapper.rewards(columns, episodes, steps)
             elif isinstance(wrapper, TransformReward) and found is not None:
-                found = np.array([float(wrapper.func(one)) for one in found.tolist()], np.float64)
+                found = np.array([float(wrapper.reward(one)) for one in found.tolist()], np.float64)
         assert found is not None
         return np.where(columns["acted"], found, 0.0) if "acted" in columns else found
 

@@ -49,6 +49,8 @@ def test_pictures_of_any_size_come_back_in_their_shape(shape, regularity):
 def test_real_numbers_are_taken_as_they_are():
     network = Autoencoder.from_spec(spec((6, 6), "f4"), **SMALL)
     assert network.levels is None
+    assert Autoencoder.from_spec(spec((6, 6), "i2"), **SMALL).levels is None
+    assert Autoencoder.from_spec(spec((6, 6), "u2"), **SMALL).levels == 65535
     with torch.no_grad():
         network.decoder[-1].bias.fill_(1e3)
     assert (network.decode(torch.zeros(1, 4)) > 900).all()
@@ -139,6 +141,7 @@ def test_a_penalty_that_nobody_uses_is_an_error():
         ({"latent": 0}, "latent must be at least 1"),
         ({"projections": 5}, "projections must be at most 4"),
         ({"activation": "no"}, "activation"),
+        ({"levels": 0}, "levels must be positive"),
     ],
 )
 def test_wrong_arguments(arguments, text):

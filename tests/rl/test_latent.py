@@ -16,6 +16,7 @@ import physgym
 from physgym.errors import CheckpointError, ConfigError
 from physgym.experiment import components
 from physgym.nn import MLP, Autoencoder, AutoencoderOptimization, Optimization, Predictor, Transforms
+from physgym.rl import AgentTrainer, load_agent
 from physgym.rl.picture_comparison import PictureComparison, compare_pictures
 from physgym.rl.preprocessing import Preprocessing
 from physgym.sample import Field, SampleSpec
@@ -75,6 +76,37 @@ def test_a_worker_encodes_as_this_process(tmp_path):
     with physgym.SocketVectorEnv([lambda: preprocessing.wrap(Road())], num_workers=1) as envs:
         observations, _ = envs.reset(seed=5)
         np.testing.assert_array_equal(observations[0], alone)
+
+
+@pytest.mark.slow
+def test_an_agent_learns_from_latent_vectors_and_its_checkpoint_names_the_autoencoder(tmp_path):
+    autoencoder(tmp_path / "eye")
+    trainer = AgentTrainer(
+        {"type": "sac", "arguments": {"network": {"type": "MLP", "arguments": {"hidden": [8]}}}},
+        Road,
+        steps=64,
+        num_envs=2,
+        num_workers=0,
+        learning_starts=20,
+        batch_size=8,
+        preprocessing=[CROP, GREY, latent(tmp_path / "eye")],
+        stack=2,
+        normalize_observations=True,
+        session=tmp_path / "s",
+        record=False,
+        progress=False,
+    )
+    trainer.fit()
+    policy = load_agent(tmp_path / "s")
+    named = policy.preprocessing.config[-1]["arguments"]
+    assert named["checkpoint"] == str(tmp_path / "eye")
+    seen, _ = policy.wrap(Road()).reset(seed=3)
+    assert seen.shape == (3,)
+    assert STEERING.contains(policy.act_preprocessed(seen))
+    shutil.rmtree(tmp_path / "eye")
+    autoencoder(tmp_path / "eye", regularity="contractive")
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/eye is another one than that"):
+        load_agent(tmp_path / "s").wrap(Road())
 
 
 @pytest.mark.slow
@@ -145,6 +177,7 @@ def test_pictures_are_compared_side_by_side(tmp_path):
         compare_pictures(autoencoder(tmp_path / "two", shape=(6, 5, 2)), pictures[..., :2])
 
 
+@pytest.mark.slow
 def test_they_are_written_while_it_is_trained(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (20, 6, 5)).astype(np.uint8)
     samples = MemorySamples({"picture": pictures}, spec_of({"picture": pictures}, {"picture": "input"}))

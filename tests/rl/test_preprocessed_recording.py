@@ -53,6 +53,7 @@ def test_it_is_what_would_have_been_recorded_within_the_wrappers(raw, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_what_cannot_be_preprocessed_leaves_nothing(raw, tmp_path):
     made = tmp_path / "made"
     with pytest.raises(SampleError, match="recorded action"):
