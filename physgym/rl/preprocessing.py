@@ -94,7 +94,7 @@ class Preprocessing:
         kinds = [step.kind for step in self._steps]
         if InfoReward in kinds and RepeatAction in kinds[: kinds.index(InfoReward)]:
             raise ConfigError(
-                "preprocessing: InfoReward comes behind RepeatAction, where the infos of all steps but the last are lost; "
+                "preprocessing: InfoReward comes behind RepeatAction, where all infos but those of the last step are lost; "
                 "put it before RepeatAction, which adds the rewards"
             )
         self._made: _Chain | None = None

@@ -160,7 +160,10 @@ class Stateful(gym.ObservationWrapper):
         (["physgym.rl.wrappers:Nothing"], "has no 'Nothing'"),
         (["physgym.rl.wrappers:NO_HIT"], "is no subclass of gymnasium.Wrapper"),
         (["FlattenObservation", CROP], "1: Crop: Crop is for pictures"),
-        ([{"type": "RepeatAction", "arguments": {"num_repeats": 2}}, "InfoReward"], "infos of all steps but the last"),
+        (
+            [{"type": "RepeatAction", "arguments": {"num_repeats": 2}}, "InfoReward"],
+            "all infos but those of the last step are lost",
+        ),
         (["gymnasium.wrappers:AddRenderObservation"], "0: gymnasium.wrappers:AddRenderObservation does not fit"),
     ],
 )
