@@ -94,8 +94,8 @@ class Preprocessing:
         kinds = [step.kind for step in self._steps]
         if InfoReward in kinds and RepeatAction in kinds[: kinds.index(InfoReward)]:
             raise ConfigError(
-                "preprocessing: InfoReward comes behind RepeatAction, where all infos but those of the last step are lost; "
-                "put it before RepeatAction, which adds the rewards"
+                "preprocessing: InfoReward comes behind RepeatAction, where all infos but those of the last step are "
+                "lost; put it before RepeatAction, which adds the rewards"
             )
         self._made: _Chain | None = None
         if observation_space is not None and action_space is not None:

@@ -162,7 +162,7 @@ class Stateful(gym.ObservationWrapper):
         (["FlattenObservation", CROP], "1: Crop: Crop is for pictures"),
         (
             [{"type": "RepeatAction", "arguments": {"num_repeats": 2}}, "InfoReward"],
-            "all infos but those of the last step are lost",
+            "all infos but those of the last step are",
         ),
         (["gymnasium.wrappers:AddRenderObservation"], "0: gymnasium.wrappers:AddRenderObservation does not fit"),
     ],
