@@ -15,6 +15,7 @@ PAUSE, LONGEST_PAUSE = (
     0.2,
     10.0,
 )  # seconds until one takes the place of another that has not worked, at first and at last
+GRACE = 5.0  # seconds that the others have where the run is over for one
 FRUITLESS = 5  # processes in a row that were let go without any work
 
 
@@ -39,6 +40,7 @@ class Supervisor:
 
     def __init__(self, settings: DialIn, count: int, *, stay: bool) -> None:
         self._settings, self._stay = settings, stay
+        self._over_since: float | None = None  # when the run was over for one of them
         self._places = [_Place() for _ in range(count)]
 
     def run(self) -> int:
@@ -49,11 +51,15 @@ class Supervisor:
                     self._look(place)
                 if any(place.status not in (None, DONE) for place in self._places):
                     break  # what one was refused for holds for all
+                if self._over_since is not None and time.monotonic() > self._over_since + GRACE:
+                    break  # those that dial still are too late
                 time.sleep(LOOK)
         finally:
             for place in self._places:
                 if place.child is not None:
                     place.child.end()
+        if self._over_since is not None:
+            return DONE
         return next((place.status for place in self._places if place.status), DONE)
 
     def _look(self, place: _Place) -> None:
@@ -70,6 +76,7 @@ class Supervisor:
         place.child = None
         if status == DONE and not self._stay:
             place.status = DONE
+            self._over_since = self._over_since or now
         elif status in (DONE, LOST) or status < 0 or status == 1:  # 1: it has ended itself, since its parent was gone
             place.fruitless = 0 if now - place.begun > SHORT else place.fruitless + 1
             place.due = now + min(LONGEST_PAUSE, PAUSE * 2**place.fruitless)
