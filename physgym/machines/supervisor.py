@@ -15,7 +15,7 @@ PAUSE, LONGEST_PAUSE = (
     0.2,
     10.0,
 )  # seconds until one takes the place of another that has not worked, at first and at last
-GRACE = 5.0  # seconds that the others have where the run is over for one
+GRACE = 20.0  # seconds that the others have, to close their environments, where the run is over for one
 FRUITLESS = 5  # processes in a row that were let go without any work
 
 
