@@ -21,7 +21,7 @@ def main():
     trainer = AgentTrainer(
         "dqn",
         "CartPole-v1",
-        agent_kwargs={"lr": 1e-3, "tau": 0.02, "epsilon_end": 0.02},
+        agent_kwargs={"lr_steps": max(1, (given.steps - 1000) // 2)},  # all gradient steps: the learning rate falls
         steps=given.steps,
         gradient_steps=4,  # for each step of the 8 environments
         normalize_observations=True,

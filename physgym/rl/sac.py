@@ -29,7 +29,7 @@ from physgym.rl.transitions import Transitions
 from physgym.spaces import Array, Leaf, kind_of, value_range
 from physgym.training.random_state import seed_of
 
-NETWORK = {"type": "MLP", "arguments": {"hidden": [256, 256], "activation": "relu"}}
+NETWORK = {"type": "MLP", "arguments": {"hidden": [128, 128], "activation": "relu"}}
 LOG_STD = (-20.0, 2.0)  # beyond, densities have no finite gradient
 ACTION = "action"
 
@@ -166,7 +166,7 @@ class SAC(Agent):
         network: Of which class the networks are: a registered name or ``module:Class``, or
             ``{"type": name, "arguments": {...}}``. The actor's takes the fields of an observation and gives shape
             (n, 2, size); a critic's takes the field "action" too, between -1 and 1, shape (n, size), and gives shape
-            (n,). By default an `MLP` with two layers of 256, or a `CNN` where a picture is observed.
+            (n,). By default an `MLP` with two layers of 128, or a `CNN` where a picture is observed.
         gamma: Discount of a step.
         lr: Learning rate of all networks and of the temperature.
         lr_steps: Steps of the optimization in which it falls to its hundredth, on a straight line; None keeps it.
@@ -190,7 +190,7 @@ class SAC(Agent):
         device: str = "cpu",
         network: str | Mapping[str, Any] | None = None,
         gamma: float = 0.99,
-        lr: float = 3e-4,
+        lr: float = 1e-3,
         lr_steps: int | None = None,
         tau: float = 0.005,
         target_every: int = 1,
