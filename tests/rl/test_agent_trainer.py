@@ -288,3 +288,42 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capfd):
     whole = trainer()
     whole.fit()
     assert same(whole, again)
+
+
+class Dying(gymnasium.Env):
+    """An environment whose process dies once; it observes the number of its seed and the step."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def _seen(self):
+        return np.array([self.number, self.steps], np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.number, self.steps = seed % 1000, 0
+        return self._seen(), {}
+
+    def step(self, action):
+        self.steps += 1
+        mark = self.folder / "died"
+        if self.steps == 5 and self.number == episode_seed(0, 4) % 1000 and not mark.exists():
+            mark.touch()
+            os._exit(1)
+        return self._seen(), 1.0, False, self.steps == 7, {}
+
+
+@pytest.mark.slow
+def test_a_worker_that_died_goes_on_with_the_next_episodes(tmp_path):
+    options = {"env_kwargs": {"folder": tmp_path}, "num_workers": 1, "on_error": "restart", "capacity": None}
+    made = trainer(env=Dying, session=tmp_path / "s", **options)
+    made.fit()
+    assert (tmp_path / "died").exists()
+    data = SampleDataset(tmp_path / "s" / "replay")
+    cut = data.episode(4)
+    assert cut["acted"].tolist() == [True] * 4 + [False]  # what the last action did nobody knows
+    assert data.episode(6)["observation"][:, 0].tolist() == [episode_seed(0, 6) % 1000] * 8
+    for number in (0, 1, 2, 6, 7, 8):
+        assert data.episode(number)["observation"][:, 1].tolist() == list(range(8))
