@@ -1,8 +1,4 @@
-"""Double DQN drives in a DonkeyCar simulator from what its camera sees; here one that needs no Unity.
-
-For the real one leave FakeDonkey out, and give command=["donkey_sim.x86_64"] and a scene in place of the port. It runs
-in real time: what is recorded is complete and survives kills, and no run is like another one.
-"""
+"""Double DQN drives in a DonkeyCar simulator; here one that needs no Unity (else: command=[...], scene=...)."""
 
 import sys
 
@@ -10,11 +6,8 @@ from physgym.adapters.donkeycar import DonkeyCarEnv
 from physgym.rl.agent_trainer import AgentTrainer
 from physgym.testing.fake_donkey import FakeDonkey
 
-PREPROCESSING = [
-    {"type": "Crop", "arguments": {"rows": [40, 120, 2], "columns": [0, 160, 2]}},
-    "GrayscaleObservation",  # (40, 80)
-    {"type": "DiscretizeAction", "arguments": {"bins": [7, 2]}},
-]
+CROP = {"type": "Crop", "arguments": {"rows": [40, 120, 2], "columns": [0, 160, 2]}}  # (40, 80)
+BINS = {"type": "DiscretizeAction", "arguments": {"bins": [7, 2]}}
 
 
 def main(out="sessions/donkeycar", steps=20_000, learning_starts=500, batch_size=32):
@@ -27,9 +20,8 @@ def main(out="sessions/donkeycar", steps=20_000, learning_starts=500, batch_size
             num_envs=1,
             num_workers=1,
             on_error="restart",  # a simulator that hangs or dies is left, and the car begins anew
-            preprocessing=PREPROCESSING,
+            preprocessing=[CROP, "GrayscaleObservation", BINS],
             stack=2,
-            max_episode_steps=1000,
             learning_starts=learning_starts,
             learn_every=4,
             batch_size=batch_size,
@@ -37,8 +29,8 @@ def main(out="sessions/donkeycar", steps=20_000, learning_starts=500, batch_size
             report_every=max(1, steps // 20),
             session=out,
         )
-        history = trainer.fit()
-    print("mean returns:", [round(epoch["return"], 1) for epoch in history.epochs if "return" in epoch])
+        trainer.fit()
+    print("mean returns:", [round(epoch["return"], 1) for epoch in trainer.history.epochs if "return" in epoch])
     return trainer
 
 
