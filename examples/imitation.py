@@ -32,10 +32,9 @@ def main(recording=None, out="sessions/imitation", episodes=8, steps=500, epochs
     dataset = apply_labels(recording, f"{out}/to_imitate")
     network = MLP.from_spec(dataset.spec, inputs=["observation"], outputs=["action"], hidden=(64, 64))
     (trainer := Trainer(network, dataset, epochs=epochs, batch_size=64, session=f"{out}/session")).fit()
-    act = lambda state: trainer.predictor.predict({"observation": state})["action"]  # noqa: E731
-    print(driven := [drive(track, act, seed) for seed in range(100, 103)], "m by the network")
-    return driven
+    answer = trainer.predictor.predict
+    return [drive(track, lambda state: answer({"observation": state})["action"], seed) for seed in (100, 101, 102)]
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print(main(*sys.argv[1:]), "m by the network")
