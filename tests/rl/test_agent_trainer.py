@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -209,6 +210,7 @@ def test_evaluations_enter_the_record(tmp_path):
 def test_a_second_fit_says_how_to_go_on():
     made = trainer(steps=30)
     made.fit()
+    assert not gc.get_freeze_count()
     with pytest.raises(ConfigError, match="resume=True"):
         made.fit()
 
