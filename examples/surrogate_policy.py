@@ -17,9 +17,9 @@ PREDICTED = ["next_observation", "terminated"]
 
 
 def main(folder="data/cartpole", rounds=6, samples=5000, epochs=20, steps=20_000):
-    gap, actions = None, "uniform"
+    gap, generation = None, {"samples": samples, "num_workers": 0}  # a step takes microseconds: no process pays
     for number in range(rounds):
-        physgym.generate("transitions:CartPole-v1", f"{folder}-{number}", samples=samples, actions=actions, seed=number)
+        physgym.generate("transitions:CartPole-v1", f"{folder}-{number}", seed=number, **generation)
         dataset = physgym.SampleDataset([f"{folder}-{i}" for i in range(number + 1)])
         network = MLP.from_spec(dataset.spec, hidden=(64, 64), outputs=PREDICTED)
         trainer = Trainer(network, dataset, outputs=PREDICTED, epochs=epochs, batch_size=64, validation=None)
@@ -32,7 +32,7 @@ def main(folder="data/cartpole", rounds=6, samples=5000, epochs=20, steps=20_000
         print(f"round {number}, {len(dataset)} transitions\n{gap}\n", flush=True)
         if gap.gap < 0.1 * gap.simulation.mean():
             break
-        actions = Policy(act)  # the next samples are of this policy, which draws its actions
+        generation["actions"] = Policy(act)  # the next samples are of this policy, which draws its actions
     return gap
 
 
