@@ -85,11 +85,18 @@ TASKS = {
         "CartPole-v1",
         ours={
             "agent": "dqn",
-            "agent_kwargs": {"lr": 1e-3, "epsilon_steps": 8000, "epsilon_end": 0.04},
+            "agent_kwargs": {
+                "lr": 1e-3,
+                "lr_steps": 29_500,  # about all gradient steps
+                "tau": 0.02,
+                "epsilon_steps": 10_000,
+                "epsilon_end": 0.02,
+            },
             "learning_starts": 1000,
             "learn_every": 8,
             "gradient_steps": 4,
-            "batch_size": 64,
+            "batch_size": 128,
+            "normalize_observations": True,
         },
         # of its collection of tuned settings, RL Baselines3 Zoo
         peer={
@@ -105,6 +112,8 @@ TASKS = {
             "exploration_final_eps": 0.04,
             "policy_kwargs": {"net_arch": [256, 256]},
         },
+        steps=60_000,
+        evaluations=30,
         enough=475.0,
     ),
     "track-dqn": Task(
@@ -170,7 +179,13 @@ TASKS = {
         stack=3,
         ours={
             "agent": "dqn",
-            "agent_kwargs": {"lr": 3e-4, "gamma": 0.97, "epsilon_steps": 20_000, "network": SMALL_CNN},
+            "agent_kwargs": {
+                "lr": 4e-4,
+                "lr_steps": 24_500,  # about all gradient steps
+                "gamma": 0.97,
+                "epsilon_steps": 20_000,
+                "network": SMALL_CNN,
+            },
             "learning_starts": 2000,
             "learn_every": 8,
             "gradient_steps": 2,
@@ -189,8 +204,8 @@ TASKS = {
             "target_update_interval": 500,
             "exploration_fraction": 0.3,
         },
-        steps=150_000,
-        evaluations=15,
+        steps=100_000,
+        evaluations=10,
         chosen=CHOOSING,
     ),
 }
