@@ -85,10 +85,13 @@ def at(env_index: int, env_count: int) -> Iterator[None]:
 
 
 def build(factory: EnvFactory, env_index: int, env_count: int) -> Env:
-    """Return a new environment that knows its placement, also in its constructor."""
+    """Return a new environment that knows its placement, also in its constructor.
+
+    One that declares ``num_envs``, as those of other people do, has the number there too.
+    """
     with at(env_index, env_count):
         env = factory()
-    for name, value in (("env_index", env_index), ("env_count", env_count)):
+    for name, value in (("env_index", env_index), ("env_count", env_count), ("num_envs", env_count)):
         if hasattr(env.unwrapped, name):
             with contextlib.suppress(AttributeError):  # a property of the environment's own
                 setattr(env.unwrapped, name, value)

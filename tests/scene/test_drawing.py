@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, SceneError
 from physgym.scene import Scene, draw
 from physgym.scene.space import SceneView
 
@@ -97,9 +97,13 @@ def test_every_kind_in_a_plane_is_drawn_at_its_place():
 
 def test_a_colour_map_that_there_is_not_is_an_error():
     scene = Scene()
-    scene.image("u", np.eye(3), colours="virids")
+    with pytest.raises(SceneError, match=r"colour map of matplotlib.*not 'virids'"):
+        scene.image("u", np.eye(3), colours="virids")
+    scene.image("u", np.eye(3))
+    later = scene.snapshot()  # of a version that knows more of them
+    later["objects"]["u"]["colours"] = "virids"
     with pytest.raises(ConfigError, match=r"colour map of matplotlib.*not 'virids'"):
-        draw([scene.snapshot()])
+        draw([later])
 
 
 def test_pictures_keep_their_colours_and_stand_upright():
