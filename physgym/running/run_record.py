@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from physgym.data.dataset import SampleDataset
 from physgym.data.description import partition_files
 from physgym.data.provenance import begun, continued
 from physgym.data.times import time_attribute
 from physgym.data.writer import SampleWriter, close_after
 from physgym.errors import ChangedCode, ConfigError, DatasetError
+from physgym.generation.replayed import check_same_sample
 from physgym.generation.source import recorded_source
 from physgym.running.run_step import record_fields
 from physgym.running.step_blocks import StepBlocks
 from physgym.running.step_source import SimulationSteps, StepSource
-from physgym.sample import Field
+from physgym.sample import Field, Sample
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
 
@@ -47,6 +50,7 @@ class RunRecord:
         self._writer: SampleWriter | None = None
         self._blocks: StepBlocks | None = None
         self._kind: RunKind | None = None
+        self._last: tuple[int, int] | None = None  # episode and step that is stored last, until it was made again
         if isinstance(self._folder, Path) and not resume and partition_files(self._folder, "prediction"):
             raise DatasetError(
                 f"{self._folder} already holds prediction samples. Continue that run with resume=True, or choose "
@@ -114,8 +118,8 @@ class RunRecord:
             self._writer.set_constants(constants)
         if (scene := steps.scene) is not None:
             self._writer.set_scene(scene)
-        self._kind = kind
-        return self._writer.last
+        self._kind, self._last = kind, self._writer.last
+        return self._last
 
     def _record_code(self, writer: SampleWriter, simulation: SimulationSteps) -> None:
         plan = simulation.plan
@@ -163,6 +167,29 @@ class RunRecord:
         """
         if self._writer is not None:
             self._writer.check_room(steps)
+
+    def check_again(self, name: tuple[int, int], sample: Sample | None) -> None:
+        """Warn where a run that is continued makes another sample of the step that is stored last.
+
+        Args:
+            name: Episode and step.
+            sample: What the simulation gives; None where it gives none.
+        """
+        if self._folder is None or name != self._last:
+            return
+        self._last = None
+        episode, step = name
+        stored = SampleDataset(self._folder, mode="prediction")
+        try:
+            check_same_sample(stored[len(stored) - 1], sample, f"step {step} of episode {episode}")
+        except DatasetError as error:
+            warnings.warn(
+                f"{self._folder} is continued, and its last step is not repeated: {error}. What follows belongs to "
+                "another episode. A person's inputs may be missing, which are read from inputs.jsonl there or from "
+                "record_inputs=",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def add_parameters(self, parameters: Mapping[str, Array], *, episode: Array, seed: Array) -> None:
         """Store the parameters of episodes, where steps are stored.

@@ -24,7 +24,7 @@ from physgym.running.step_source import SimulationSteps
 from physgym.running.stepped_env import SteppedEnv
 from physgym.running.surrogate import SurrogateEnv
 from physgym.running.timed_predictor import TimedPredictor
-from physgym.sample import declaration
+from physgym.sample import Sample, declaration
 from physgym.scene.declared import described_scene, kept_scene
 from physgym.scene.inputs import SceneInput
 from physgym.vector.make import env_factories
@@ -169,6 +169,14 @@ class SolverSteps(SimulationSteps):
             for step in self.episode(episode, seed, present.policy(episode), options, **self.plan.limits):
                 if after is None or (episode, step.transition.step) > after:
                     yield step
+                elif (episode, step.transition.step) == after:
+                    self._check_again(after, step.transition.sample)
+            if after is not None:
+                self._check_again(after, None)  # the episode ended before
+
+    def _check_again(self, name: tuple[int, int], sample: Sample | None) -> None:
+        if not self.plan.allow_changed_code:  # by which steps are others
+            self._record.check_again(name, sample)
 
     def _episodes(self, first: int) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
         """Yield the index, the seed and the options for the reset of episodes."""

@@ -128,7 +128,7 @@ class GivenInputs(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _change(self, name: str, value: InputValue) -> None:
         assert self._take_input is not None
-        self._take_input(name, value)
+        self._take_input(name, [*value] if isinstance(value, list) else value)  # a copy: it may change what it gets
         if value is True:
             return
         if value == self.given_inputs[name].rest:

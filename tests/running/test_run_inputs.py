@@ -324,3 +324,11 @@ def test_a_step_that_a_person_changed_is_not_reopened_alone(recorded):
     folder, _, _ = recorded
     with pytest.raises(ConfigError, match="a person changed inputs of the simulation while these samples were made"):
         physgym.reopen(SampleDataset(folder, mode="prediction"), 0, 4)
+
+
+def test_a_run_that_is_continued_without_its_inputs_says_so(tmp_path, recorded):
+    folder, predictor, _ = recorded
+    ran(tmp_path / "a", predictor, steps=8, inputs=_cut(folder, tmp_path / "first", 2))
+    (tmp_path / "a" / RECORD).unlink()
+    with pytest.warns(UserWarning, match="its last step is not repeated: step 7 of episode 0: .* A person's inputs"):
+        ran(tmp_path / "a", predictor, steps=1, resume=True)

@@ -189,3 +189,19 @@ def test_conformance_asks_that_inputs_end_with_their_episode():
     Suite(Spring).test_inputs_of_a_person_end_with_their_episode()
     with pytest.raises(AssertionError, match="after one with inputs the observation differs at step"):
         Suite(Forgetful).test_inputs_of_a_person_end_with_their_episode()
+
+
+class Careless(Taker):
+    def take_input(self, name, value):
+        value[0] *= 0.5
+        self.taken.append(value)
+
+
+def test_a_simulation_may_change_the_vector_that_it_gets():
+    env = GivenInputs(Careless())
+    env.reset()
+    env.give_input("tip", [1.0, 0.0, 0.0])
+    assert made(env, 1) == [[["tip", [1.0, 0.0, 0.0]]]]
+    env.unwrapped.taken[0][1] = 9.0
+    env.reset()
+    assert made(env, 1) == [[["tip", [1.0, 0.0, 0.0]]]]
