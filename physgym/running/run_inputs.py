@@ -65,7 +65,8 @@ class RunnerInputs:
         known = self._repeated or self._before
         live = view and self._repeated is None and self.path is not None
         self._changes = {} if known is None else known.by_episode()
-        self.plan = None if known is None and not live else RunInputs(self._changes, live)
+        self._made: dict[int, int] = {}  # steps of the episode under way, which may be made once more
+        self.plan = None if known is None and not live else RunInputs(self._changes, live, self._made)
         self._writer: InputWriter | None = None
         self._open = False
 
@@ -89,12 +90,13 @@ class RunnerInputs:
                 f"{theirs.get('env_kwargs')}; this is {mine['env']} with {mine['env_kwargs']}"
             )
 
-    def open(self, simulation: SimulationSteps, network: Any) -> None:
+    def open(self, simulation: SimulationSteps, network: Any, after: tuple[int, int] | None) -> None:
         """Begin a run: say what it is, in the record that it makes.
 
         Args:
             simulation: Makes the steps.
             network: Digest of the network's weights.
+            after: Episode and step that were made before; None at the beginning.
 
         Raises:
             ConfigError: The record that is repeated is one of other episodes.
@@ -104,6 +106,8 @@ class RunnerInputs:
         if self._open or self.plan is None:
             return
         self._open = True
+        if after is not None:
+            self._made[after[0]] = after[1] + 1
         source = simulation.plan.source(network, simulation.surrogate, None)
         for record in (self._repeated, self._before):
             if record is not None:
@@ -144,9 +148,12 @@ class RunnerInputs:
         if self.plan is None:
             return
         episode, made = step.episode, step.transition
+        self._made.clear()
+        self._made[episode] = made.step + 1
         for name, value in made.info.get(GIVEN, ()):
             assert self._writer is not None
             self._writer.add(InputChange(episode, made.step, name, value))
+            self._changes.setdefault(episode, []).append((made.step, name, value))
         late = [change for change in self._changes.get(episode, ()) if change[0] > made.step] if made.last else []
         if late:
             raise ConfigError(

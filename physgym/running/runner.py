@@ -262,7 +262,7 @@ class Runner:
         if self._record.wanted:
             source = simulation.plan.source(self._weights(), simulation.surrogate, self._record.source)
         self._after = self._record.open("run", simulation, source, simulation) or self._after
-        self._inputs.open(simulation, self._weights())
+        self._inputs.open(simulation, self._weights(), self._after)
 
     def _replayed(self, dataset: SampleDataset, solver: bool) -> StepSource:
         """Return the steps of a replay."""

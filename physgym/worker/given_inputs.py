@@ -26,22 +26,25 @@ class RunInputs:
     Attributes:
         changes: By episode the changes of a record, in their order: step, name and value of each.
         live: Whether a person may make more.
+        made: By episode how many steps were made before, in which a person changes nothing.
     """
 
     changes: Mapping[int, Sequence[tuple[int, str, InputValue]]] = field(default_factory=dict)
     live: bool = False
+    made: Mapping[int, int] = field(default_factory=dict)
 
     def options(self, episode: int) -> dict[str, Any]:
         """Return what is added to the options of the reset of an episode."""
-        return {GIVEN: {"changes": [list(change) for change in self.changes.get(episode, ())], "made": 0}}
+        changes = [list(change) for change in self.changes.get(episode, ())]
+        return {GIVEN: {"changes": changes, "made": self.made.get(episode, 0)}}
 
 
 class GivenInputs(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment that takes the inputs of a person which its scene declares.
 
     ``options["physgym/inputs"]`` of a reset has the changes of a record, lists of step, name and value, which are made
-    again at the beginning of their steps, and how many steps were made before, by a worker that was ended: a person
-    changes nothing in these. What a person changes meanwhile, by `give_input`, comes at the beginning of
+    again at the beginning of their steps, and how many steps were made before, by a worker that was ended or the run that
+    is continued: a person changes nothing in these. What a person changes meanwhile, by `give_input`, comes at the beginning of
     the next step, after those; the info of the step names it by the key "physgym/inputs". A slider stays where it is,
     and a point pulled, in the next episode too, where that is a change of its first step.
 

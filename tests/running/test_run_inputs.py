@@ -326,6 +326,39 @@ def test_a_step_that_a_person_changed_is_not_reopened_alone(recorded):
         physgym.reopen(SampleDataset(folder, mode="prediction"), 0, 4)
 
 
+class Hasty(Person):
+    """Gives inputs before the first step."""
+
+    def prediction_begin(self, runner):
+        self.steps = -1
+        self.sample_end(runner, None)
+
+
+@pytest.mark.parametrize("workers", [None, 0])
+def test_a_person_changes_nothing_in_steps_that_a_continued_run_makes_again(tmp_path, recorded, monkeypatch, workers):
+    folder, predictor, _ = recorded
+    ran(tmp_path / "a", predictor, steps=6, inputs=_cut(folder, tmp_path / "first", 2), num_workers=workers)
+    hasty = Hasty(monkeypatch, {0: [[0, "push", -2.0]]})
+    ran(tmp_path / "a", predictor, steps=6, resume=True, callbacks=[hasty], view="count", num_workers=workers)
+    assert changes_of(tmp_path / "a")[2] == (0, 6, "push", -2.0)
+    ran(tmp_path / "b", predictor, steps=12, inputs=tmp_path / "a")
+    assert samples_of(tmp_path / "a") == samples_of(tmp_path / "b")
+
+
+def test_a_replay_between_two_runs_leaves_a_persons_inputs_as_they_are(tmp_path, recorded, monkeypatch):
+    folder, predictor, _ = recorded
+    person = Person(monkeypatch, {2: [[0, "push", 2.0]], 4: [[0, "stop", True]]})
+    options = {"max_steps": LENGTH, "seed": 3, "record_inputs": tmp_path / "mine"}
+    with Runner("physgym/Spring-v0", predictor, view="count", **options) as runner:
+        runner.run(6, callbacks=[person], progress=False)
+        runner._simulation.stop()  # as a replay does
+        states = [step.fields["next_state"] for step, _ in zip(runner.steps(), range(2), strict=False)]
+    options = {"max_steps": LENGTH, "seed": 3, "inputs": tmp_path / "mine"}
+    with Runner("physgym/Spring-v0", predictor, **options) as runner:
+        again = [step.fields["next_state"] for step, _ in zip(runner.steps(), range(8), strict=False)]
+    np.testing.assert_array_equal(states, again[6:])
+
+
 def test_a_run_that_is_continued_without_its_inputs_says_so(tmp_path, recorded):
     folder, predictor, _ = recorded
     ran(tmp_path / "a", predictor, steps=8, inputs=_cut(folder, tmp_path / "first", 2))
