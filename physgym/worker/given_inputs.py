@@ -43,10 +43,10 @@ class GivenInputs(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment that takes the inputs of a person which its scene declares.
 
     ``options["physgym/inputs"]`` of a reset has the changes of a record, lists of step, name and value, which are made
-    again at the beginning of their steps, and how many steps were made before, by a worker that was ended or the run that
-    is continued: a person changes nothing in these. What a person changes meanwhile, by `give_input`, comes at the beginning of
-    the next step, after those; the info of the step names it by the key "physgym/inputs". A slider stays where it is,
-    and a point pulled, in the next episode too, where that is a change of its first step.
+    again at the beginning of their steps, and how many steps were made before, by a worker that was ended or a run
+    that is continued: a person changes nothing in these. What a person changes meanwhile, by `give_input`, comes at
+    the beginning of the next step, after those; the info of the step names it by the key "physgym/inputs". A slider
+    stays where it is, and a point pulled, in the next episode too, where that is a change of its first step.
 
     Args:
         env: The environment; it, or a wrapper around it, has ``take_input(name, value)``.
@@ -84,6 +84,12 @@ class GivenInputs(gymnasium.Wrapper[Any, Any, Any, Any]):
         except (KeyError, TypeError, ValueError):
             return False
         return True
+
+    def left_inputs(self) -> dict[str, InputValue]:
+        """Return what a person has left as it is, and what waits for the next step, which waits no more."""
+        found = {**self._kept, **self._waiting}
+        self._waiting.clear()
+        return found
 
     def described_inputs(self) -> list[dict[str, Any]]:
         """Return the inputs as JSON data."""
@@ -172,3 +178,10 @@ def give_input(env: Env, name: str, value: Any) -> None:
     """Have an input changed at the beginning of the next step, where the environment takes any."""
     if env.has_wrapper_attr("give_input"):
         env.get_wrapper_attr("give_input")(name, value)
+
+
+def hand_on(before: Env, env: Env) -> None:
+    """Give what a person has left in an environment to the one of the next episode, as far as it knows these inputs."""
+    if before.has_wrapper_attr("left_inputs"):
+        for name, value in before.get_wrapper_attr("left_inputs")().items():
+            give_input(env, name, value)

@@ -24,6 +24,7 @@ from physgym.policies import ActionPolicy, EpisodePolicy
 from physgym.sample import SampleSpec, declaration
 from physgym.simulation import Simulation
 from physgym.worker.folders import here
+from physgym.worker.given_inputs import hand_on
 
 ARGUMENTS = "physgym/arguments"  # key of a reset's options: the index of the episode's arguments
 BY_EPISODE = "by episode"  # what a description says is to be made
@@ -88,6 +89,7 @@ class Variants(gymnasium.Env[Any, Any]):
         Raises:
             UnequalSpaces: They change a space.
         """
+        before = self._envs.get(self.index)
         if index != self.index or index not in self._envs:
             self._folders[self.index] = now = here()
             if (folder := self._folders[index] or self._home) and folder != now:
@@ -95,7 +97,10 @@ class Variants(gymnasium.Env[Any, Any]):
             self.index = index
         if index not in self._envs:
             self._make(index)
-        return self._envs[index]
+        env = self._envs[index]
+        if before is not None and before is not env:
+            hand_on(before, env)
+        return env
 
     def _make(self, index: int) -> None:
         if any(env.metadata.get(SINGLE) for env in self._envs.values()):

@@ -346,7 +346,7 @@ def test_a_person_changes_nothing_in_steps_that_a_continued_run_makes_again(tmp_
 
 
 def test_a_replay_between_two_runs_leaves_a_persons_inputs_as_they_are(tmp_path, recorded, monkeypatch):
-    folder, predictor, _ = recorded
+    _, predictor, _ = recorded
     person = Person(monkeypatch, {2: [[0, "push", 2.0]], 4: [[0, "stop", True]]})
     options = {"max_steps": LENGTH, "seed": 3, "record_inputs": tmp_path / "mine"}
     with Runner("physgym/Spring-v0", predictor, view="count", **options) as runner:
@@ -357,6 +357,17 @@ def test_a_replay_between_two_runs_leaves_a_persons_inputs_as_they_are(tmp_path,
     with Runner("physgym/Spring-v0", predictor, **options) as runner:
         again = [step.fields["next_state"] for step, _ in zip(runner.steps(), range(8), strict=False)]
     np.testing.assert_array_equal(states, again[6:])
+
+
+@pytest.mark.parametrize("workers", [None, 0])
+def test_a_slider_stays_where_it_is_for_other_arguments(tmp_path, recorded, monkeypatch, workers):
+    _, predictor, _ = recorded
+    options = {"env_kwargs": [{}, {"simulations_per_step": 2}], "num_workers": workers}
+    person = Person(monkeypatch, {4: [[0, "push", 2.0]]})
+    ran(tmp_path / "a", predictor, steps=40, callbacks=[person], view="count", **options)
+    assert changes_of(tmp_path / "a")[-2:] == [(2, 0, "push", 2.0), (3, 0, "push", 2.0)]
+    ran(tmp_path / "b", predictor, steps=40, inputs=tmp_path / "a", **options)
+    assert samples_of(tmp_path / "a") == samples_of(tmp_path / "b")
 
 
 def test_a_run_that_is_continued_without_its_inputs_says_so(tmp_path, recorded):
