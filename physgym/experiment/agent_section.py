@@ -78,7 +78,10 @@ class AgentSection(Section):
     gradient_steps: int = Field(1, ge=1, description="gradient steps each time")
     batch_size: int = Field(128, ge=1, description="transitions of a gradient step")
     capacity: int | None = Field(
-        100_000, ge=1, description="transitions that the replay keeps at least; the oldest files go. null keeps all"
+        100_000,
+        ge=1,
+        description="rows of the replay that can be drawn at most: steps, and last observations of episodes; the "
+        "oldest files go. null keeps all",
     )
     preprocessing: list[PreprocessingStep] = Field(
         default_factory=list,

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from physgym.episode import episode_seed
 from physgym.errors import ConfigError
 from physgym.rl.agent import Agent
-from physgym.rl.agent_envs import AgentEnvs, FieldArrays
+from physgym.rl.agent_envs import AgentEnvs, FieldArrays, Stepped
 from physgym.rl.replay import Replay
 from physgym.spaces import Array, value_range
 
@@ -107,6 +107,7 @@ class Acting:
             values[:] = 0
         self._note_begun(np.arange(self.envs.num_envs))
         if self._normalization is not None:
+            self._normalization.leave(np.arange(self.envs.num_envs))
             self._normalization.observe(observations)
 
     def _note_begun(self, environments: Array) -> None:
@@ -162,10 +163,21 @@ class Acting:
             self._note_begun(found.begun)
         if self._normalization is not None:
             self._normalization.observe(found.observations)
-            self._normalization.earn(rewards, np.isin(np.arange(len(rewards)), found.ended))
+            self._earn(rewards, found)
         count = self.envs.num_envs if found.acted is None else len(found.acted)
         self.steps += count
         return count
+
+    def _earn(self, rewards: Array, found: Stepped) -> None:
+        """Let the normalization take in the rewards of a step, where it was a transition."""
+        assert self._normalization is not None
+        over = np.zeros(len(rewards), np.bool_)
+        over[found.ended] = True
+        if found.acted is None:
+            self._normalization.earn(rewards, over)
+            return
+        self._normalization.earn(rewards[found.acted], over[found.acted], found.acted)
+        self._normalization.leave(found.ended)  # those whose last step nobody knows are among them
 
     def begin_anew(self) -> None:
         """Go on with new episodes after all that was recorded, since the environments do not do the same again."""

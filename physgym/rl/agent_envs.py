@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -271,8 +272,10 @@ class AgentEnvs:
         return self.columns.of(observations, self.num_envs)
 
     def close(self) -> None:
-        """Close the vector environment."""
-        self.envs.close()
+        """Close the vector environment; a step that goes on, since learning has failed meanwhile, is given up."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Calling `close` while waiting")
+            self.envs.close()
 
 
 BYTES = "bytes"  # key of an array that a checkpoint holds as its bytes, such as one of texts

@@ -424,7 +424,9 @@ class AgentTrainer:
             made = 0
         now = self.step + made
         times = now // settings.learn_every - self.step // settings.learn_every
-        parts.learning.owed = times * settings.gradient_steps if now >= max(settings.learning_starts, 1) else 0
+        # the first step is a transition only once the next observation is there
+        learns = now >= settings.learning_starts and now > settings.num_envs
+        parts.learning.owed = times * settings.gradient_steps if learns else 0
         return made
 
     def _due(self, before: int, every: int) -> bool:

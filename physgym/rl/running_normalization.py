@@ -77,7 +77,7 @@ class RunningNormalization:
         }
         self._returns = np.zeros(integer("num_envs", num_envs, 1))  # discounted, so far in each episode
         self._return_moments = Statistics.empty(())
-        self._made: dict[str, tuple[Array, Array]] = {}  # mean and factor of each field, float32
+        self._made: dict[tuple[str, type], tuple[Array, Array]] = {}  # mean and factor of each field, by dtype
 
     def observe(self, observations: Mapping[str, Array]) -> None:
         """Take in new observations.
@@ -112,6 +112,15 @@ class RunningNormalization:
         self._return_moments = self._return_moments.merge(_moments("reward", returns))
         self._returns[numbers] = np.where(over, 0.0, returns)
 
+    def leave(self, environments: Array) -> None:
+        """Leave the episodes of some environments, whose returns begin anew.
+
+        Args:
+            environments: Their numbers, shape (m,).
+        """
+        if not self.frozen:
+            self._returns[environments] = 0.0
+
     def observations(self, batch: Mapping[str, ArrayOrTensor]) -> dict[str, ArrayOrTensor]:
         """Return observations normalized, by field.
 
@@ -123,13 +132,16 @@ class RunningNormalization:
         """
         found = dict(batch)
         for name in self._moments:
-            mean, factor = self._mean_and_factor(name)
             value = batch[name]
+            wide = value.dtype in (torch.float64, np.float64)  # what is large and varies little has no room in float32
+            mean, factor = self._mean_and_factor(name, np.float64 if wide else np.float32)
             if isinstance(value, Tensor):
-                moved = value.to(torch.float32) - torch.from_numpy(mean).to(value.device)
-                found[name] = (moved * torch.from_numpy(factor).to(value.device)).clamp(-self._clip, self._clip)
+                given = value if wide else value.to(torch.float32)
+                moved = (given - torch.from_numpy(mean).to(value.device)) * torch.from_numpy(factor).to(value.device)
+                found[name] = moved.clamp(-self._clip, self._clip).to(torch.float32)
             else:
-                found[name] = np.clip((value.astype(np.float32) - mean) * factor, -self._clip, self._clip)
+                scaled = ((value if wide else value.astype(np.float32)) - mean) * factor
+                found[name] = np.clip(scaled, -self._clip, self._clip).astype(np.float32, copy=False)
         return found
 
     def rewards(self, rewards: ArrayOrTensor) -> ArrayOrTensor:
@@ -149,13 +161,13 @@ class RunningNormalization:
         moments = self._return_moments
         return float(np.float32(1.0 / np.sqrt(moments.std**2 + self._epsilon))) if moments.count else 1.0
 
-    def _mean_and_factor(self, name: str) -> tuple[Array, Array]:
-        if name not in self._made:
+    def _mean_and_factor(self, name: str, dtype: type[np.floating[Any]]) -> tuple[Array, Array]:
+        if (name, dtype) not in self._made:
             moments = self._moments[name]
             std = moments.std if moments.count else np.ones_like(moments.std)
             factor = 1.0 / np.sqrt(std**2 + self._epsilon)
-            self._made[name] = np.asarray(moments.mean, np.float32), np.asarray(factor, np.float32)
-        return self._made[name]
+            self._made[name, dtype] = np.asarray(moments.mean, dtype), np.asarray(factor, dtype)
+        return self._made[name, dtype]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments and the returns so far, as arrays and numbers."""

@@ -14,7 +14,7 @@ import torch
 import physgym
 from physgym import SampleDataset
 from physgym.episode import episode_seed
-from physgym.errors import CheckpointError, ConfigError, DatasetError
+from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError
 from physgym.events import Callback
 from physgym.rl import AgentTrainer, load_agent
 from physgym.training import load_checkpoint
@@ -197,6 +197,63 @@ def test_a_vector_environment_of_ones_own(mode):
     now, later = batch.observation["observation"].numpy(), batch.next_observation["observation"].numpy()
     assert np.allclose(later[:, 0], now[:, 0] + 0.02 * now[:, 1], atol=1e-6)  # the next one is of the same episode
     assert 120 <= made.step < 122
+
+
+class Short(gymnasium.Env):
+    """Episodes of three steps that earn 1, 2 and 3."""
+
+    observation_space = gymnasium.spaces.Box(0, 9, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        return np.full(1, self.count, np.float32), float(self.count), self.count == 3, False, {}
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_the_moments_of_returns_are_those_of_steps_alone(mode):
+    # in the mode NEXT_STEP every fourth step is a reset, which earns nothing and is no step
+    envs = gymnasium.vector.SyncVectorEnv([Short] * 2, autoreset_mode=gymnasium.vector.AutoresetMode(mode))
+    made = trainer(env=envs, steps=24, normalize_rewards=True, learning_starts=100)
+    made.fit()
+    moments = made.policy.normalization.state_dict()["return"]
+    returns = [1, 1 * 0.99 + 2, (1 * 0.99 + 2) * 0.99 + 3]
+    assert moments["count"] == 24
+    np.testing.assert_allclose([moments["mean"], moments["std"]], [np.mean(returns), np.std(returns)], rtol=1e-12)
+
+
+def test_returns_begin_anew_where_episodes_do():
+    made = trainer(env=Short, normalize_rewards=True)
+    acting = made._parts.acting
+    acting.begin()
+    acting.send()
+    acting.receive()
+    assert made.policy.normalization.state_dict()["returns"].tolist() == [1, 1]
+    acting.begin_anew()
+    assert made.policy.normalization.state_dict()["returns"].tolist() == [0, 0]
+    made.close()
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_it_may_learn_as_soon_as_there_is_a_transition(num_envs):
+    made = trainer(env=Short, steps=24, num_envs=num_envs, learning_starts=0)
+    assert made.fit().epochs[-1]["loss"] > 0
+    assert made._parts.learning.steps == 24 // num_envs - 2  # none after the first step, nor after the last
+
+
+def test_what_fails_while_the_environments_step_is_the_one_error(monkeypatch):
+    def fail(batch):
+        raise DivergedError("no")
+
+    made = trainer(env=Short, learning_starts=4)  # a warning is an error here
+    monkeypatch.setattr(made.agent, "learn", fail)
+    with pytest.raises(DivergedError, match="no"):
+        made.fit()
 
 
 @pytest.mark.slow

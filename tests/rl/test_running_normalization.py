@@ -33,6 +33,19 @@ def test_observations_are_normalized_by_the_exact_moments():
     assert state["count"] == 500
 
 
+def test_large_numbers_of_64_bits_keep_their_differences():
+    space = spaces.Box(-np.inf, np.inf, (2,), np.float64)  # such as times and temperatures
+    seen = np.array([1e9, 300]) + np.random.default_rng(2).normal(size=(200, 2)) * [1, 1e-5]
+    running = RunningNormalization(space, 1, rewards=False)
+    running.observe({"observation": seen})
+    found = running.observations({"observation": seen})["observation"]
+    wanted = (seen - seen.mean(0)) / np.sqrt(seen.var(0) + 1e-8)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    tensors = running.observations({"observation": torch.from_numpy(seen)})["observation"]
+    assert tensors.dtype == torch.float32
+    assert tensors.numpy().tobytes() == found.tobytes()
+
+
 def test_rewards_are_divided_by_the_deviation_of_the_discounted_return():
     generator = np.random.default_rng(1)
     rewards, over = generator.normal(2, 3, (60, 4)), generator.random((60, 4)) < 0.1
