@@ -64,8 +64,13 @@ def integers(name: str, value: Any, least: int | None = None) -> int | list[int]
 
 def at_least(name: str, number: float, least: float | None, *, hint: str = "") -> None:
     """Raise ConfigError where a number is too small, or is not a number at all."""
-    if least is not None and not number >= least:
-        rule = f"not be negative, got {number}" if least == 0 else f"be at least {least}, not {number}"
+    try:
+        good = least is None or bool(number >= least)
+    except (TypeError, ValueError):  # a text, an array
+        good = False
+    if not good:
+        given = number if is_real(number) else repr(number)
+        rule = f"not be negative, got {given}" if least == 0 else f"be at least {least}, not {given}"
         raise ConfigError(f"{name} must {rule}{hint}")
 
 
@@ -84,6 +89,17 @@ def positive(name: str, number: float) -> float:
     return number
 
 
+def finite(name: str, number: float) -> float:
+    """Return an argument that must be a finite number.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not is_real(number) or not math.isfinite(number):
+        raise ConfigError(f"{name} must be a finite number, not {number!r}")
+    return float(number)
+
+
 def fraction(name: str, number: float) -> float:
     """Return an argument that must be a number from 0 to 1.
 
@@ -93,6 +109,17 @@ def fraction(name: str, number: float) -> float:
     if not is_real(number) or not 0 <= number <= 1:
         raise ConfigError(f"{name} must lie between 0 and 1, not {number!r}")
     return float(number)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return an argument that must be true or false; a text such as "no" is neither.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ConfigError(f"{name} must be true or false, not {value!r}")
+    return bool(value)
 
 
 def is_real(value: Any) -> bool:

@@ -27,6 +27,7 @@ BRAKING = 8.0  # m/s² at full brake
 DRAG = 0.3  # 1/s: the top speed is 13.3 m/s
 AHEAD = (6.0, 15.0)  # m, where the state looks at the curvature
 COURSES = 1_000_000  # numbers of courses to draw from
+LARGEST = 2**63 - 1  # number of a course, or the one after it
 HALF_WIDTH = 4.0  # m, of the asphalt
 # s, in which the fastest car makes half the way on which its place on the road is looked for
 LONGEST_STEP = round(SEARCHED * SPACING / 2 * DRAG / ACCELERATION, 2)
@@ -114,7 +115,7 @@ class Track(Simulation[Array, Array]):
             )
         if not abs(cte_offset) < max_cte:
             raise ConfigError(f"cte_offset {cte_offset} m ends every episode at once with a max_cte of {max_cte} m")
-        numbers = [integer("tracks", one, 0) for one in tracks] if isinstance(tracks, (tuple, list)) else []
+        numbers = [integer("tracks", one, 0, LARGEST) for one in tracks] if isinstance(tracks, (tuple, list)) else []
         if len(numbers) != 2 or not numbers[0] < numbers[1]:
             raise ConfigError(f"tracks {tracks} are none; give the first number and the one after the last")
         first, end = numbers

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from physgym.checks import at_least, fraction, integer, positive
+from physgym.checks import at_least, flag, fraction, integer, positive
 from physgym.errors import ConfigError
 from physgym.rl.agent import Agent, named_agent
 from physgym.rl.networks import (
@@ -120,7 +120,7 @@ class DQN(Agent):
             network=described_network(network),
             lr=positive("lr", lr),
             lr_steps=None if lr_steps is None else integer("lr_steps", lr_steps, 1),
-            double=double,
+            double=flag("double", double),
             tau=fraction("tau", tau),
             target_every=integer("target_every", target_every, 1),
             epsilon_start=fraction("epsilon_start", epsilon_start),

@@ -24,6 +24,7 @@ from physgym.training.random_state import seed_of
 
 NetworkChoice = str | Mapping[str, Any] | nn.Module | None
 
+NO_NETWORK = "a network is {{'type': name, 'arguments': {{...}}}}, not {!r}"
 # whose result depends on the batch, or on chance that nobody records
 STOCHASTIC = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
@@ -114,19 +115,21 @@ def make_networks(
 
 
 def _made(network: str | Mapping[str, Any], spec: SampleSpec) -> nn.Module:
-    section: dict[str, Any] = {"type": network} if isinstance(network, str) else dict(network)
-    if set(section) == {"module"}:
+    section: Any = {"type": network} if isinstance(network, str) else network
+    if isinstance(section, Mapping) and set(section) == {"module"}:
         return build(section["module"])
-    if "type" not in section or not set(section) <= {"type", "arguments"}:
-        raise ConfigError(f"a network is {{'type': name, 'arguments': {{...}}}}, not {section}")
-    found = network_class(section["type"])
-    arguments = section.get("arguments") or {}
+    if not isinstance(section, Mapping) or set(section) - {"type", "arguments"}:
+        raise ConfigError(NO_NETWORK.format(network))
+    name, arguments = section.get("type"), section.get("arguments") or {}
+    if not isinstance(name, str) or not isinstance(arguments, Mapping):
+        raise ConfigError(NO_NETWORK.format(network))
+    found = network_class(name)
     try:
         made = found.from_spec(spec, **arguments) if hasattr(found, "from_spec") else found(**arguments)
     except TypeError as error:
-        raise ConfigError(f"the network {section['type']} does not take {arguments}: {error}") from error
+        raise ConfigError(f"the network {name} does not take {arguments}: {error}") from error
     if not isinstance(made, nn.Module):
-        raise ConfigError(f"{section['type']} gives {made!r}, which is no torch.nn.Module")
+        raise ConfigError(f"{name} gives {made!r}, which is no torch.nn.Module")
     return made
 
 

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
-from physgym.checks import fraction, integer, positive
+from physgym.checks import finite, fraction, integer, positive
 from physgym.errors import ConfigError
 from physgym.nn.devices import as_device
 from physgym.rl.agent import LEARNING, Agent, named_agent
@@ -91,6 +91,10 @@ class ActionBounds:
             raise ConfigError(
                 f"SAC needs an action space with finite bounds, and this is {space}; the wrapper RescaleAction, or "
                 "ClipAction and a space of your own, gives it some"
+            )
+        if not (bounds.low < bounds.high).all():
+            raise ConfigError(
+                f"SAC needs actions with a choice, and a part of {space} has a single value; leave it out of the space"
             )
         self.low, self.high, self.size = bounds.low, bounds.high, math.prod(bounds.low.shape)
         low, high = (bound.astype(np.float64).ravel() for bound in (self.low, self.high))
@@ -214,7 +218,7 @@ class SAC(Agent):
             tau=fraction("tau", tau),
             target_every=integer("target_every", target_every, 1),
             temperature=None if temperature is None else positive("temperature", temperature),
-            target_entropy=float(-size if target_entropy is None else target_entropy),
+            target_entropy=float(-size) if target_entropy is None else finite("target_entropy", target_entropy),
             random_steps=integer("random_steps", random_steps, 0),
             clip_norm=None if clip_norm is None else positive("clip_norm", clip_norm),
         )

@@ -214,6 +214,7 @@ def test_a_course_is_named_by_its_number():
         ({"stuck_distance": -1.0}, "stuck_distance"),
         ({"laps": -1}, "laps"),
         ({"tracks": 5}, "tracks 5 are none"),
+        ({"tracks": (0, 2**70)}, "tracks must be at most"),
         ({"tracks": (1, 2, 3)}, r"tracks \(1, 2, 3\) are none"),
         ({"time_step": 0.5}, "would lose its place"),
     ],

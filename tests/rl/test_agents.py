@@ -217,11 +217,27 @@ def test_a_given_temperature_stays():
         (spaces.Box(-np.inf, 1, (1,)), "finite bounds"),
         (spaces.Box(0, 5, (1,), np.int64), "continuous"),
         (spaces.Discrete(2), 'agent "dqn"'),
+        (spaces.Box(np.zeros(2, "f4"), np.array([0, 1], "f4")), "a single value"),
     ],
 )
 def test_sac_refuses_what_it_cannot_choose(space, text):
     with pytest.raises(ConfigError, match=text):
         SAC(VECTOR, space)
+
+
+@pytest.mark.parametrize(
+    ("agent", "space", "argument"),
+    [
+        (DQN, spaces.Discrete(2), {"double": "no"}),  # a text that is true
+        (DQN, spaces.Discrete(2), {"conservative": "x"}),
+        (DQN, spaces.Discrete(2), {"conservative": None}),
+        (SAC, spaces.Box(-1, 1, (1,)), {"target_entropy": "x"}),
+        (SAC, spaces.Box(-1, 1, (1,)), {"target_entropy": float("nan")}),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_by_its_name(agent, space, argument):
+    with pytest.raises(ConfigError, match=f"^{next(iter(argument))} must"):
+        agent(VECTOR, space, **argument)
 
 
 # --- networks of agents
@@ -262,6 +278,9 @@ def test_fields_reach_a_network_by_name():
         ({"type": "MLP", "arguments": {"dropout": 0.1}}, "Dropout"),
         ({"type": "MLP", "arguments": {"wide": 3}}, "wide"),
         ({"kind": "MLP"}, "'type'"),
+        (3, "'type': name"),
+        ({"type": 3}, "'type': name"),
+        ({"type": "MLP", "arguments": [8]}, "'type': name"),
         ("os:path", "no such|neither"),
         (nn.Flatten(), "none|gives"),
     ],
