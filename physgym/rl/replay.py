@@ -48,7 +48,8 @@ class Replay:
         capacity: Rows that can be drawn at most; the files of older ones may be deleted. None keeps all.
         most: Rows that there will be at most, where all are kept.
         stack: Observations of a stack; 1 for none.
-        every: Rows of a file; by default a twentieth of those that can be drawn, 10,000 at most.
+        every: Rows of a file; by default a twentieth of those that can be drawn, 10,000 at most, or as before where
+            it is resumed.
         infos: Names of infos to keep.
         source: JSON data that says where the samples come from.
         resume: The position to go on from, as `position` gave it.
@@ -85,7 +86,10 @@ class Replay:
         self.capacity = None if capacity is None else integer("capacity", capacity, 1)
         limit = integer("most", most, 1) if self.capacity is None else self.capacity
         usual = max(1, min(EVERY, max(limit // FILES, min(limit // 4, LEAST))))
-        self.every = usual if every is None else integer("every", every, 1, limit)
+        if every is None:  # the files that are there stay as they are, though a longer training would have larger ones
+            self.every = int((resume or {}).get("every", usual))
+        else:
+            self.every = integer("every", every, 1, limit)
         self.infos = tuple(infos)
         self.observation, self.action = Columns(OBSERVATION, observation_space), Columns(ACTION, action_space)
         self._rows = ReplayRows((-(-limit // self.every) + 1) * self.every, integer("stack", stack, 1))

@@ -239,6 +239,19 @@ def test_returns_begin_anew_where_episodes_do():
     made.close()
 
 
+def test_a_training_that_keeps_all_rows_goes_on_for_longer(tmp_path):
+    options = {"env": Short, "capacity": None, "num_envs": 4}
+    first = trainer(session=tmp_path / "s", steps=40, **options)
+    first.fit()
+    longer = trainer(session=tmp_path / "s", steps=120, resume=True, **options)
+    assert longer._parts.acting.replay.every == first._parts.acting.replay.every == 22
+    longer.fit()
+    whole = trainer(steps=120, **options)
+    whole.fit()
+    assert same(longer, whole)
+    assert len(SampleDataset(tmp_path / "s" / "replay")) == whole._parts.acting.replay.rows
+
+
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_it_may_learn_as_soon_as_there_is_a_transition(num_envs):
     made = trainer(env=Short, steps=24, num_envs=num_envs, learning_starts=0)
