@@ -20,7 +20,7 @@ from physgym.errors import ConfigError
 from physgym.rl.frame_stacks import FrameStacks
 from physgym.rl.preprocessing import Preprocessing
 from physgym.rl.recorded_steps import NEXT, RecordedSteps, check_values, fields_of, places_of
-from physgym.rl.recordings import Recordings, check_layout, open_recordings, recorded_spaces
+from physgym.rl.recordings import Recordings, check_layout, open_recordings, recorded_spaces, recorded_wrappers
 from physgym.rl.running_normalization import RunningNormalization
 from physgym.rl.transition_index import TransitionIndex
 from physgym.rl.transitions import Transitions
@@ -198,28 +198,55 @@ class _Applied:
             check_layout(dataset, name, space)
         both = raw[OBSERVATION], raw[ACTION]
         plain = cls(Preprocessing((), *both), raw, raw)
+        surrounded = _surrounded(dataset, wrappers)
+        if surrounded and _same(recorded, wanted):
+            return plain  # they were recorded within the wrappers
         try:
             outside = Preprocessing(wrappers, *both)
         except ConfigError:
             if not wanted or not _same(recorded, wanted):
                 raise
-            return plain  # they were recorded within the wrappers
+            return plain.known_within(dataset, surrounded)
         within = dict(zip((OBSERVATION, ACTION), outside.spaces(*both), strict=True))
         if _same(within, wanted):
             return cls(outside, raw, within)
         if recorded and _same(recorded, wanted):
-            return plain
+            return plain.known_within(dataset, surrounded)
         said, given, made = (
             " and ".join(f"{name}s {space}" for name, space in one.items()) for one in (raw, wanted, within)
         )
         after = f", which the preprocessing makes {made}" if wrappers else ""
         raise ConfigError(f"{places_of(dataset)} was recorded with {said}{after}; the agent has {given}")
 
+    def known_within(self, dataset: SampleDataset, surrounded: bool | None) -> Self:
+        """Return it for recordings whose spaces are the agent's already.
+
+        Raises:
+            ConfigError: They say that they were made within other wrappers.
+        """
+        if surrounded is False:
+            names = [[f"{one['name']} {one['kwargs']}" for one in each] for each in recorded_wrappers(dataset)]
+            made = " and ".join(", ".join(one) or "none" for one in names)
+            raise ConfigError(
+                f"{places_of(dataset)} was recorded within other wrappers than the agent's preprocessing: {made}. Its "
+                "observations, actions or rewards are not the agent's; record within the same ones, or without any"
+            )
+        return self
+
     def observations(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return recorded observations as the agent sees them."""
         leaves = fixed_leaves(spaces.Dict({OBSERVATION: self.raw[OBSERVATION]}))
         raw = {leaf.path: as_dtype(batch[leaf.path], leaf.dtype) for leaf in leaves}  # data may be wider than a space
         return self.preprocessing.observations(raw) if self.preprocessing.config else raw
+
+
+def _surrounded(dataset: SampleDataset, wrappers: Sequence[str | Mapping[str, Any]]) -> bool | None:
+    """Return whether recordings say that they were made within some wrappers; None where they say nothing of it."""
+    if not wrappers:
+        return None
+    preprocessing = Preprocessing(wrappers)
+    said = [preprocessing.surround(described) for described in recorded_wrappers(dataset)]
+    return False if False in said else None if None in said else True
 
 
 def _same(found: Mapping[str, spaces.Space[Any]], wanted: Mapping[str, spaces.Space[Any]]) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -127,6 +129,23 @@ class Preprocessing:
         wrapped = self.wrap(_SpacesAlone(observation_space, action_space))
         return wrapped.observation_space, wrapped.action_space
 
+    def surround(self, described: Sequence[Mapping[str, Any]]) -> bool | None:
+        """Return whether these wrappers are the outermost ones of an environment; None where it has none of the kind.
+
+        Args:
+            described: Its wrappers as Gymnasium's description has them, ``additional_wrappers``, innermost first.
+        """
+        own = [step.described for step in self._steps]
+        kinds = {place for place, _ in own}
+        found = [one for one in described if one["entry_point"] in kinds or _is_listed(one["entry_point"])]
+        if not found:
+            return None
+        last = found[len(found) - len(own) :] if len(own) <= len(found) else []
+        return len(last) == len(own) and all(
+            place == one["entry_point"] and _alike(arguments, one["kwargs"])
+            for (place, arguments), one in zip(own, last, strict=True)
+        )
+
     @property
     def infos(self) -> tuple[str, ...]:
         """Return the names of the infos from which rewards are computed: what a recording must have for `rewards`."""
@@ -241,6 +260,13 @@ class _Step:
         """Return the entry of the list."""
         return {"type": self._name, "arguments": dict(self._arguments)} if self._arguments else {"type": self._name}
 
+    @property
+    def described(self) -> tuple[str, dict[str, Any]]:
+        """Return the class as ``module:Class``, and the arguments of its constructor with their defaults."""
+        parameters = list(inspect.signature(self.kind).parameters.values())[1:]
+        given = {one.name: one.default for one in parameters if one.default is not one.empty} | self._arguments
+        return f"{self.kind.__module__}:{self.kind.__name__}", given
+
     def wrap(self, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
         """Return an environment within the wrapper."""
         try:
@@ -277,6 +303,18 @@ def _wrapper_class(place: str, where: str) -> type[gymnasium.Wrapper[Any, Any, A
     if isinstance(found, type) and issubclass(found, gymnasium.Wrapper):
         return found
     raise ConfigError(f"{where} is no subclass of gymnasium.Wrapper")
+
+
+def _is_listed(place: str) -> bool:
+    """Return whether a class, ``module:Class``, is one of `WRAPPERS`."""
+    module, _, name = place.partition(":")
+    return name in WRAPPERS and module.startswith(WRAPPERS[name].partition(":")[0])
+
+
+def _alike(arguments: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
+    """Return whether arguments are those that were recorded as JSON, as far as both are known."""
+    both = arguments.keys() & recorded.keys()
+    return all(json.dumps(arguments[name], default=str) == json.dumps(recorded[name]) for name in both)
 
 
 def _tuples(value: Any) -> Any:

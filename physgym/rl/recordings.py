@@ -84,6 +84,12 @@ def recorded_spaces(dataset: SampleDataset) -> dict[str, spaces.Space[Any] | Non
     return found
 
 
+def recorded_wrappers(dataset: SampleDataset) -> list[list[dict[str, Any]]]:
+    """Return the wrappers of each environment that was recorded, as Gymnasium describes them; empty where unknown."""
+    texts = dict.fromkeys(str(part.attributes.get("env_spec") or "{}") for part in dataset.partitions)
+    return [list((json.loads(text) or {}).get("additional_wrappers") or ()) for text in texts]
+
+
 def _described(said: Mapping[str, Any]) -> dict[str, spaces.Space[Any] | None]:
     """Return the spaces in what a partition says: of the environment, or as parts of its samples."""
     names = (OBSERVATION, ACTION)

@@ -248,6 +248,35 @@ def test_a_reward_of_the_infos_takes_the_place_of_the_recorded_one(tmp_path):
         TransitionCache(tmp_path / "a", preprocessing=steps)
 
 
+def within(*wrappers):
+    """The registered track in wrappers, which Gymnasium's description of it has."""
+    return Preprocessing(wrappers).wrap(gym.make("physgym/Track-v0", observation="state", max_episode_steps=5))
+
+
+def test_what_was_recorded_within_other_wrappers_of_the_same_spaces_is_refused(tmp_path):
+    bins = BINS[-1]
+    rewards = [{"type": "InfoReward", "arguments": {"speed": factor}} for factor in (1.0, 2.0)]
+    skips = [{"type": "RepeatAction", "arguments": {"num_repeats": number}} for number in (2, 3)]
+    for name, wrappers in (("bins", [bins]), ("reward", [bins, rewards[0]]), ("skip", [skips[0], bins])):
+        drive(physgym.Recorder(within(*wrappers), tmp_path / name, infos=["cte", "speed"]))
+    spaces_of = within(bins).observation_space, within(bins).action_space
+    for name, wrappers in (
+        ("bins", [bins, rewards[0]]),
+        ("reward", [bins, rewards[1]]),
+        ("reward", [bins]),
+        ("skip", [skips[1], bins]),
+    ):
+        with pytest.raises(ConfigError, match=rf"{name} was recorded within other wrappers .* DiscretizeAction"):
+            TransitionCache(tmp_path / name, *spaces_of, preprocessing=wrappers)
+    for name, wrappers in (("bins", [bins]), ("reward", [bins, rewards[0]]), ("skip", [skips[0], bins]), ("skip", ())):
+        cache = TransitionCache(tmp_path / name, *spaces_of, preprocessing=wrappers)
+        dataset = physgym.SampleDataset(tmp_path / name)
+        assert cache.rewards.tolist() == dataset[:]["reward"].tolist()
+    # a wrapper that keeps the spaces is applied once
+    drive(physgym.Recorder(within(skips[0]), tmp_path / "raw"))
+    assert len(TransitionCache(tmp_path / "raw", preprocessing=[skips[0]]))
+
+
 def copy(dataset, path, **attributes) -> None:
     with SampleWriter(path, dataset.spec, attributes=attributes) as writer:
         writer.append(dataset[:], **{part: dataset.index(part) for part in ("episode", "step", "seed", "env")})
