@@ -105,6 +105,11 @@ class ValueRange:
         """Return whether all values have both bounds."""
         return bool(self.has_low.all() and self.has_high.all())
 
+    def holds(self, values: Array) -> bool:
+        """Return whether all values, of the leaf's shape, are within the bounds."""
+        below, above = self.has_low & (values < self.low), self.has_high & (values > self.high)
+        return not (below.any() or above.any())
+
     @property
     def choices(self) -> int:
         """Number of values of a scalar that is one of several, else 0."""

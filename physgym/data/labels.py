@@ -20,6 +20,7 @@ from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
 from physgym.files import read_regular, write_atomically
 from physgym.sample import Field, SampleSpec
+from physgym.spaces import ValueRange, from_json, is_custom, leaf_spaces, value_range
 
 Verdict = Literal["good", "bad"]
 VERDICTS: tuple[Verdict, ...] = ("good", "bad")
@@ -77,6 +78,7 @@ class Labels:
             raise ConfigError(
                 f"{dataset.paths[0]} has no field {ACTION!r}; recordings of an agent or a person have one"
             )
+        self._bounds = _bounds(dataset.attributes)
         self._text = self._read()
         self._labels = dict(_parsed(self._text, self.file))
 
@@ -146,7 +148,12 @@ class Labels:
                 ) from error
             if value.size != np.prod(one.shape, dtype=int) or (one.dtype.kind == "f" and not np.isfinite(value).all()):
                 raise ConfigError(f"{name} has shape {one.shape} and is finite, not {action[name]!r}")
-            found[name] = value.reshape(one.shape).tolist()
+            value = value.reshape(one.shape)
+            bounds = self._bounds.get(name)
+            if bounds is not None and bounds.low.shape == one.shape and not bounds.holds(value):
+                low, high = bounds.low.tolist(), bounds.high.tolist()
+                raise ConfigError(f"{name} is between {low} and {high} in this recording, not {action[name]!r}")
+            found[name] = value.tolist()
         return found
 
     def _put(self, changes: Mapping[tuple[int, int], Label | None]) -> None:
@@ -212,6 +219,15 @@ def apply_labels(source: str | Path, out: str | Path, *, mode: Any = "training")
             index = {name: dataset.index(name)[rows + start] for name in ("episode", "step", "seed", "env")}
             writer.append(block, **index)
     return SampleDataset(out, mode)
+
+
+def _bounds(attributes: Mapping[str, Any]) -> dict[str, ValueRange]:
+    """Return the bounds of actions by field, as far as a recording says its space."""
+    said = json.loads(attributes.get("spaces") or "{}").get("action_space")
+    if said is None or is_custom(said):
+        return {}
+    found = {name: value_range(one) for name, one in leaf_spaces(from_json(said), ACTION).items()}
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def _learned(one: Field) -> Field:

@@ -72,7 +72,7 @@ def test_what_is_imitated_has_no_bad_steps_and_the_right_actions(recorded, tmp_p
 
 def test_wrong_labels_are_refused(recorded, tmp_path):
     labels = Labels(recorded)
-    for wrong in ([0.1], [0.1, np.nan], "left", {"steer": [0, 0]}):
+    for wrong in ([0.1], [0.1, np.nan], "left", {"steer": [0, 0]}, [0.1, 1.5]):
         with pytest.raises(ConfigError, match="action"):
             labels.correct([(0, 0)], wrong)
     with pytest.raises(ConfigError, match="verdict"):
@@ -115,6 +115,8 @@ def test_choices_are_labelled_as_integers(tmp_path):
     assert apply_labels(tmp_path / "data", tmp_path / "out")[0]["action"] == 0
     with pytest.raises(ConfigError, match="int64"):
         labels.correct([(0, 0)], 0.5)
+    with pytest.raises(ConfigError, match="action is between 0 and 1 in this recording, not 2"):
+        labels.correct([(0, 0)], 2)
 
 
 def test_labels_of_what_is_in_s3_would_be_lost(recorded, monkeypatch):
