@@ -46,7 +46,7 @@ def configuration(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         given: Fields as in the protocol.
 
     Raises:
-        ConfigError: One is unknown, or a lidar would have no rays.
+        ConfigError: One is unknown, a lidar would have no rays, or pictures another size than the observation.
     """
     known = CONFIGURATIONS[name][1]
     if unknown := sorted(given.keys() - known.keys()):
@@ -54,6 +54,9 @@ def configuration(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     found = {**known, **given}
     if name == "lidar":
         lidar_shape(found)
+    for side, size in (("img_w", WIDTH), ("img_h", HEIGHT)):
+        if found.get(side, size) != size:
+            raise ConfigError(f"{name} has pictures of {WIDTH} x {HEIGHT}; leave {side} out, not {found[side]!r}")
     return found
 
 

@@ -349,6 +349,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
                     raise ConfigError(f"the simulator has no scene {self._scene!r}; it has {names}")
                 self._link.send("load_scene", scene_name=self._scene)
             elif kind == "need_car_config":
+                self._configurations.setdefault("car", configuration("car", {}))  # without which it never loads
                 self._configure()
                 configured = True
             elif kind == "car_loaded":

@@ -227,6 +227,7 @@ class SimulatedCar:
         self.track = simulator.track
         self.control = [(0.0, 0.0)] * 3  # as it is to be applied, the newest last
         self.stale = self.laps = 0
+        self.down = 0.0  # degrees, of the lowest sweep of its lidar
         self.again()
 
     def run(self, stop: threading.Event) -> None:
@@ -262,6 +263,8 @@ class SimulatedCar:
             self.send({"msg_type": "car_loaded"})
         elif kind == "cam_config":
             self.driving = (message["img_w"], message["img_h"]) == ("160", "120")
+        elif kind == "lidar_config":
+            self.down = abs(float(message["degAngDelta"])) * (int(message["numSweepsLevels"]) - 1)
         elif kind == "control":
             throttle = float(message["throttle"]) - float(message["brake"])
             self.control.append((float(message["steering"]), throttle))
@@ -341,7 +344,7 @@ class SimulatedCar:
             "hit": "none",
             "time": self.frames * 0.05,
             "yaw": float(np.degrees(info["heading"])),
-            "lidar": [{"rx": 4.0, "ry": 1.0, "d": 2.5}],
+            "lidar": [{"rx": 4.0, "ry": self.down, "d": 2.5}],
         }
         if self.simulator.bumps:
             self.simulator.bumps -= 1

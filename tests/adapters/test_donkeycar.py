@@ -195,9 +195,20 @@ def test_the_second_camera_the_lidar_and_the_configurations(faults):
     assert fake.refused == []
 
 
+def test_a_simulator_that_asks_for_the_car_gets_one_that_nobody_has_configured():
+    with FakeDonkey(loaded=True) as fake:
+        env = DonkeyCarEnv(port=fake.port, timeout=10, lidar={})
+        _, info = env.reset()
+        env.close()
+    assert fake.kinds().count("car_config") == 1
+    assert info["lidar"].shape == (1, 180)
+    assert info["lidar"][0, 2] == 2.5
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        ({"camera_b": {"img_w": 320}}, "camera_b has pictures of 160 x 120; leave img_w out, not 320"),
         ({"camera": {"fovv": 3}}, r"camera has no \['fovv'\]; it has fov, "),
         ({"lidar": {"numSweepsLevels": 0}}, "numSweepsLevels must be at least 1"),
         ({"lidar": {"degPerSweepInc": "wide"}}, "degPerSweepInc must be"),
