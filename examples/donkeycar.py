@@ -35,4 +35,4 @@ def main(out="sessions/donkeycar", steps=20_000, learning_starts=500, batch_size
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:2], *map(int, sys.argv[2:]))

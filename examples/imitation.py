@@ -37,4 +37,4 @@ def main(recording=None, out="sessions/imitation", episodes=8, steps=500, epochs
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]), "m by the network")
+    print(main(*sys.argv[1:3], *map(int, sys.argv[3:])), "m by the network")

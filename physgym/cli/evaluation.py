@@ -91,6 +91,8 @@ def evaluate(
     if cpu and device not in (None, "cpu"):
         raise ConfigError(f"--cpu and --device {device}: leave one of them out")
     device = "cpu" if cpu else device
+    if not session.exists():
+        raise ConfigError(f"there is no checkpoint at {session.absolute()}, and no session")
     agent = has_agent(session)
     _check_options(context, session, agent=agent, recorded=data is not None)
     if agent:

@@ -99,6 +99,11 @@ class OfflineEvaluation:
         }
 
     def __str__(self) -> str:
+        if not len(self.values):
+            return (
+                f"no return of {self.transitions} transitions is known: every episode was cut off before the rest of it "
+                f"counted too little; {self.uncovered:.1%} of the actions not covered"
+            )
         return (
             f"{len(self.values)} of {self.transitions} transitions: value - return {self.mean_error:.4g} ± "
             f"{self.rms_error:.4g}, correlation {self.correlation:.3f} ({self.episode_correlation:.3f} over episodes), "

@@ -197,6 +197,8 @@ def test_an_agent_is_evaluated_in_episodes_of_their_own(there, tmp_path, physgym
     assert json.loads(file.read_text()) == found
     played = set(SampleDataset(there / "sessions" / "pole" / "replay").index("seed").tolist())
     assert played.isdisjoint(found["each"]["seed"])
+    refused = physgym("evaluate", "sessions/stick", "--episodes", "3", code=2)
+    assert "there is no checkpoint at" in refused
     refused = physgym("evaluate", "sessions/pole", "--worst", "3", code=2)
     assert "--worst: about a network, or recordings (--data), and sessions/pole has" in refused
     refused = physgym("evaluate", "sessions/pole", "--data", "x", "--episodes", "3", "--by", "mae", code=2)

@@ -33,6 +33,24 @@ def test_an_agent_learns_in_the_simulator_that_stands_in_for_donkeycar(tmp_path,
     assert {"info/cte", "info/speed", "info/lap_count"} <= set(recorded.spec)
 
 
+@pytest.mark.slow
+def test_numbers_of_the_command_line_are_numbers(monkeypatch):
+    asked = {}
+
+    class Asked(Exception):
+        pass
+
+    def trainer(*_, **arguments):
+        asked.update(arguments)
+        raise Asked
+
+    monkeypatch.setattr("physgym.rl.agent_trainer.AgentTrainer", trainer)
+    monkeypatch.setattr("sys.argv", ["donkeycar.py", "out", "60"])
+    with pytest.raises(Asked):
+        runpy.run_path(str(EXAMPLES / "donkeycar.py"), run_name="__main__")
+    assert (asked["session"], asked["steps"], asked["report_every"]) == ("out", 60, 3)
+
+
 def test_examples_are_short():
     for name in ("imitation.py", "donkeycar.py"):
         assert len((EXAMPLES / name).read_text().splitlines()) <= 40
