@@ -349,7 +349,8 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
                     raise ConfigError(f"the simulator has no scene {self._scene!r}; it has {names}")
                 self._link.send("load_scene", scene_name=self._scene)
             elif kind == "need_car_config":
-                self._configurations.setdefault("car", configuration("car", {}))  # without which it never loads
+                asked = {"car": configuration("car", {}), **self._configurations}  # without a car it never loads
+                self._configurations = {name: asked[name] for name in CONFIGURATIONS if name in asked}
                 self._configure()
                 configured = True
             elif kind == "car_loaded":

@@ -101,8 +101,8 @@ class OfflineEvaluation:
     def __str__(self) -> str:
         if not len(self.values):
             return (
-                f"no return of {self.transitions} transitions is known: every episode was cut off before the rest of it "
-                f"counted too little; {self.uncovered:.1%} of the actions not covered"
+                f"no return of {self.transitions} transitions is known, since every episode was cut off too soon; "
+                f"{self.uncovered:.1%} of the actions not covered"
             )
         return (
             f"{len(self.values)} of {self.transitions} transitions: value - return {self.mean_error:.4g} ± "

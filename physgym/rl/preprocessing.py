@@ -142,7 +142,7 @@ class Preprocessing:
             return None
         last = found[len(found) - len(own) :] if len(own) <= len(found) else []
         return len(last) == len(own) and all(
-            place == one["entry_point"] and _alike(arguments, one["kwargs"])
+            place == one["entry_point"] and _alike(arguments, one["kwargs"] or {})
             for (place, arguments), one in zip(own, last, strict=True)
         )
 
@@ -314,7 +314,7 @@ def _is_listed(place: str) -> bool:
 def _alike(arguments: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
     """Return whether arguments are those that were recorded as JSON, as far as both are known."""
     both = arguments.keys() & recorded.keys()
-    return all(json.dumps(arguments[name], default=str) == json.dumps(recorded[name]) for name in both)
+    return all(json.loads(json.dumps(arguments[name], default=str)) == recorded[name] for name in both)
 
 
 def _tuples(value: Any) -> Any:

@@ -272,6 +272,8 @@ def test_what_was_recorded_within_other_wrappers_of_the_same_spaces_is_refused(t
         cache = TransitionCache(tmp_path / name, *spaces_of, preprocessing=wrappers)
         dataset = physgym.SampleDataset(tmp_path / name)
         assert cache.rewards.tolist() == dataset[:]["reward"].tolist()
+    number = {"type": "InfoReward", "arguments": {"speed": 1}}  # 1.0, of which the recording was made
+    assert len(TransitionCache(tmp_path / "reward", *spaces_of, preprocessing=[bins, number]))
     # a wrapper that keeps the spaces is applied once
     drive(physgym.Recorder(within(skips[0]), tmp_path / "raw"))
     assert len(TransitionCache(tmp_path / "raw", preprocessing=[skips[0]]))

@@ -102,7 +102,7 @@ def test_steps_before_a_cut_count_only_where_the_rest_weighs_little(tmp_path):
     none = evaluate_offline(Table(env, 1), cache, rest=0.0)
     assert len(none.values) == 0
     assert none.to_json()["mean_error"] is None
-    assert "no return of 20 transitions is known: every episode was cut off" in str(none)
+    assert "no return of 20 transitions is known, since every episode was cut off" in str(none)
     assert "nan" not in str(none)
 
 
