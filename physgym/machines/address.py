@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import secrets
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from physgym.errors import ConfigError
-from physgym.files import absolute, read_regular, replacing
+from physgym.files import absolute, creating, read_regular
 from physgym.transport.certificates import Certificate
 
 CALLER = -1  # index of a worker that has none yet
@@ -73,7 +74,7 @@ def read_token(file: str | Path, *, make: bool = False) -> bytes:
     try:
         if make and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
+            with contextlib.suppress(FileExistsError), creating(path) as temporary:  # two runs may begin together
                 temporary.touch(mode=0o600)
                 temporary.write_text(secrets.token_hex(TOKEN_BYTES) + "\n")
         mode = stat.S_IMODE(path.stat().st_mode)

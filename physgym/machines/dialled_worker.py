@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gymnasium.vector import AutoresetMode
+
 from physgym.errors import ConfigError, PhysGymError, ProtocolError
 from physgym.machines.address import CALLER, Address
 from physgym.machines.permissions import Permissions
@@ -29,7 +31,7 @@ from physgym.system.cores import THREAD_VARIABLES
 from physgym.transport.auth import greet
 from physgym.transport.base import Channel, PeerGone
 from physgym.transport.sockets import SocketChannel, lasting
-from physgym.transport.tls import TlsChannel, pinning_context
+from physgym.transport.tls import TlsChannel, pinning_context, without_password
 from physgym.worker.failures import failure
 from physgym.worker.main import WorkerStart, end_with_parent, hold
 
@@ -105,19 +107,20 @@ class DialIn:
         try:
             context = pinning_context() if self.fingerprint else ssl.create_default_context(cafile=self.authorities)
             if self.chain is not None:
-                context.load_cert_chain(self.chain, self.key)
+                context.load_cert_chain(self.chain, self.key, without_password)
         except (OSError, ssl.SSLError) as error:
             sock.close()
             raise ConfigError(f"the certificates for TLS cannot be used: {error}") from error
         return TlsChannel(sock, Role.WORKER, context, None if self.fingerprint else host, self.fingerprint)
 
 
-def dial_in(settings: DialIn, say: Callable[[str], None]) -> int:
+def dial_in(settings: DialIn, say: Callable[[str], None], mark: str) -> int:
     """Dial to a parent, and run what it wants; return the exit status.
 
     Args:
         settings: Where to dial, and what may be made.
         say: Takes a line for whoever started the worker.
+        mark: Of what the environments start, which ends with this process.
     """
     deadline, pause, reason = time.monotonic() + settings.patience, REDIAL, ""
     offer = WorkerOffer(settings.count, platform.node(), versions_here(settings.envs))
@@ -127,7 +130,7 @@ def dial_in(settings: DialIn, say: Callable[[str], None]) -> int:
             try:
                 channel.set_timeout(GREETING)
                 greet(channel, bytes.fromhex(settings.token), CALLER, os.getpid())
-                return _offered(channel, settings, offer, say)
+                return _offered(channel, settings, offer, say, mark)
             finally:
                 channel.close()
         except PeerGone:
@@ -150,7 +153,7 @@ def dial_in(settings: DialIn, say: Callable[[str], None]) -> int:
         pause = min(2 * pause, LONGEST_REDIAL)
 
 
-def _offered(channel: Channel, settings: DialIn, offer: WorkerOffer, say: Callable[[str], None]) -> int:
+def _offered(channel: Channel, settings: DialIn, offer: WorkerOffer, say: Callable[[str], None], mark: str) -> int:
     """WorkerOffer environments, and serve them where they are wanted; return the exit status."""
     channel.send(offer)
     channel.set_timeout(None)  # there may be work in some hours
@@ -164,21 +167,35 @@ def _offered(channel: Channel, settings: DialIn, offer: WorkerOffer, say: Callab
         say(answer.reason)
         return REFUSED
     assert isinstance(answer, Assignment)
-    start = started(answer.start)
     permissions = settings.permissions
     try:
+        start = started(answer.start, mark)
         factories = [permissions.factory(one) for one in answer.environments]
     except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
         say(str(error))
         channel.send(failure(-1, error))
         return REFUSED
-    os.environ.update(tree.marked(os.environ, start.mark))
     return DONE if hold(channel, start, lambda: factories, -1, -1) else LOST
 
 
-def started(start: Mapping[str, Any]) -> WorkerStart:
-    """Return what a parent says to a worker that has no connection to make any more."""
-    return WorkerStart(transport="", address=None, token="", sys_path=[], **start)
+def started(start: Mapping[str, Any], mark: str) -> WorkerStart:
+    """Return what a parent says to a worker that has no connection to make any more.
+
+    Args:
+        start: What it says.
+        mark: Of the processes that end with the worker. It is the worker's own: whose mark a parent could choose, it
+            could have ended.
+
+    Raises:
+        ConfigError: Something is missing, or there is more than that.
+    """
+    given = {**start, "mark": mark, "transport": "", "address": None, "token": "", "sys_path": []}
+    if (
+        given.keys() != WorkerStart.__dataclass_fields__.keys()
+        or given["autoreset_mode"] not in AutoresetMode.__members__
+    ):
+        raise ConfigError("what the parent says of the run cannot be read; it has another version of physgym")
+    return WorkerStart(**given)
 
 
 def main() -> None:
@@ -186,7 +203,9 @@ def main() -> None:
     line = sys.stdin.buffer.readline()
     settings = DialIn.from_line(line)
     os.environ.update({name: "1" for name in THREAD_VARIABLES if name not in os.environ})
-    end_with_parent(0, tree.new_mark())
+    mark = tree.new_mark()
+    os.environ.update(tree.marked(os.environ, mark))
+    end_with_parent(0, mark)
     sys.path.insert(0, str(Path.cwd()))
     warnings.simplefilter("default")
 
@@ -195,7 +214,7 @@ def main() -> None:
         sys.stderr.flush()
 
     try:
-        status = dial_in(settings, say)
+        status = dial_in(settings, say, mark)
     except PhysGymError as error:
         say(str(error))
         status = REFUSED

@@ -26,7 +26,6 @@ HARMLESS = (
     "physgym/Spring-v0",
     "physgym/Track-v0",
 )
-OF_MAKE = frozenset({"max_episode_steps", "disable_env_checker"})  # arguments of gymnasium.make that do no harm
 
 
 @dataclass(frozen=True)

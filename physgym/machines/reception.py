@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from physgym.checks import one_of
@@ -31,14 +33,15 @@ from physgym.transport.certificates import Certificate
 from physgym.transport.sockets import SocketChannel, lasting
 from physgym.transport.tcp import TcpListener
 from physgym.transport.tls import TlsChannel
-from physgym.vector.make import NAMED
 
 STRANGERS = 64  # connections at a time that have not proved themselves
 STRANGER_SECONDS = 10.0  # for the handshakes of TLS and of the token, over a slow link
 LOOK = 0.5  # seconds between two looks where nothing happens
 OVER = ""  # reason of a parent that needs no more workers
 END = 2.0  # seconds for the thread to end
-SAID = 20  # refusals that are said: a worker that is wrong may come again and again
+SAID = 20  # refusals that are said, of strangers and of workers each: one that is wrong may come again and again
+LARGEST_OFFER = 1 << 12  # environments of one worker
+LONGEST_NAME = 80  # characters of the name of a machine
 
 Differences = Literal["refuse", "warn"]
 
@@ -157,8 +160,8 @@ class Reception(Launcher[DialledWorker]):
         self._lock = threading.Lock()
         self._callers: dict[int, Caller] = {}
         self._warnings: list[str] = []
-        self._said = 0
-        self._codes: dict[str, Code] = {}
+        self._said = {True: 0, False: 0}  # of workers that know the token, and of strangers
+        self._envs, self._codes = tuple(envs), dict[str, Code]()
         self._end = False
         self._heard, self._wakeup = socket.socketpair()
         for end in (self._heard, self._wakeup):
@@ -288,9 +291,10 @@ class Reception(Launcher[DialledWorker]):
         except OSError:
             return
         with self._lock:
-            strangers = [file for file, caller in self._callers.items() if caller.offer is None]
-            if len(strangers) >= STRANGERS:  # who has said nothing for longest makes room
-                self._dismiss(strangers[0])
+            strangers = {file: caller.peer for file, caller in self._callers.items() if caller.offer is None}
+            if len(strangers) >= STRANGERS:  # of the address with most of them the one who has said nothing for longest
+                crowd = Counter(strangers.values()).most_common(1)[0][0]
+                self._dismiss(next(file for file, peer in strangers.items() if peer == crowd))
             lasting(sock)
             channel: Channel
             if self._context is None:
@@ -327,18 +331,25 @@ class Reception(Launcher[DialledWorker]):
             unlike = self._differences(offer)
         except (KeyError, TypeError, ValueError, AttributeError, PhysGymError) as error:
             unlike = [f"what it says of its versions cannot be read ({error!r})"]
-        if offer.count < 1:
-            unlike = ["it offers no environment"]
+        offer = replace(offer, host=shown(offer.host, LONGEST_NAME))
+        who = f"the worker on {offer.host} ({caller.peer})"
+        if not 1 <= offer.count <= LARGEST_OFFER:
+            wrong = f"{who} offers {offer.count} environments; a worker may offer 1 to {LARGEST_OFFER} (--envs)"
+            return self._refuse(file, caller, f"{wrong}. It was refused", wrong)
         if unlike:
-            text = f"the worker on {offer.host} ({caller.peer}) differs from this machine: {'; '.join(unlike)}"
-            if self._on_difference == "refuse" or offer.count < 1:
-                self._note(f"{text}. It was refused; make both alike, or let it in with --on-difference warn")
-                caller.channel.send(Refusal(f"{text}. Its parent refuses that"))
-                caller.channel.flush()
-                self._dismiss(file)
-                return
-            self._note(f"{text}. It was let in (--on-difference warn)")
+            text = f"{who} differs from this machine: {shown('; '.join(unlike))}"
+            if self._on_difference == "refuse":
+                said = f"{text}. It was refused; make both alike, or let it in with --on-difference warn"
+                return self._refuse(file, caller, said, f"{text}. Its parent refuses that")
+            self._note(f"{text}. It was let in (--on-difference warn)", known=True)
         caller.offer = offer
+
+    def _refuse(self, file: int, caller: Caller, said: str, reason: str) -> None:
+        """Tell a worker that it is not let in, and why."""
+        self._note(said, known=True)
+        caller.channel.send(Refusal(reason))
+        caller.channel.flush()
+        self._dismiss(file)
 
     def _differences(self, offer: WorkerOffer) -> list[str]:
         """List what differs between a worker and this process."""
@@ -349,7 +360,7 @@ class Reception(Launcher[DialledWorker]):
             if here.get(name) != there.get(name)
         ]
         for env, data in offer.versions[CODES].items():
-            if env not in self._codes:
+            if env not in self._codes and self._is_used(env):
                 with contextlib.suppress(PhysGymError):  # one that this machine does not have is none to compare
                     self._codes[env] = code_of(env)
             if env in self._codes:
@@ -357,10 +368,19 @@ class Reception(Launcher[DialledWorker]):
                 found += [f"the code of {env}: {text} (there, then here)" for text in unlike]
         return found
 
-    def _note(self, text: str) -> None:
-        self._said += 1
-        if self._said <= SAID:
-            self._warnings.append(text)
+    def _is_used(self, env: str) -> bool:
+        """Return whether this process may look for the code of an environment, which imports its module.
+
+        What a worker names imports nothing here that the run does not use.
+        """
+        return env in self._envs or (not self._envs and env.rpartition(":")[0] in sys.modules)
+
+    def _note(self, text: str, *, known: bool = False) -> None:
+        """Keep what is to be said; strangers cannot use up what is said of workers, nor what is worth it."""
+        self._said[known] += 1
+        if self._said[known] <= SAID:
+            last = " (no more is said of others)" if self._said[known] == SAID else ""
+            self._warnings.append(f"{text}{last}")
 
     def _dismiss(self, file: int) -> None:
         """Forget somebody."""
@@ -369,12 +389,10 @@ class Reception(Launcher[DialledWorker]):
             caller.channel.close()
 
 
+def shown(text: str, longest: int = 2000) -> str:
+    """Return what another machine says as one may print it: of bounded length, without control characters."""
+    cut = text if len(text) <= longest else text[:longest] + "..."
+    return "".join(letter if letter.isprintable() else "?" for letter in cut)
+
+
 STARTED_WITH = ("worker", "first_env", "num_envs", "autoreset_mode", "timeout", "seeds", "mark")  # of a WorkerStart
-
-
-def named_envs(description: Mapping[str, Any]) -> list[str]:
-    """Return the ids of the environments in the description of a factory."""
-    if description["make"] == NAMED:
-        return [str(description["env"])]
-    inner = description["of"]
-    return [env for one in (inner if isinstance(inner, list) else [inner]) for env in named_envs(one)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import ssl
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 from physgym.errors import ConfigError, needs
 from physgym.files import locked, replacing, write_atomically
-from physgym.transport.tls import fingerprint_of
+from physgym.transport.tls import fingerprint_of, without_password
 
 YEARS = 5  # that a certificate of our own lasts
 RENEWED = 30  # days before its end
@@ -47,7 +48,12 @@ class Certificate:
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        _loaded(context.load_cert_chain, self.chain, self.key)
+        try:
+            _loaded(functools.partial(context.load_cert_chain, password=without_password), self.chain, self.key)
+        except ConfigError as error:
+            if not self.own:
+                raise
+            raise ConfigError(f"{error}. Delete both, and they are made again") from error
         if clients is not None:
             _loaded(context.load_verify_locations, clients)
             context.verify_mode = ssl.CERT_REQUIRED

@@ -29,9 +29,13 @@ class TcpListener(SocketListener):
         if not 0 <= port <= 65535:
             raise ConfigError(f"port must be between 0 (any free one) and 65535, not {port}")
         try:
-            sock = socket.create_server((host, port), backlog=BACKLOG)
+            families = [found[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+            family = socket.AF_INET if socket.AF_INET in families else families[0]
+            both = host == "::" and socket.has_dualstack_ipv6()
+            sock = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
         except OSError as error:
-            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}. Use port=0 for a free one") from error
+            advice = "" if isinstance(error, socket.gaierror) else ". Use port=0 for a free one"
+            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}{advice}") from error
         super().__init__(sock, sock.getsockname()[:2])
 
 

@@ -14,7 +14,7 @@ import select
 import socket
 import ssl
 
-from physgym.errors import ProtocolError
+from physgym.errors import ConfigError, ProtocolError
 from physgym.protocol.messages import Role
 from physgym.transport.base import Channel, PeerGone
 from physgym.transport.sockets import above, lasting
@@ -212,6 +212,18 @@ def pinning_context() -> ssl.SSLContext:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def without_password() -> str:
+    """Refuse to ask for the password of a key: nobody may be there to type it, and every process would ask.
+
+    Raises:
+        ConfigError: Always.
+    """
+    raise ConfigError(
+        "the key is encrypted with a password; give one without it, which nobody else can read: "
+        "openssl pkey -in KEY -out NEW"
+    )
 
 
 def _failure(error: ssl.SSLError) -> str:

@@ -104,6 +104,8 @@ class EpisodeSchedule:
             self._feed()
         for worker, reply, request, _ in self._replies():
             if isinstance(reply, Fault) and reply.dead and self._turnover.is_open:
+                if self._once:
+                    yield from self._cut(worker, reply)
                 self._take_back(worker, reply)
                 self._feed()
                 continue
@@ -137,6 +139,7 @@ class EpisodeSchedule:
                     yield arrival
                     alone_since = time.monotonic()
             except WaitTimeout:
+                self._pool.look_for_late()  # which no wait as short as this one does
                 alone_since = time.monotonic()
             else:
                 if self._quota.met or (self._given_out and not self._chunks):
@@ -250,6 +253,10 @@ class EpisodeSchedule:
         if limit > 0:
             rest, stopped.rest = stopped.rest, []
             self._post(stopped, rest, limit, goes_on=True)
+        elif not worker.ledger.pending and any(self._quota.limit(first) > 0 for first in self._lost):
+            # it waits for episodes that nobody runs any more: these first, and its own anew
+            self._lost[stopped.first], stopped.rest = stopped.rest, []
+            return False
         return True
 
     def _new_part(self, request: Pending, reply: RolloutResult) -> Iterator[tuple[int, RolloutResult]]:

@@ -383,7 +383,7 @@ class WorkerPool:
             now = time.monotonic()
             if now >= next_look:  # also where the caller took so long that there was no time to wait
                 next_look = now + POLL
-                self._look_for_late()
+                self.look_for_late()
 
     def _take_in(self, worker: RemoteWorker, event: int) -> None:
         """Send a worker what waits, and take what it sends, as far as an event of `select.poll` says so."""
@@ -453,7 +453,7 @@ class WorkerPool:
             for worker in self.workers:
                 worker.since += pause
 
-    def _look_for_late(self) -> None:
+    def look_for_late(self) -> None:
         """Find workers that have died without an event, or have not answered in time."""
         for worker in self.workers:
             if not isinstance(worker, RemoteWorker) or not worker.ledger.pending:

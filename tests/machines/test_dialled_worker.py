@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*Others run 
 
 PAUSE = "PHYSGYM_TEST_PAUSE"
 SLOW = "tests.machines.test_dialled_worker:Slow"
+LONG = "tests.machines.test_dialled_worker:Long"
 
 
 class Slow(Line):
@@ -37,6 +38,14 @@ class Slow(Line):
     def step(self, action):
         time.sleep(float(os.environ.get(PAUSE, 0)))
         return super().step(action)
+
+
+class Long(Slow):
+    """The same with episodes of 30 steps."""
+
+    def step(self, action):
+        observation, reward, _, _, info = super().step(action)
+        return observation, reward, False, self.count == 30, info
 
 
 class Other(Line):
@@ -180,6 +189,28 @@ def test_bad_links_change_no_byte(tmp_path, reference, how):
             finally:
                 over.set()
                 thread.join(30)
+
+
+def test_a_worker_that_is_stopped_is_given_up_also_where_all_others_wait_for_its_episode(tmp_path, monkeypatch):
+    monkeypatch.setenv(PAUSE, "0")
+    reference = generated(tmp_path / "here", LONG, num_workers=0, samples=50, max_steps=30)
+    with listening(tmp_path) as reception:
+        settings, taken, hung = settings_for(reception, tmp_path, envs=[LONG]), Counted(reception), []
+
+        def stop_the_first():
+            taken.wait(2)  # the second one makes what is wanted of the second episode, and waits
+            hung[0].send_signal(signal.SIGSTOP)
+
+        monkeypatch.setenv(PAUSE, "1")
+        with workers(settings) as hung:
+            assert reception.first(30) == 1
+            monkeypatch.setenv(PAUSE, "0.001")
+            thread = threading.Thread(target=stop_the_first)
+            thread.start()
+            with workers(settings), pytest.warns(RuntimeWarning, match=r"no answer for 3 s"):
+                found = generated(tmp_path / "there", LONG, launcher=reception, timeout=3.0, samples=50, max_steps=30)
+            thread.join(60)
+    assert found == reference
 
 
 def test_another_simulation_is_turned_away_and_the_rest_goes_on(tmp_path, monkeypatch, reference):
