@@ -111,6 +111,9 @@ class DialIn:
         except (OSError, ssl.SSLError) as error:
             sock.close()
             raise ConfigError(f"the certificates for TLS cannot be used: {error}") from error
+        except ConfigError:
+            sock.close()
+            raise
         return TlsChannel(sock, Role.WORKER, context, None if self.fingerprint else host, self.fingerprint)
 
 
@@ -190,10 +193,8 @@ def started(start: Mapping[str, Any], mark: str) -> WorkerStart:
         ConfigError: Something is missing, or there is more than that.
     """
     given = {**start, "mark": mark, "transport": "", "address": None, "token": "", "sys_path": []}
-    if (
-        given.keys() != WorkerStart.__dataclass_fields__.keys()
-        or given["autoreset_mode"] not in AutoresetMode.__members__
-    ):
+    modes = [mode.name for mode in AutoresetMode]
+    if given.keys() != WorkerStart.__dataclass_fields__.keys() or given["autoreset_mode"] not in modes:
         raise ConfigError("what the parent says of the run cannot be read; it has another version of physgym")
     return WorkerStart(**given)
 

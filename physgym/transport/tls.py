@@ -154,7 +154,7 @@ class TlsChannel(Channel):
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             pass
         except ssl.SSLError as error:
-            raise ProtocolError(f"what came is not what was sent: {error}") from error
+            raise ProtocolError(_end_of_words(error)) from error
         self._end()
 
     def _end(self) -> None:
@@ -235,10 +235,23 @@ def _failure(error: ssl.SSLError) -> str:
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"the handshake of TLS failed: the certificate is not accepted, {error.verify_message}. Check who has "
-            "signed it, for which name it is, and the clocks of both machines"
+            f"the handshake of TLS failed: the certificate is not accepted, {error.verify_message.rstrip('.')}. Check "
+            "who has signed it, for which name it is, and the clocks of both machines"
         )
     return f"the handshake of TLS failed: {error}"
+
+
+def _end_of_words(error: ssl.SSLError) -> str:
+    """Return why nothing can be read any more. A worker learns here, behind its handshake, what a parent refuses."""
+    reason = error.reason or ""
+    if "ALERT" not in reason:
+        return f"what came is not what was sent: {error}"
+    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
+        return (
+            f"the other end does not accept the certificate of this one, or there is none ({reason}). Give one with "
+            "--certificate and --key that its --clients file has signed, and check the clocks of both machines"
+        )
+    return f"the other end ends the connection of TLS: {error}"
 
 
 def _beginning(parts: list[memoryview], taken: int) -> bytes:

@@ -237,7 +237,7 @@ class EpisodeSchedule:
         return [first for first, chunk in self._chunks.items() if chunk.worker is worker]
 
     def _post(self, chunk: _Chunk, episodes: list[Any], limit: int, *, goes_on: bool = False) -> None:
-        chunk.begun, chunk.size = time.monotonic(), len(episodes)
+        chunk.begun, chunk.size = time.monotonic(), max(1, len(episodes))  # a fault may have left nothing but the end
         made = self._pool.taken(chunk.worker)  # those that the limit was computed from
         request = Rollout(episodes, **self._limits, limit=limit, made=made, goes_on=goes_on)
         self._pool.post(chunk.worker, request, chunk)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from physgym.errors import ConfigError
@@ -41,6 +43,14 @@ def test_a_token_is_made_once_and_for_its_owner_alone(tmp_path):
     file.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         read_token(file)
+
+
+def test_two_runs_that_make_a_token_together_have_one(tmp_path, monkeypatch):
+    file = tmp_path / "token"
+    token = read_token(file, make=True)
+    there = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path, **options: path != file and there(path, **options))
+    assert read_token(file, make=True) == token
 
 
 @pytest.mark.parametrize("content", ["", "short", "00" * 31, "zz" * 32, "00" * 2000])

@@ -195,14 +195,14 @@ def test_a_worker_that_is_stopped_is_given_up_also_where_all_others_wait_for_its
     monkeypatch.setenv(PAUSE, "0")
     reference = generated(tmp_path / "here", LONG, num_workers=0, samples=50, max_steps=30)
     with listening(tmp_path) as reception:
-        settings, taken, hung = settings_for(reception, tmp_path, envs=[LONG]), Counted(reception), []
+        settings, taken = settings_for(reception, tmp_path, envs=[LONG]), Counted(reception)
 
         def stop_the_first():
             taken.wait(2)  # the second one makes what is wanted of the second episode, and waits
-            hung[0].send_signal(signal.SIGSTOP)
+            first.send_signal(signal.SIGSTOP)
 
         monkeypatch.setenv(PAUSE, "1")
-        with workers(settings) as hung:
+        with workers(settings) as (first,):
             assert reception.first(30) == 1
             monkeypatch.setenv(PAUSE, "0.001")
             thread = threading.Thread(target=stop_the_first)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import sys
 import time
 from dataclasses import replace
 
@@ -11,7 +13,8 @@ import pytest
 from physgym.errors import ConfigError, ProtocolError, WorkerError
 from physgym.launch.base import Order
 from physgym.machines.address import CALLER, Address
-from physgym.machines.reception import Reception
+from physgym.machines.dialled_worker import DialIn
+from physgym.machines.reception import STRANGERS, Reception
 from physgym.machines.versions import versions_here
 from physgym.protocol.messages import Assignment, Refusal, WorkerOffer
 from physgym.testing.transports import in_thread
@@ -114,6 +117,69 @@ def test_code_that_differs_is_refused_with_both_named(reception, tmp_path):
     assert isinstance(answer, Refusal)
     assert module in answer.reason
     worker.close()
+
+
+def test_what_a_worker_names_imports_nothing_here(reception, tmp_path, monkeypatch):
+    (tmp_path / "never_imported.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    worker = offered(reception, tmp_path, WorkerOffer(1, "far", {**HERE, "codes": {"never_imported:X-v0": {}}}))
+    assert reception.first(10) == 1
+    assert "never_imported" not in sys.modules
+    worker.close()
+
+
+@pytest.mark.parametrize("count", [0, -1, 10**9])
+def test_an_offer_of_no_or_endless_environments_is_refused(reception, tmp_path, count):
+    worker = offered(reception, tmp_path, WorkerOffer(count, "far\x1b[2J\n", HERE))
+    answer = worker.next()
+    assert isinstance(answer, Refusal)
+    (said,) = soon(reception.news)
+    assert f"on far?[2J? (127.0.0.1) offers {count} environments; a worker may offer 1 to" in said
+    assert said.isprintable()
+    worker.close()
+
+
+def test_strangers_do_not_use_up_what_is_said_of_workers(reception, tmp_path):
+    for _ in range(30):
+        with socket.create_connection(tuple(reception.address), 10) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert stranger.recv(1) is not None
+    said = []
+    soon(lambda: said.extend(reception.news()) or any("no more is said" in text for text in said))
+    worker = offered(reception, tmp_path, WorkerOffer(0, "far", HERE))
+    assert "offers 0 environments" in soon(reception.news)[0]
+    worker.close()
+
+
+def test_a_flood_from_one_address_leaves_those_of_others(tmp_path):
+    with listening(tmp_path, plain=True) as reception, contextlib.ExitStack() as stack:
+        far = socket.create_connection(tuple(reception.address), 10, source_address=("127.0.0.2", 0))
+        stack.callback(far.close)
+        for _ in range(STRANGERS + 8):
+            one = socket.create_connection(tuple(reception.address), 10)
+            stack.callback(one.close)
+            one.recv(1)  # it is let in
+        with reception._lock:
+            peers = [caller.peer for caller in reception._callers.values()]
+        assert peers.count("127.0.0.2") == 1
+        assert len(peers) == STRANGERS
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+def test_addresses_of_ipv6_listen(tmp_path):
+    try:
+        reception = Reception(Address("::1", 0), TOKEN, None)
+    except ConfigError as error:
+        pytest.skip(str(error))  # a machine without it
+    try:
+        assert f"physgym worker '[::1]:{reception.address.port}'" in reception.command
+        settings = DialIn(tuple(reception.address), TOKEN.hex(), plain=True)
+        channel = settings.connected(10)
+        channel.set_timeout(10)
+        greet(channel, TOKEN, CALLER, 1)
+        channel.close()
+    finally:
+        reception.close()
 
 
 def test_versions_that_differ_are_let_in_where_that_is_chosen(tmp_path):

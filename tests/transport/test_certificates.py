@@ -7,6 +7,7 @@ import socket
 import ssl
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from physgym.errors import ConfigError, ProtocolError
 from physgym.protocol.messages import Role
@@ -41,6 +42,22 @@ def test_given_files_are_checked(tmp_path):
         given_certificate(made.chain, made.chain).context()
 
 
+def test_a_key_with_a_password_is_an_error_and_asks_nobody(tmp_path):
+    made = own_certificate(tmp_path)
+    key = serialization.load_pem_private_key(made.key.read_bytes(), None)
+    lock = serialization.BestAvailableEncryption(b"secret")
+    locked = tmp_path / "locked.key"
+    locked.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock))
+    with pytest.raises(ConfigError, match="encrypted with a password; give one without"):
+        given_certificate(made.chain, locked).context()
+
+
+def test_a_key_of_our_own_that_does_not_fit_is_an_error_that_says_what_to_do(tmp_path):
+    own_certificate(tmp_path / "other").key.rename(own_certificate(tmp_path).key)
+    with pytest.raises(ConfigError, match="Delete both, and they are made again"):
+        own_certificate(tmp_path).context()
+
+
 def ends(parent_context, worker_context, fingerprint="", name=None):
     """What both ends of a connection raise."""
     ours, theirs = socket.socketpair()
@@ -62,6 +79,22 @@ def ends(parent_context, worker_context, fingerprint="", name=None):
 def test_one_that_a_worker_does_not_trust_is_refused(tmp_path):
     with pytest.raises(ProtocolError, match="handshake of TLS failed"):
         ends(own_certificate(tmp_path).context(), ssl.create_default_context(), name="physgym")
+
+
+def test_a_worker_whose_certificate_is_refused_learns_what_it_lacks(tmp_path):
+    made, other = own_certificate(tmp_path / "a"), own_certificate(tmp_path / "b")
+    ours, theirs = socket.socketpair()
+    parent = TlsChannel(ours, Role.PARENT, made.context(clients=other.chain))
+    worker = TlsChannel(theirs, Role.WORKER, pinning_context(), None, made.fingerprint)
+    worker.set_timeout(10)
+    challenge(parent)
+    greeted = in_thread(greet, worker, bytes(32), 0, 1)
+    with pytest.raises(ProtocolError, match="handshake of TLS failed"):
+        arrived(parent)
+    parent.close()
+    with pytest.raises(ProtocolError, match="Give one with --certificate and --key that its --clients"):
+        greeted()
+    worker.close()
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")

@@ -73,3 +73,12 @@ def test_the_listener_is_bound_to_the_loopback_interface_and_does_not_block():
 def test_ports_that_are_none_are_refused(port):
     with pytest.raises(ConfigError, match="port must be between 0"):
         TcpListener(port)
+
+
+def test_an_unknown_host_is_one_error_without_advice_on_ports(monkeypatch):
+    def unknown(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(ConfigError, match=r"cannot listen on nowhere:0: Name or service not known$"):
+        TcpListener(0, "nowhere")
