@@ -65,6 +65,29 @@ class Caller:
     reserved: bool = False
 
 
+class _News:
+    """The texts that say who was not let in, and why.
+
+    Strangers do not use up what is said of workers.
+    """
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._said = {True: 0, False: 0}  # of workers that know the token, and of strangers
+
+    def add(self, text: str, *, known: bool = False) -> None:
+        """Keep a text."""
+        self._said[known] += 1
+        if self._said[known] <= SAID:
+            last = " (no more is said of others)" if self._said[known] == SAID else ""
+            self._texts.append(f"{text}{last}")
+
+    def take(self) -> list[str]:
+        """Return what was kept, once."""
+        texts, self._texts = self._texts, []
+        return texts
+
+
 class DialledWorker(WorkerHandle):
     """A worker on another machine, or one that is wanted and has not dialled in.
 
@@ -159,8 +182,7 @@ class Reception(Launcher[DialledWorker]):
         self.command = worker_command(shown, token_file, certificate, [env for env in envs if env not in HARMLESS])
         self._lock = threading.Lock()
         self._callers: dict[int, Caller] = {}
-        self._warnings: list[str] = []
-        self._said = {True: 0, False: 0}  # of workers that know the token, and of strangers
+        self._news = _News()
         self._envs, self._codes = tuple(envs), dict[str, Code]()
         self._end = False
         self._heard, self._wakeup = socket.socketpair()
@@ -215,8 +237,7 @@ class Reception(Launcher[DialledWorker]):
     def news(self) -> list[str]:
         """Return what there is to say of workers that were not let in, once."""
         with self._lock:
-            news, self._warnings = self._warnings, []
-        return news
+            return self._news.take()
 
     def take(self, count: int) -> Caller | None:
         """Return a worker that hosts so many environments at least, and is nobody else's; None if none is there."""
@@ -282,7 +303,7 @@ class Reception(Launcher[DialledWorker]):
             for file, caller in [*self._callers.items()]:
                 if caller.offer is None and now > caller.since + STRANGER_SECONDS:
                     hint = "" if self._context is None else ", as a worker does that was started with --plain"
-                    self._note(f"{caller.peer} has said nothing for {STRANGER_SECONDS:g} s{hint}; it was let go")
+                    self._news.add(f"{caller.peer} has said nothing for {STRANGER_SECONDS:g} s{hint}; it was let go")
                     self._dismiss(file)
 
     def _accept(self) -> None:
@@ -314,7 +335,7 @@ class Reception(Launcher[DialledWorker]):
             for message in messages:
                 if isinstance(message, Hello):
                     if message.worker != CALLER or not admit(channel, message, self._token):
-                        self._note(f"{caller.peer} does not know the token; give it the same --token-file")
+                        self._news.add(f"{caller.peer} does not know the token; give it the same --token-file")
                         self._dismiss(file)
                         return
                 elif isinstance(message, WorkerOffer):
@@ -322,7 +343,7 @@ class Reception(Launcher[DialledWorker]):
         except PeerGone:
             self._dismiss(file)
         except ProtocolError as error:
-            self._note(f"{caller.peer} is turned away: {error}")
+            self._news.add(f"{caller.peer} is turned away: {error}")
             self._dismiss(file)
 
     def _consider(self, file: int, caller: Caller, offer: WorkerOffer) -> None:
@@ -341,12 +362,12 @@ class Reception(Launcher[DialledWorker]):
             if self._on_difference == "refuse":
                 said = f"{text}. It was refused; make both alike, or let it in with --on-difference warn"
                 return self._refuse(file, caller, said, f"{text}. Its parent refuses that")
-            self._note(f"{text}. It was let in (--on-difference warn)", known=True)
+            self._news.add(f"{text}. It was let in (--on-difference warn)", known=True)
         caller.offer = offer
 
     def _refuse(self, file: int, caller: Caller, said: str, reason: str) -> None:
         """Tell a worker that it is not let in, and why."""
-        self._note(said, known=True)
+        self._news.add(said, known=True)
         caller.channel.send(Refusal(reason))
         caller.channel.flush()
         self._dismiss(file)
@@ -374,13 +395,6 @@ class Reception(Launcher[DialledWorker]):
         What a worker names imports nothing here that the run does not use.
         """
         return env in self._envs or (not self._envs and env.rpartition(":")[0] in sys.modules)
-
-    def _note(self, text: str, *, known: bool = False) -> None:
-        """Keep what is to be said; strangers cannot use up what is said of workers, nor what is worth it."""
-        self._said[known] += 1
-        if self._said[known] <= SAID:
-            last = " (no more is said of others)" if self._said[known] == SAID else ""
-            self._warnings.append(f"{text}{last}")
 
     def _dismiss(self, file: int) -> None:
         """Forget somebody."""
