@@ -97,6 +97,14 @@ def test_an_episode_over_several_partitions_has_its_times(tmp_path, elsewhere):
     assert remarks == []
 
 
+def test_padding_is_said(tmp_path):
+    there = Field("there", (4,), np.dtype("?"), "input")
+    spec = SampleSpec([there, Field("at", (4, 3), np.dtype("f4"), "input", mask="there")])
+    dataset, _ = write_rows(tmp_path / "d", spec, 2)
+    _, remarks = export_vtkhdf(dataset, tmp_path / "out", nodes="at")
+    assert remarks == ["padding is shown too, as it is stored: at (mask there)"]
+
+
 def test_steps_are_in_order_whatever_the_rows_are(tmp_path):
     spec = SampleSpec([Field("u", (4, 3), np.dtype("f4"), "input")])
     with SampleWriter(tmp_path / "d", spec) as writer:

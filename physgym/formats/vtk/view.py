@@ -141,6 +141,9 @@ def _on_mesh(
         return None
     if points and mesh.nodes == mesh.cells and (mesh.kinds != 1).any():
         remarks.append(f"there are {mesh.nodes} nodes and as many cells; fields are taken as values of nodes")
+    masked = {name: f"mask {one.mask}" for name, one in seen.items() if one.mask and name not in why}
+    if masked:
+        remarks.append(f"padding is shown too, as it is stored: {_listed(masked)}")
     copied: dict[str, dict[str, Array]] = {"PointData": {}, "CellData": {}}
     for name, value in constants.items():
         dtype = shown_dtype(value.dtype)
