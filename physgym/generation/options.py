@@ -70,7 +70,11 @@ class GenerationOptions(TypedDict, total=False):
     ]
     on_error: Annotated[
         OnError,
-        Flag("restart", "Start a worker that dies or hangs again; the samples are the same.", stands_for="restart"),
+        Flag(
+            "restart",
+            "Start a worker that dies or hangs again; the samples are the same, but in real time.",
+            stands_for="restart",
+        ),
     ]
 
 

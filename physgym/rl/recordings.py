@@ -35,7 +35,7 @@ def open_recordings(given: Recordings, mode: Mode = "training") -> SampleDataset
     """
     if isinstance(given, SampleDataset):
         return given
-    places = [place(one) for one in ([given] if isinstance(given, (str, Path, Location)) else given)]
+    places = [_same_place(place(one)) for one in ([given] if isinstance(given, (str, Path, Location)) else given)]
     if not places:
         raise ConfigError("no recording is given")
     chosen: dict[Path | Location, set[str]] = {}  # files of each folder; none for all of them
@@ -58,6 +58,13 @@ def open_recordings(given: Recordings, mode: Mode = "training") -> SampleDataset
     files = dict(zip(dataset.paths, chosen.values(), strict=True))
     kept = [not files[part.path.parent] or part.path.name in files[part.path.parent] for part in dataset.partitions]
     return dataset.subset(np.asarray(kept)[dataset.partition_numbers])
+
+
+def _same_place(found: Path | Location) -> Path | Location:
+    """Return a place without links and detours, by which one that is named twice is read once."""
+    if isinstance(found, Location):
+        return found
+    return found.parent.resolve() / found.name if found.is_file() else found.resolve()
 
 
 def recorded_spaces(dataset: SampleDataset) -> dict[str, spaces.Space[Any] | None]:

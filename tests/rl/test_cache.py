@@ -121,6 +121,9 @@ def test_one_file_several_folders_and_an_open_dataset(tmp_path):
     some = cache_of([first / "training-00001.h5", first / "training-00000.h5", second])
     assert len(both) > len(some) > len(one)
     assert len(cache_of([first / "training-00001.h5", first])) == len(cache_of(first))
+    (tmp_path / "link").symlink_to(first)
+    twice = [first, tmp_path / "link", tmp_path / "b" / ".." / "a", tmp_path / "link" / "training-00001.h5"]
+    assert len(cache_of(twice)) == len(cache_of(first))  # one place by four names
     assert len(cache_of(open_recordings(first).subset(np.arange(5)))) == len(one)
     (tmp_path / "x.h5").write_bytes(b"")
     with pytest.raises(ConfigError, match="is no file of a dataset"):
