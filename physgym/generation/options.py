@@ -72,7 +72,7 @@ class GenerationOptions(TypedDict, total=False):
         OnError,
         Flag(
             "restart",
-            "Start a worker that dies or hangs again; the samples are the same, but in real time.",
+            "Start a worker that dies or hangs again; the samples are the same, but for a simulator in real time.",
             stands_for="restart",
         ),
     ]
