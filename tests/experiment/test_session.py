@@ -696,7 +696,7 @@ def test_all_samples_of_a_run_are_described(tmp_path):
             run.describe_dataset(dataset, what=what)
     found = read_record(folder)["runs"][0]
     assert found["dataset"]["hash"] == dataset_hash(data["dataset"])
-    paths = {"validation": "s3://bucket/x", "load_samples": "loaded"}
+    paths = {"validation": "s3://bucket/x", "load_samples": "loaded", "cache": str(tmp_path / "cache")}
     assert all("physgym.envs.spring" in notes.pop("code")["modules"] for notes in found["others"].values())
     assert found["others"] == {
         what: {"path": path, "samples": 20, "hash": dataset_hash(data[what])} for what, path in paths.items()
