@@ -162,17 +162,28 @@ def _takes(option: str, taken: int, value: str) -> bool:
     return option == "--find-replace" or not taken or "=" not in value  # what has one is an override, no key
 
 
-def with_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command all `Flags`, which it gets as its argument ``flags``."""
-    shared = inspect.signature(Flags, eval_str=True).parameters
+def with_values(kind: type[Any], name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command an option for each field of a dataclass, whose values it gets together, as one argument.
 
-    @functools.wraps(command)
-    def called(**arguments: Any) -> Any:
-        flags = Flags(**{name: arguments.pop(name) for name in shared})
-        return command(**arguments, flags=flags)
+    Args:
+        kind: The dataclass; its fields say what Typer makes of them.
+        name: Name of the argument.
+    """
+    shared = inspect.signature(kind, eval_str=True).parameters
 
-    own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "flags"]
-    parameters = [*own, *(p.replace(kind=p.KEYWORD_ONLY) for p in shared.values())]
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {p.name: p.annotation for p in parameters}
-    return called
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def called(**arguments: Any) -> Any:
+            values = kind(**{field: arguments.pop(field) for field in shared})
+            return command(**arguments, **{name: values})
+
+        own = [p for known, p in inspect.signature(command, eval_str=True).parameters.items() if known != name]
+        parameters = [*own, *(p.replace(kind=p.KEYWORD_ONLY) for p in shared.values())]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
+        return called
+
+    return decorated
+
+
+with_flags = with_values(Flags, "flags")

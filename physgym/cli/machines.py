@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from physgym.cli.app import USAGE, app, arguments_of
+from physgym.cli.flags import with_values
 from physgym.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,20 +97,7 @@ class Listening:
             found.close()
 
 
-def with_listening(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command all options of `Listening`, which it gets as its argument ``listening``."""
-    shared = inspect.signature(Listening, eval_str=True).parameters
-
-    @functools.wraps(command)
-    def called(**arguments: Any) -> Any:
-        listening = Listening(**{name: arguments.pop(name) for name in shared})
-        return command(**arguments, listening=listening)
-
-    own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "listening"]
-    parameters = [*own, *(p.replace(kind=p.KEYWORD_ONLY) for p in shared.values())]
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {p.name: p.annotation for p in parameters}
-    return called
+with_listening = with_values(Listening, "listening")
 
 
 @app.command()

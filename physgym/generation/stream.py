@@ -35,6 +35,7 @@ from physgym.generation.source import is_same_source, origin_attributes
 from physgym.generation.store import Store
 from physgym.generation.stream_options import StreamOptions
 from physgym.generation.time_step import common_time_step
+from physgym.launch.base import DialInLauncher
 from physgym.naming import env_name
 from physgym.options import complete, takes
 from physgym.placement import described
@@ -108,8 +109,7 @@ class SampleStream(SampleSource):
         if num_workers is not None:
             num_workers = integer("num_workers", num_workers)
         launcher, timeout = options["launcher"], options["timeout"]
-        come = launcher is not None and launcher.calls_in
-        if come:
+        if isinstance(launcher, DialInLauncher):
             num_workers = num_envs = 1  # the first one that comes; others join it
         if num_envs is None:
             num_envs = max(1, usable_cores() if num_workers is None else num_workers)
@@ -146,7 +146,7 @@ class SampleStream(SampleSource):
         self._patience: float | None = None  # the environments' own
         factory = plan.factory()
         try:
-            if launcher is not None and come:
+            if isinstance(launcher, DialInLauncher):
                 described(factory)  # what cannot be described is an error before anybody comes
                 num_envs = launcher.first(timeout)
             self._envs = SocketVectorEnv(

@@ -79,28 +79,9 @@ class Launcher(ABC, Generic[Handle]):
     Attributes:
         inherits: Whether workers inherit descriptors of this process: a parent pipe, an end of a connection, shared
             memory. Those of another launcher dial.
-        calls_in: Whether workers come by themselves, with their connection, and may go at any time: what one has left
-            undone others do.
     """
 
     inherits: ClassVar[bool] = True
-    calls_in: ClassVar[bool] = False
-
-    def callers(self) -> list[int]:
-        """Return for each worker that has come by itself how many environments it hosts; each is named once."""
-        return []
-
-    def first(self, timeout: float) -> int:
-        """Wait for a worker that comes by itself; return how many environments it hosts.
-
-        Raises:
-            WorkerError: None has come in time.
-        """
-        raise NotImplementedError
-
-    def news(self) -> list[str]:
-        """Return what there is to say of workers that were not let in, once."""
-        return []
 
     @abstractmethod
     def start(self, order: Order) -> Handle:
@@ -123,6 +104,31 @@ class Launcher(ABC, Generic[Handle]):
             patience: Seconds that they get to end by themselves.
             hang_up: Closes their connections, upon which idle ones end.
         """
+
+
+class DialInLauncher(Launcher[Handle]):
+    """Gives orders to workers that come by themselves, with their connection, and may go at any time.
+
+    The connection of one is that of its handle. What a worker has left undone others do.
+    """
+
+    inherits = False
+
+    @abstractmethod
+    def first(self, timeout: float) -> int:
+        """Wait for a worker that has no order; return how many environments it hosts.
+
+        Raises:
+            WorkerError: None has come in time.
+        """
+
+    @abstractmethod
+    def callers(self) -> list[int]:
+        """Return for each worker that waits for an order how many environments it hosts; each is named once."""
+
+    @abstractmethod
+    def news(self) -> list[str]:
+        """Return what there is to say of workers that were not let in, once."""
 
 
 def no_descriptors(index: int, error: OSError) -> WorkerError:

@@ -21,7 +21,7 @@ from physgym.checks import one_of
 from physgym.code.record import Code, differences
 from physgym.code.search import code_of
 from physgym.errors import ConfigError, PhysGymError, ProtocolError, WorkerError
-from physgym.launch.base import Launcher, Order, WorkerHandle
+from physgym.launch.base import DialInLauncher, Order, WorkerHandle
 from physgym.machines.address import CALLER, Address, worker_command
 from physgym.machines.permissions import HARMLESS
 from physgym.machines.versions import CODES, PACKAGES, versions_here
@@ -131,7 +131,7 @@ class DialledWorker(WorkerHandle):
         return f"No worker{few} has dialled in; start one: {self._reception.command}"
 
 
-class Reception(Launcher[DialledWorker]):
+class Reception(DialInLauncher[DialledWorker]):
     """A place where workers of other machines dial in.
 
     Args:
@@ -152,9 +152,6 @@ class Reception(Launcher[DialledWorker]):
     Raises:
         ConfigError: An argument is wrong, or the address is taken.
     """
-
-    inherits = False
-    calls_in = True
 
     def __init__(
         self,

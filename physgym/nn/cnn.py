@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from physgym.checks import integer, is_integer
 from physgym.errors import ConfigError
+from physgym.nn.between_fields import BetweenFields
 from physgym.nn.mlp import MLP, Shapes, activation_class
-from physgym.nn.predictor import field_names
 from physgym.nn.registry import named_network
-from physgym.sample import SampleSpec
 
 ChannelAxis = Literal["first", "last", "auto"]
 
@@ -23,7 +22,7 @@ LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
 
 @named_network
-class CNN(nn.Module):
+class CNN(BetweenFields):
     """A convolutional network that reads pictures, such as those of a camera.
 
     Pictures of dtype uint8 are divided by 255, others are taken as they are. They have the shape (height, width), or
@@ -104,30 +103,6 @@ class CNN(nn.Module):
             "activation": behind["activation"],
             "channel_axis": self.channel_axis,
         }
-
-    @classmethod
-    def from_spec(
-        cls,
-        spec: SampleSpec,
-        *,
-        inputs: Sequence[str] | None = None,
-        outputs: Sequence[str] | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a network between the fields of samples.
-
-        Args:
-            spec: The samples' fields.
-            inputs: Names of the fields that feed it, by default those of role "input".
-            outputs: Names of the fields that it predicts, by default those of role "target".
-            options: The other arguments of the constructor.
-
-        Raises:
-            ConfigError: There is no field to feed or to predict, or as in the constructor.
-        """
-        inputs, outputs = field_names(spec, inputs, outputs)
-        shapes = [spec[name].shape for name in outputs]
-        return cls([spec[name].shape for name in inputs], shapes[0] if len(shapes) == 1 else shapes, **options)
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Evaluate the network.

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from physgym.checks import integer, is_integer
 from physgym.errors import ConfigError
-from physgym.nn.predictor import field_names
+from physgym.nn.between_fields import BetweenFields
 from physgym.nn.registry import named_network
-from physgym.sample import SampleSpec
 
 Shapes = int | Sequence[int] | Sequence[Sequence[int]]
 
@@ -42,7 +41,7 @@ def activation_class(name: str) -> type[nn.Module]:
 
 
 @named_network
-class MLP(nn.Module):
+class MLP(BetweenFields):
     """A multi-layer perceptron that flattens its inputs and gives its outputs their shapes.
 
     Args:
@@ -127,30 +126,6 @@ class MLP(nn.Module):
             "hidden": list(self.hidden),
             **self._options,
         }
-
-    @classmethod
-    def from_spec(
-        cls,
-        spec: SampleSpec,
-        *,
-        inputs: Sequence[str] | None = None,
-        outputs: Sequence[str] | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a network between the fields of samples.
-
-        Args:
-            spec: The samples' fields.
-            inputs: Names of the fields that feed it, by default those of role "input".
-            outputs: Names of the fields that it predicts, by default those of role "target".
-            options: The other arguments of the constructor.
-
-        Raises:
-            ConfigError: There is no field to feed or to predict.
-        """
-        inputs, outputs = field_names(spec, inputs, outputs)
-        shapes = [spec[name].shape for name in outputs]
-        return cls([spec[name].shape for name in inputs], shapes[0] if len(shapes) == 1 else shapes, **options)
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Evaluate the network.

@@ -151,9 +151,8 @@ class EpisodeSchedule:
 
     def _nobody_left(self) -> WorkerError:
         """Return the error of work that waits for workers, of which none has come."""
-        settings = self._pool.settings
-        said = "".join(f"\n{text}" for text in settings.launcher.news())
-        return WorkerError(f"there are episodes left, and no worker for {settings.timeout:g} s{said}")
+        said = "".join(f"\n{text}" for text in self._turnover.news())
+        return WorkerError(f"there are episodes left, and no worker for {self._pool.settings.timeout:g} s{said}")
 
     def _take_back(self, worker: Worker, fault: Fault) -> None:
         """Keep the episodes of a worker that is gone, for others."""

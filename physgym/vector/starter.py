@@ -13,7 +13,7 @@ from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
-from physgym.launch.base import Launcher, Order, no_descriptors
+from physgym.launch.base import DialInLauncher, Launcher, Order, no_descriptors
 from physgym.placement import EnvFactory
 from physgym.system import process_tree as tree
 from physgym.system.children import ParentPipe
@@ -89,7 +89,7 @@ class Starter:
             WorkerError: The system refuses to start one.
         """
         settings = self._settings
-        listener = None if settings.launcher.calls_in else settings.transport.listen(settings.port)
+        listener = None if isinstance(settings.launcher, DialInLauncher) else settings.transport.listen(settings.port)
         try:
             deadline = time.monotonic() + settings.timeout
             for worker in workers:
@@ -104,6 +104,7 @@ class Starter:
         self, worker: RemoteWorker, listener: Listener | None, watch: Watch, seeds: Sequence[int | None] | None
     ) -> None:
         settings = self._settings
+        comes = isinstance(settings.launcher, DialInLauncher)
         worker.token = secrets.token_bytes(32)  # for this start alone: one that dials late takes nobody's place
         worker_start = WorkerStart(
             entry_of(settings.transport),
@@ -120,7 +121,7 @@ class Starter:
         )
         try:
             worker.parent_pipe = ParentPipe() if settings.launcher.inherits else None
-            channel, theirs = (None, None) if settings.launcher.calls_in else settings.transport.pair()
+            channel, theirs = (None, None) if comes else settings.transport.pair()
         except OSError as error:
             raise no_descriptors(worker.index, error) from error
         if channel is not None:

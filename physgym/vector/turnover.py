@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from physgym.errors import ConfigError, PhysGymError
+from physgym.launch.base import DialInLauncher
 from physgym.placement import EnvFactory
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.handshake import Handshake
@@ -24,7 +26,8 @@ class Turnover:
     """
 
     def __init__(self, fleet: WorkerPool) -> None:
-        self._fleet = fleet
+        self._fleet, launcher = fleet, fleet.settings.launcher
+        self._dial_in: DialInLauncher[Any] | None = launcher if isinstance(launcher, DialInLauncher) else None
         self._joining: deque[tuple[int, Sequence[EnvFactory]]] = deque()
         self._coming: list[tuple[RemoteWorker, Handshake]] = []
         self._leaving: set[int] = set()
@@ -47,7 +50,11 @@ class Turnover:
     @property
     def is_open(self) -> bool:
         """Return whether workers come by themselves, and may go at any time."""
-        return self._fleet.settings.launcher.calls_in
+        return self._dial_in is not None
+
+    def news(self) -> list[str]:
+        """Return what there is to say of workers that were not let in, once."""
+        return [] if self._dial_in is None else self._dial_in.news()
 
     def lost(self, worker: Worker) -> None:
         """Take note that a worker has gone by itself."""
@@ -68,8 +75,8 @@ class Turnover:
 
     def admit(self) -> None:
         """Start the workers that are to join, and take in those that are ready; nobody waits for the others."""
-        if self.is_open:
-            self._let_in()
+        if self._dial_in is not None:
+            self._let_in(self._dial_in)
         while self._joining:
             index, factories = self._joining.popleft()
             if index in self._leaving:
@@ -92,12 +99,11 @@ class Turnover:
                 handshake.close()
                 self._coming.remove((worker, handshake))
 
-    def _let_in(self) -> None:
+    def _let_in(self, launcher: DialInLauncher[Any]) -> None:
         """Have workers join that have come by themselves."""
-        launcher = self._fleet.settings.launcher
         for count in launcher.callers():
             self.join([self._fleet.factories[0]] * count)
-        for text in launcher.news():
+        for text in self.news():
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def _turn_away(self, worker: RemoteWorker, handshake: Handshake) -> None:
