@@ -86,6 +86,10 @@ class SharedProcess(ConfigError):
     """Environments that declare ``physgym.single`` in their metadata are to share a process."""
 
 
+class SharedMachine(ConfigError):
+    """Environments of which a machine may hold one alone, by their metadata, are to share one."""
+
+
 class WaitTimeout(PhysGymError, TimeoutError, multiprocessing.TimeoutError):
     """The time that a caller was ready to wait is over; nothing is lost, the call can be waited for again."""
 

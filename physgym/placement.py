@@ -7,8 +7,9 @@ any other environment asks `current`.
 from __future__ import annotations
 
 import contextlib
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,15 +33,39 @@ class Placement(NamedTuple):
     env_count: int = 1
 
 
-class PortableFactory(ABC):
-    """A factory of environments that can be described, so that a process elsewhere makes the same ones.
-
-    What travels is names and JSON data, never code.
-    """
+class DeclaringFactory(ABC):
+    """A factory of environments that knows what they declare before one is made."""
 
     @abstractmethod
     def __call__(self) -> Env:
         """Make one environment."""
+
+    @property
+    @abstractmethod
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the metadata of their class; nothing where that is not known."""
+
+
+def declared_metadata(factory: EnvFactory) -> Mapping[str, Any]:
+    """Return the metadata that environments of a factory have, as far as their class says so before one is made."""
+    while isinstance(factory, functools.partial):
+        inner = factory.func
+        given = [one for one in factory.args if isinstance(one, DeclaringFactory) or _is_env_class(one)]
+        factory = inner if isinstance(inner, (type, functools.partial)) or not given else given[0]
+    if isinstance(factory, DeclaringFactory):
+        return factory.metadata
+    return factory.metadata if _is_env_class(factory) else {}  # type: ignore[attr-defined]  # a class of environments
+
+
+def _is_env_class(thing: Any) -> bool:
+    return isinstance(thing, type) and issubclass(thing, gymnasium.Env)
+
+
+class PortableFactory(DeclaringFactory):
+    """A factory of environments that can be described, so that a process elsewhere makes the same ones.
+
+    What travels is names and JSON data, never code.
+    """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

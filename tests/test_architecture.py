@@ -39,6 +39,7 @@ ORDER = [
     "step_fields",
     "placement",
     "real_time",
+    "single",
     "factories",
     "object_references",
     "marked_classes",

@@ -64,7 +64,9 @@ def evaluate(
     ] = None,
     arg: EnvArguments = None,
     envs: Annotated[int, typer.Option(min=1, help="Of an agent: environments at once.")] = 8,
-    workers: Annotated[int, typer.Option(min=0, help="Of an agent: processes that they run in.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Of an agent: processes that they run in; by default as it needs.")
+    ] = None,
     no_report: NoReport = False,
 ) -> None:
     """Measure a trained network on the stored samples of a dataset, step by step; or an agent in its environment.

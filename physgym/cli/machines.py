@@ -134,7 +134,10 @@ def worker(
     from physgym.machines.dialled_worker import DialIn
     from physgym.machines.supervisor import Supervisor
     from physgym.machines.versions import versions_here
+    from physgym.placement import declared_metadata
+    from physgym.single import MACHINE, SINGLE, single_of
     from physgym.system.cores import usable_cores
+    from physgym.vector.make import env_factory
 
     found = parse_address(address)
     if (certificate is None) != (key is None):
@@ -155,7 +158,10 @@ def worker(
         patience=patience,
     )
     versions_here(settings.envs)  # an id that is unknown here is an error now
-    status = Supervisor(settings, workers or usable_cores(), stay=stay).run()
+    alone = [one for one in settings.envs if single_of(declared_metadata(env_factory(one, {}))) == MACHINE]
+    if alone and max(workers or 1, envs) > 1:
+        raise ConfigError(f"a machine holds one {alone[0]} alone ({SINGLE}); leave --workers and --envs out")
+    status = Supervisor(settings, workers or (1 if alone else usable_cores()), stay=stay).run()
     if status:
         raise typer.Exit(USAGE)
 

@@ -94,7 +94,7 @@ def evaluate_agent_of(
     seed: int | None = None,
     arguments: Mapping[str, Any] | None = None,
     num_envs: int = 8,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     device: str | None = None,
     allow_changed_code: bool = False,
 ) -> AgentEvaluation:
@@ -107,7 +107,7 @@ def evaluate_agent_of(
         seed: Seed of the evaluation; by default ``runner.seed``. Equal seeds give equal episodes.
         arguments: Further arguments of the environment, such as tracks that were held out.
         num_envs: Environments at once.
-        num_workers: Processes that they run in.
+        num_workers: Processes that they run in; by default as the environment needs it, else 0 for this one.
         device: Where to compute; by default as the configuration says.
         allow_changed_code: Whether the environment may be of other code than what the agent learned in.
 

@@ -56,13 +56,13 @@ from physgym.samplers import find_sampler, rebuild_sampler
 from physgym.samplers.base import SamplerLike
 from physgym.scene.inputs import RECORD
 from physgym.simulation import Simulation, lacking_state_hooks
+from physgym.single import single_of
 from physgym.spaces import leaf_spaces, unflatten
 from physgym.storage.location import Location
 from physgym.vector.make import env_factory
 from physgym.vector.predictions import AnyPredictor
 from physgym.worker.folders import OwnFolder
 from physgym.worker.snapshots import remembering_layer
-from physgym.worker.variants import SINGLE
 
 
 def reopen(
@@ -293,7 +293,7 @@ class _Replay:
     @property
     def needs_a_step(self) -> bool:
         """Return whether a snapshot has to be followed by a step, since nothing else can be compared."""
-        return bool(self._env.metadata.get(SINGLE))
+        return single_of(self._env.metadata) is not None
 
     def can_resume(self, given: SamplerLike) -> bool:
         """Return whether the episode can go on from a state: its actions there follow without the steps before.
@@ -395,7 +395,7 @@ class _Replay:
         """
         sample, env = self._stored.sample(step), self._env
         keeps = _keeps_all(env)
-        if (sample is None and not self._stored.is_whole) or env.metadata.get(SINGLE) or not (keeps or step == 0):
+        if (sample is None and not self._stored.is_whole) or single_of(env.metadata) or not (keeps or step == 0):
             return
         state = {}
         if keeps:  # copies: the other environment may keep or change what it gets

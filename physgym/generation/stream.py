@@ -38,7 +38,7 @@ from physgym.generation.time_step import common_time_step
 from physgym.launch.base import DialInLauncher
 from physgym.naming import env_name
 from physgym.options import complete, takes
-from physgym.placement import described
+from physgym.placement import declared_metadata, described
 from physgym.real_time import runs_in_real_time
 from physgym.registration import EnvLike
 from physgym.sample import Sample, SampleSpec
@@ -46,6 +46,7 @@ from physgym.samplers import Breed
 from physgym.scene.declared import kept_scene
 from physgym.scene.inputs import SceneInput
 from physgym.simulation import NonFinite
+from physgym.single import MACHINE, single_of
 from physgym.spaces import Array
 from physgym.storage.location import Location
 from physgym.system.cores import usable_cores
@@ -145,10 +146,15 @@ class SampleStream(SampleSource):
         self._store: Store | None = None
         self._patience: float | None = None  # the environments' own
         factory = plan.factory()
+        single = single_of(declared_metadata(factory))
+        if single == MACHINE and options["num_envs"] is None and num_workers is None:
+            num_envs = 1
         try:
             if isinstance(launcher, DialInLauncher):
                 described(factory)  # what cannot be described is an error before anybody comes
                 num_envs = launcher.first(timeout)
+                if single is not None:
+                    num_envs = 1
             self._envs = SocketVectorEnv(
                 [factory] * num_envs,
                 context=launcher,

@@ -17,6 +17,7 @@ from physgym.events import Callback
 from physgym.generator_state import generator_words
 from physgym.interrupt import Interrupt
 from physgym.naming import env_name
+from physgym.placement import declared_metadata
 from physgym.progress import say
 from physgym.real_time import SOURCE, runs_in_real_time
 from physgym.registration import EnvLike
@@ -31,6 +32,7 @@ from physgym.rl.preprocessing import Preprocessing
 from physgym.rl.recordings import Recordings
 from physgym.rl.replay_files import ReplayDiffers
 from physgym.rl.saved_training import saved_training
+from physgym.single import MACHINE, SINGLE, single_of
 from physgym.training.callback_list import CallbackList
 from physgym.training.history import History, TrainingProgress
 from physgym.training.loggers import Logger
@@ -39,6 +41,7 @@ from physgym.training.resume import versions
 from physgym.training.tensorboard_logger import TensorBoard
 from physgym.training.training_session import TrainingSession, check_session
 from physgym.vector.arguments import Arguments
+from physgym.vector.make import env_factory
 from physgym.vector.vector_env import SocketVectorEnv
 from physgym.viewing.shown import UNSEEN, LiveView, ViewLike, show, view_of
 
@@ -529,6 +532,11 @@ def _check_evaluated(env: Any, env_kwargs: Arguments, every: int) -> None:
         raise ConfigError(
             "evaluations need an environment of their own, which is made of its id or class; give evaluate_every=0, "
             "and call physgym.rl.evaluation.evaluate_agent in a callback"
+        )
+    if every and single_of(declared_metadata(env_factory(env, {}))) == MACHINE:
+        raise ConfigError(
+            f"evaluations need an environment of their own, and a machine holds one {env_name(env)} alone ({SINGLE}); "
+            "give evaluate_every=0, and evaluate the agent after the training (physgym evaluate)"
         )
 
 

@@ -19,9 +19,11 @@ from physgym.checks import integer
 from physgym.episode import episode_seed, part_seed
 from physgym.errors import ConfigError, SampleError
 from physgym.naming import env_name
+from physgym.placement import declared_metadata
 from physgym.progress import Progress
 from physgym.registration import EnvLike
 from physgym.rl.preprocessing import Preprocessing
+from physgym.single import MACHINE, single_of, starts_slowly
 from physgym.spaces import Array
 from physgym.vector.make import env_factories
 from physgym.vector.vector_env import SocketVectorEnv
@@ -141,7 +143,7 @@ def evaluate_agent(
     seed: int = 0,
     part: str = "evaluation",
     num_envs: int = 8,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     max_steps: int | None = None,
     infos: Mapping[str, str] | None = None,
@@ -166,7 +168,9 @@ def evaluate_agent(
         seed: From which the seeds of the episodes follow.
         part: "evaluation", "validation", "test" or "prediction".
         num_envs: Environments that are stepped together.
-        num_workers: Processes that host them; 0 for this one.
+        num_workers: Processes that host them; 0 for this one, which is the default where the environment declares
+            nothing else: one each for ``physgym.single``, of which a machine may hold one alone, and one per core where
+            it is costly to start.
         env_kwargs: Arguments of the environment's constructor.
         max_steps: Cut an episode after so many steps; by default after 1,000 where the environment has no time limit.
         infos: Further numbers of the info to measure: name to "last", "mean", "sum" or "max" over the episode.
@@ -323,7 +327,7 @@ def _opened(
     policy: ActingPolicy,
     env: EnvLike | VectorEnv[Any, Any, Any],
     count: int,
-    num_workers: int,
+    num_workers: int | None,
     env_kwargs: Mapping[str, Any] | None,
 ) -> Iterator[VectorEnv[Any, Any, Any]]:
     """Open the environments."""
@@ -339,6 +343,11 @@ def _opened(
         return
     (factory,) = env_factories(env, [dict(env_kwargs or {})])
     made = functools.partial(_wrapped, factory, policy.preprocessing)
+    if num_workers is None:
+        metadata = declared_metadata(factory)
+        single = single_of(metadata)
+        count = 1 if single == MACHINE else count
+        num_workers = None if single is not None or starts_slowly(metadata) else 0
     envs = SocketVectorEnv([made] * count, num_workers=num_workers, autoreset_mode=AutoresetMode.DISABLED)
     try:
         yield envs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -10,7 +10,7 @@ import numpy as np
 
 from physgym.episode import episode_seed
 from physgym.errors import ConfigError, SampleError
-from physgym.placement import Env, EnvFactory
+from physgym.placement import DeclaringFactory, Env, EnvFactory, declared_metadata
 from physgym.placement import current as placement
 from physgym.rl.step_limit import StepLimit
 from physgym.simulation import lacking_state_hooks
@@ -108,7 +108,7 @@ class NumberedEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation
 
 
-class NumberedEpisodesFactory:
+class NumberedEpisodesFactory(DeclaringFactory):
     """Makes environments with numbered episodes; a worker gets it in place of their factory.
 
     Args:
@@ -139,3 +139,8 @@ class NumberedEpisodesFactory:
             if not isinstance(env, gymnasium.Env):
                 raise ConfigError(f"the wrappers around an environment gave {env!r}, which is none")
         return NumberedEpisodes(env, self._seed, self._limit)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the metadata of their class; nothing where that is not known."""
+        return declared_metadata(self._factory)

@@ -32,6 +32,7 @@ from physgym.running.surrogate_state import lacking_hooks
 from physgym.sample import SampleSpec, declaration, flat_items
 from physgym.scene.declared import declared_inputs, declared_scene
 from physgym.scene.live import LiveScene
+from physgym.single import single_of
 from physgym.spaces import Array, flatten, leaf_spaces, unflatten, value_range
 from physgym.testing.comparing import observed as _observed
 from physgym.testing.comparing import require as _require
@@ -41,7 +42,6 @@ from physgym.testing.restoring import check_restored, keeps_states
 from physgym.vector import SocketVectorEnv
 from physgym.worker.folders import Folder, OwnFolder
 from physgym.worker.given_inputs import GIVEN, GivenInputs
-from physgym.worker.variants import SINGLE
 
 STEPS = 5  # per episode: rules show in a few steps, and a simulation may be slow
 SEED = 20
@@ -174,7 +174,7 @@ class EnvConformance:
         """Check that two instances in a process, stepped in turn, give what each gives alone."""
         env = self.make_env()
         env.close()
-        if env.metadata.get(SINGLE):
+        if single_of(env.metadata) is not None:
             return
         self._skip_in_real_time()
         if (found := find_influence(self.make_env, (SEED, SEED + 1), STEPS)) is not None:
@@ -182,7 +182,7 @@ class EnvConformance:
             raise AssertionError(
                 f"instances in one process must not influence each other: next to another one, {found.what} differs at "
                 f"{step} from what the instance gives alone. They share {found.cause}. {found.cure}; or declare "
-                "metadata['physgym.single'] = True, for one environment per worker process"
+                "metadata['physgym.single'] = 'process', for one environment per worker process"
             )
 
     def test_parameters_are_reported(self) -> None:
@@ -264,7 +264,7 @@ class EnvConformance:
         self._skip_in_real_time()
         mode = AutoresetMode.SAME_STEP
         reference = SyncVectorEnv([self._in_own_folder] * 2, autoreset_mode=mode)
-        count = 1 if reference.metadata.get(SINGLE) else 2
+        count = 2 if single_of(reference.metadata) is None else 1
         if count == 1:
             reference.close()
             reference = SyncVectorEnv([self._in_own_folder], autoreset_mode=mode)

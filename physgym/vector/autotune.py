@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from physgym.checks import is_integer
 from physgym.errors import ConfigError
-from physgym.placement import EnvFactory, build
+from physgym.launch.base import Launcher
+from physgym.placement import EnvFactory, build, declared_metadata
+from physgym.single import MACHINE, PROCESS, refuse_together, single_of, starts_slowly
 from physgym.system.cores import usable_cores
 from physgym.vector.remote_errors import remote_error
 from physgym.worker.env_group import Ask, EnvGroup
 from physgym.worker.failures import failure
 from physgym.worker.folders import Folder
-from physgym.worker.variants import SINGLE
 
 MEASURE_SECONDS = 0.1
 MEASURE_STEPS = 200
@@ -28,27 +30,38 @@ UNEVEN = 0.3  # standard deviation over mean of a step's time, from which finer 
 WORTH_A_SWITCH = 2e-4  # seconds per step, above which switching between processes on one core costs little
 
 
-def count_workers(num_workers: int | str | None, factories: Sequence[EnvFactory], ask: Ask) -> int:
+def count_workers(
+    num_workers: int | str | None, factories: Sequence[EnvFactory], ask: Ask, launcher: Launcher[Any]
+) -> int:
     """Return the number of worker processes for what a caller asks for.
 
     Args:
         num_workers: A number, "auto", or None for one per usable core; never more than there are environments.
         factories: One per environment.
         ask: Answers predictions that an environment asks for.
+        launcher: What starts them.
 
     Raises:
-        ConfigError: It is no such number.
+        ConfigError: It is no such number, or the metadata of the environments do not allow so many here.
         WorkerError: An environment raised while it was measured.
     """
-    if num_workers == "auto":
-        return best_num_workers(factories, usable_cores(), ask)
-    if num_workers is None:
-        return min(usable_cores(), len(factories))
-    if not is_integer(num_workers, 0):
+    if num_workers not in (None, "auto") and not is_integer(num_workers, 0):
         raise ConfigError(
             f'num_workers must be at least 1, or 0 for this process, or "auto", not {num_workers!r}; leave it out '
             "for one per core"
         )
+    metadata = declared_metadata(factories[0])
+    single = single_of(metadata)
+    if num_workers == 0:
+        refuse_together(metadata, len(factories), local=True)
+    elif single == PROCESS or (single == MACHINE and launcher.inherits):
+        if single == MACHINE:
+            refuse_together(metadata, len(factories), local=False)
+        return len(factories)
+    if num_workers == "auto" and not starts_slowly(metadata):
+        return best_num_workers(factories, usable_cores(), ask)
+    if num_workers is None or num_workers == "auto":
+        return min(usable_cores(), len(factories))
     return min(int(num_workers), len(factories))
 
 
@@ -92,7 +105,7 @@ def _step_times(factory: EnvFactory, num_envs: int, ask: Ask) -> np.ndarray[tupl
     """Return the seconds of some steps; None for an environment that has a process of its own anyway."""
     env = build(factory, 0, num_envs)
     try:
-        if env.metadata.get(SINGLE):
+        if single_of(env.metadata) is not None:
             return None
         EnvGroup([env], AutoresetMode.DISABLED, ask)  # tells it whom to ask
         space = copy.deepcopy(env.action_space)  # which may belong to all environments of the class

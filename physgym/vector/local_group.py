@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gymnasium.vector import AutoresetMode
 
-from physgym.errors import SharedProcess
+from physgym.errors import SharedMachine, SharedProcess
 from physgym.placement import EnvFactory
 from physgym.vector.remote_errors import remote_error
 from physgym.worker.env_group import Ask, EnvGroup
@@ -30,16 +30,13 @@ def local_group(
     Raises:
         WorkerError: A constructor raised.
         SharedProcess: They must not share a process.
+        SharedMachine: There is one on this machine already.
     """
-    alone = (
-        "num_workers=0 puts {count} environments into this process, but they declare physgym.single: one "
-        "environment per process. Leave num_workers out, or make one environment"
-    )
     try:
-        envs, folders = build_all(factories, 0, len(factories), alone)
+        envs, folders = build_all(factories, 0, len(factories), local=True)
     except RequestFailed as failed:
         error = failed.__cause__ or failed
-        if isinstance(error, SharedProcess):
+        if isinstance(error, (SharedProcess, SharedMachine)):
             raise error from None
         raise remote_error(failed.message(), failed.env, f"environment {failed.env}") from error
     return EnvGroup(envs, mode, ask, closing=look, offer=offer, folders=folders, local=True)

@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec
 from physgym.checks import integer
 from physgym.errors import ConfigError
 from physgym.object_references import with_objects
-from physgym.placement import EnvFactory, PortableFactory
+from physgym.placement import EnvFactory, PortableFactory, declared_metadata
 from physgym.registration import EnvLike, Registered, creator_of, env_maker, find_spec, parameters_of, takes_others
 from physgym.vector.arguments import Arguments, check_arguments, one_each, own_copies
 from physgym.vector.vector_env import SocketVectorEnv
@@ -132,6 +132,12 @@ class NamedFactory(PortableFactory):
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """Make an environment."""
         return _make(self._maker, self._kwargs)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the metadata of their class; nothing where that is not known."""
+        creator = creator_of(self._maker.spec)[0] if isinstance(self._maker, Registered) else self._maker
+        return declared_metadata(creator)
 
     def describe(self) -> dict[str, Any]:
         """Return the factory as JSON data.

@@ -10,6 +10,7 @@ from typing import Any
 from physgym.errors import ConfigError, PhysGymError
 from physgym.launch.base import DialInLauncher
 from physgym.placement import EnvFactory
+from physgym.single import single_of
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.handshake import Handshake
 from physgym.vector.workers import RemoteWorker, Worker
@@ -101,8 +102,9 @@ class Turnover:
 
     def _let_in(self, launcher: DialInLauncher[Any]) -> None:
         """Have workers join that have come by themselves."""
+        alone = single_of(self._fleet.description["metadata"]) is not None
         for count in launcher.callers():
-            self.join([self._fleet.factories[0]] * count)
+            self.join([self._fleet.factories[0]] * (1 if alone else count))
         for text in self.news():
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 

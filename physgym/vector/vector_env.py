@@ -24,7 +24,7 @@ from physgym.errors import (
     SharedProcess,
     WrongValue,
 )
-from physgym.launch.base import Launcher
+from physgym.launch.base import DialInLauncher, Launcher
 from physgym.launch.methods import launcher_of
 from physgym.protocol.messages import Call, Predict, Prediction, RolloutResult
 from physgym.protocol.short_frames import STEP_ALL
@@ -132,7 +132,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         launcher = launcher_of(context)
         way = transport_of(transport or None, port, inherit=launcher.inherits)
         answer_all = _answerer(weakref.ref(self))  # a bound method would keep this object alive for ever
-        count = count_workers(num_workers, factories, lambda question: answer_all([question])[0])
+        count = count_workers(num_workers, factories, lambda question: answer_all([question])[0], launcher)
         if count > 1:  # who has all environments compares them itself
             refuse_shared(factories)
         settings = FleetSettings(mode, launcher, way, port, timeout, SceneViews(self.num_envs))
@@ -141,7 +141,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             try:
                 self._pool = WorkerPool(factories, count, settings, answer_all, self._memory.file)
             except SharedProcess:
-                if not count:
+                if not count or isinstance(launcher, DialInLauncher):
                     raise
                 settings = replace(settings, views=SceneViews(self.num_envs))  # those of the other are closed
                 self._pool = WorkerPool(factories, self.num_envs, settings, answer_all, self._memory.file)

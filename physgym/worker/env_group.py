@@ -38,6 +38,7 @@ from physgym.worker.failures import RequestFailed, failure
 from physgym.worker.folders import Folder
 from physgym.worker.given_inputs import give_input
 from physgym.worker.guard import Guard
+from physgym.worker.machine_claims import release_machine
 from physgym.worker.scene_offers import Offer, SceneOffers, live_scenes, nobody
 from physgym.worker.sharing import refuse_same
 from physgym.worker.stepping import Emit, Stepper
@@ -203,6 +204,7 @@ class EnvGroup:
                 elif failed.__cause__ is not None:
                     other = failure(i, error.__cause__ or error)
                     failed.__cause__.add_note(f"At the same time: close of environment {i}: {other.message}")
+            release_machine(env)
         if failed is not None:
             raise failed
 

@@ -23,7 +23,7 @@ import cloudpickle
 import gymnasium
 from gymnasium.vector import AutoresetMode
 
-from physgym.errors import ProtocolError, SharedProcess
+from physgym.errors import ProtocolError
 from physgym.interrupt import outlive_announcements
 from physgym.placement import Env, EnvFactory, build
 from physgym.protocol.buffers import Arena
@@ -40,6 +40,7 @@ from physgym.protocol.messages import (
     ScenePart,
     WatchScenes,
 )
+from physgym.single import refuse_together
 from physgym.system import process_tree as tree
 from physgym.system.cores import THREAD_VARIABLES
 from physgym.system.descriptors import fill_standard
@@ -50,7 +51,8 @@ from physgym.transport.table import imported
 from physgym.worker.env_group import EnvGroup
 from physgym.worker.failures import RequestFailed, failure
 from physgym.worker.folders import Folder
-from physgym.worker.variants import SINGLE
+from physgym.worker.machine_claims import claim_machine, release_machine
+from physgym.worker.variants import Variants
 
 FAREWELL = 2.0  # seconds to wait for the parent to hang up once the environments are closed
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})  # audit events
@@ -201,7 +203,8 @@ def build_all(
     factories: Sequence[EnvFactory],
     first_env: int,
     num_envs: int,
-    together: str = "{count} environments that declare physgym.single are to share a worker",
+    *,
+    local: bool = False,
 ) -> tuple[list[Env], list[Folder]]:
     """Return the environments of a process, and the working folders in which their constructors left it.
 
@@ -209,7 +212,7 @@ def build_all(
         factories: One for each.
         first_env: Index of the first one among all.
         num_envs: How many there are in all processes.
-        together: What to say where they must not share a process.
+        local: Whether this is the process of the caller, and no worker.
 
     Raises:
         RequestFailed: A constructor raised, or the environments must not share a process.
@@ -220,8 +223,9 @@ def build_all(
         try:
             with folders[index]:
                 envs.append(build(factory, first_env + index, num_envs))
-            if envs[-1].metadata.get(SINGLE) and len(factories) > 1:
-                raise SharedProcess(together.format(count=len(factories)))
+            refuse_together(envs[-1].metadata, len(factories), local=local)
+            if not isinstance(envs[-1], Variants):  # which claims it for those that it makes
+                claim_machine(envs[-1])
         except Exception as error:
             if isinstance(error, gymnasium.error.UnregisteredEnv):
                 error.args = (
@@ -234,6 +238,7 @@ def build_all(
             for env, folder in zip(envs, folders, strict=False):
                 with contextlib.suppress(Exception), folder:
                     env.close()
+                release_machine(env)
             raise RequestFailed(index, "construction") from error
     return envs, folders
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 
-from physgym.placement import EnvFactory, PortableFactory, described
+from physgym.placement import EnvFactory, PortableFactory, declared_metadata, described
 from physgym.samplers.base import Sampler
 from physgym.samplers.find import rebuild_sampler
 
@@ -45,6 +46,11 @@ class SampledActionsFactory(PortableFactory):
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """Make an environment."""
         return SampledActionsEnv(self._factory(), self._sampler, self._seed)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the metadata of their class; nothing where that is not known."""
+        return declared_metadata(self._factory)
 
     def describe(self) -> dict[str, Any]:
         """Return the factory as JSON data.

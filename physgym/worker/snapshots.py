@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -9,7 +10,7 @@ import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from physgym.errors import ConfigError
-from physgym.placement import Env, EnvFactory, PortableFactory, described
+from physgym.placement import Env, EnvFactory, PortableFactory, declared_metadata, described
 from physgym.simulation import lacking_state_hooks
 from physgym.spaces import Array
 from physgym.worker.folders import OwnFolder
@@ -114,6 +115,11 @@ class SnapshotsFactory(PortableFactory):
     def __call__(self) -> Env:
         """Make an environment."""
         return SnapshotsEnv(self._factory(), self._every)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the metadata of their class; nothing where that is not known."""
+        return declared_metadata(self._factory)
 
     def describe(self) -> dict[str, Any]:
         """Return the factory as JSON data."""

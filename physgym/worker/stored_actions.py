@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from physgym.errors import ConfigError, RejectSample, SampleError
-from physgym.placement import EnvFactory, PortableFactory, described
+from physgym.placement import EnvFactory, PortableFactory, declared_metadata, described
 from physgym.policies import ActionPolicy
 from physgym.simulation import NO_LOAD_SAMPLE, Simulation
 from physgym.spaces import Array
@@ -103,6 +104,11 @@ class StoredActionsFactory(PortableFactory):
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """Make an environment."""
         return StoredActionsEnv(self._factory())
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the metadata of their class; nothing where that is not known."""
+        return declared_metadata(self._factory)
 
     def describe(self) -> dict[str, Any]:
         """Return the factory as JSON data."""

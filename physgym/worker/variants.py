@@ -19,16 +19,17 @@ from physgym import placement
 from physgym import spaces as walk
 from physgym.episode import episode_policy
 from physgym.errors import UnequalSpaces
-from physgym.placement import Env, EnvFactory, PortableFactory, described
+from physgym.placement import Env, EnvFactory, PortableFactory, declared_metadata, described
 from physgym.policies import ActionPolicy, EpisodePolicy
 from physgym.sample import SampleSpec, declaration
 from physgym.simulation import Simulation
+from physgym.single import single_of
 from physgym.worker.folders import here
 from physgym.worker.given_inputs import hand_on
+from physgym.worker.machine_claims import claim_machine, release_machine
 
 ARGUMENTS = "physgym/arguments"  # key of a reset's options: the index of the episode's arguments
 BY_EPISODE = "by episode"  # what a description says is to be made
-SINGLE = "physgym.single"  # key of an environment's metadata: a process has one of them at most
 
 
 class ByEpisode(PortableFactory):
@@ -44,6 +45,11 @@ class ByEpisode(PortableFactory):
     def __call__(self) -> Variants:
         """Make those that this place has to check, the others when an episode needs them."""
         return Variants(self.factories)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the metadata of their class; nothing where that is not known."""
+        return declared_metadata(self.factories[0])
 
     def describe(self) -> dict[str, Any]:
         """Return the factories as JSON data."""
@@ -103,11 +109,12 @@ class Variants(gymnasium.Env[Any, Any]):
         return env
 
     def _make(self, index: int) -> None:
-        if any(env.metadata.get(SINGLE) for env in self._envs.values()):
+        if any(single_of(env.metadata) for env in self._envs.values()):
             self.close()
         place, places = self._placement
         env = placement.build(self._factories[index], place + index * places, places * len(self._factories))
         self._envs[index] = env
+        claim_machine(env)
         spaces = {**describe_spaces(env), "constants": _constants(env)} if len(self._factories) > 1 else {}
         self._spaces = self._spaces or spaces
         for name, want in self._spaces.items():
@@ -143,7 +150,7 @@ class Variants(gymnasium.Env[Any, Any]):
     @property
     def step_seconds(self) -> float | None:
         """Return the time of a step that the environments made here have in common; None where they have none."""
-        if self.metadata.get(SINGLE) and len(self._factories) > 1:
+        if single_of(self.metadata) and len(self._factories) > 1:
             return None  # one of them is there at a time
         seconds = {declaration(env, "step_seconds") for env in self._envs.values()}
         found: float | None = seconds.pop() if len(seconds) == 1 else None
@@ -187,6 +194,7 @@ class Variants(gymnasium.Env[Any, Any]):
         """Close all environments, also where one of them raises."""
         with contextlib.ExitStack() as stack:
             for env in self._envs.values():
+                stack.callback(release_machine, env)
                 stack.callback(env.close)
             self._envs, self._policies = {}, {}
 

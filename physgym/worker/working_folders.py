@@ -83,7 +83,7 @@ class WorkingFolders:
                 f"an environment left the process in the working folder {folder} in a step, after {WATCHED_STEPS} "
                 "steps in which none did. Which one it was is not known, and others may have used its folder. Change "
                 "the folder in the constructor or in reset, come back before the step ends, or declare "
-                'metadata["physgym.single"] = True: one environment per process'
+                'metadata["physgym.single"] = "process": one environment per process'
             )
         self._folders[0].path = folder
 

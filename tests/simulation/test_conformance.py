@@ -477,7 +477,7 @@ def test_a_broken_rule_is_found_and_said(make, rule):
 @pytest.mark.parametrize("make", [GlobalNumpy, OwnFolder, ModuleVariable, ClassVariable])
 def test_an_environment_that_declares_to_be_single_may_share_things(make):
     class Single(make):
-        metadata = {"physgym.single": True}  # noqa: RUF012
+        metadata = {"physgym.single": "process"}  # noqa: RUF012
 
     home, numbers = Path.cwd(), np.random.get_state()  # noqa: NPY002
     suite = EnvConformance()

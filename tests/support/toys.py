@@ -250,7 +250,7 @@ class Filed(Line):
 class Alone(gym.Env):
     """Counts its steps in a variable of the class: its instances need processes of their own."""
 
-    metadata = {"physgym.single": True}  # noqa: RUF012
+    metadata = {"physgym.single": "process"}  # noqa: RUF012
     observation_space = Line.observation_space
     action_space = Line.action_space
     sample_space = Line.sample_space
