@@ -221,10 +221,20 @@ def classes() -> dict[str, tuple[str, set[str], list[str]]]:
     return found
 
 
+@cache
+def declared(name: str) -> set[str]:
+    """The attributes that a class annotates in its body."""
+    body = next(node for node in ast.walk(tree("physgym.simulation")) if getattr(node, "name", "") == name).body
+    fields = {node.target.id for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    return {*fields, "action_space", "observation_space", "metadata"}
+
+
 def attributes(name: str, below: tuple[str, ...] = ()) -> set[str]:
     if name not in classes() or name in below:
         return set()
     _, stored, bases = classes()[name]
+    if "Simulation" in bases:  # spaces, roles and units are what the base class asks for
+        stored = stored - declared("Simulation")
     return stored.union(*(attributes(base, (*below, name)) for base in bases))
 
 

@@ -79,6 +79,7 @@ GUIDES = {
             4: "tests of a transport that the reader writes",
         }
     ),
+    "command": Guide(sketches={2: "needs OpenFOAM"}, prepared=False),
     "concepts": Guide(
         IMPORTS + BEAM + "network = MLP.from_spec(dataset.spec, hidden=(4,))\n"
         "trainer = Trainer(network, dataset, epochs=1, progress=False)\ntrainer.fit()\n",

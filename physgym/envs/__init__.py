@@ -6,6 +6,7 @@ import gymnasium
 from gymnasium.envs.registration import WrapperSpec
 
 DONKEYCAR = "physgym/DonkeyCar-v0"
+COMMAND = "physgym/Command-v0"
 
 
 def register() -> None:
@@ -36,4 +37,10 @@ def register() -> None:
             max_episode_steps=1000,
             nondeterministic=True,
             additional_wrappers=(WrapperSpec("RecordTransition", "physgym.sample:RecordTransition", {}),),
+        )
+    if COMMAND not in gymnasium.registry:  # of a program that the arguments name
+        gymnasium.register(
+            COMMAND,
+            entry_point="physgym.adapters.command:CommandSimulation",
+            vector_entry_point="physgym.vector.make:Command_v0",
         )

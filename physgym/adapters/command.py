@@ -1,0 +1,259 @@
+"""`CommandSimulation`: a command-line program with files in and files out as an environment.
+
+Each solver step renders templates of the program's input files, runs it in a working folder of its own and reads the
+fields of the sample from what it wrote.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+
+from physgym.adapters.command_fields import CommandFields, FieldsOf, taken
+from physgym.adapters.command_program import ProgramRuns, RunFolders, RunRules, TemplatedProgram
+from physgym.casting import CastError, as_dtype
+from physgym.checks import one_of, positive
+from physgym.errors import ConfigError, SimulatorError
+from physgym.simulation import Simulation
+from physgym.spaces import Array
+
+
+@dataclass
+class Case:
+    """The case that was computed last.
+
+    Attributes:
+        seed: Integer of the episode, for programs that draw random numbers.
+        steps: Solver steps made in the episode.
+        action: The action, by name.
+        outputs: The outputs, by name; None where no run has worked.
+    """
+
+    seed: int = 0
+    steps: int = 0
+    action: dict[str, Array] = field(default_factory=dict)
+    outputs: dict[str, Array] | None = None
+
+
+class CommandSimulation(Simulation[Any, Any]):
+    """A program that reads files, computes and writes files.
+
+    A solver step runs the program once. Templates (Jinja2) and the command's own words may use the values of all
+    parameters and actions by name, as Python numbers or nested lists, and ``step`` (solver steps made in the episode),
+    ``seed`` (an integer of the episode, below 2^31) and ``env_index``. A name that is not there is an error.
+
+    The sample has the parameters and actions as inputs and the outputs as targets; the observation is the dictionary of
+    outputs, zeros before the first step and after a rejected one. Without actions and without ``continues`` an
+    episode has one step.
+
+    Every run has a fresh folder, so that no file of an earlier run can be taken for its own; with ``continues`` a copy
+    of that of the step before. A subclass may override `write` and `read`.
+
+    Args:
+        command: The program and its arguments, each a template.
+        case: A folder whose files are copied into the working folder of a run; those named ``*.j2`` are templates, and
+            lose that ending. Relative to the present folder.
+        parameters: What differs from episode to episode, by name: ``low`` and ``high``, and if need be ``shape``,
+            ``dtype`` ("float64") and ``unit``.
+        actions: What a step is given, in the same form.
+        outputs: What the program computes, by name: ``read`` (see `physgym.adapters.command_outputs`: "table", "match",
+            "json", "npy" with their arguments, or a function of the folder) and ``shape``, ``dtype``, ``unit``.
+        variables: Variables of the program's environment, besides those of this process.
+        timeout: Seconds for a run; afterwards the program is ended, with all that it has started.
+        statuses: Exit statuses of a run that has worked.
+        reject: A pattern; a run in whose output it is found has not converged, and its step has no sample.
+        reject_timeout: Whether a run that takes too long is a rejected step, in place of an error.
+        continues: Whether a step goes on with the files of the step before.
+        folder: Where working folders are made; by default that of temporary files.
+        keep: Working folders of which runs stay: "failed" (of one that ends in an error), "all" or "none".
+        time_step: Seconds that a run simulates, if the problem has a time.
+        render_mode: "rgb_array" or None.
+
+    Raises:
+        ConfigError: An argument is wrong, the program or a file is not there, or Jinja2 is not installed.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - as in gymnasium.Env
+
+    def __init__(
+        self,
+        *,
+        command: Sequence[str],
+        outputs: FieldsOf,
+        case: str | os.PathLike[str] | None = None,
+        parameters: FieldsOf | None = None,
+        actions: FieldsOf | None = None,
+        variables: Mapping[str, str] | None = None,
+        timeout: float = 600.0,
+        statuses: Sequence[int] = (0,),
+        reject: str = "",
+        reject_timeout: bool = False,
+        continues: bool = False,
+        folder: str | os.PathLike[str] | None = None,
+        keep: Literal["failed", "all", "none"] = "failed",
+        time_step: float | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        super().__init__(render_mode=render_mode)
+        one_of("keep", keep, ("failed", "all", "none"))
+        self._fields = fields = CommandFields(parameters or {}, actions or {}, outputs)
+        self._runs = ProgramRuns(
+            TemplatedProgram(command, case, variables or {}),
+            RunRules(positive("timeout", timeout), statuses, reject, reject_timeout),
+            RunFolders(folder, keep, continues),
+        )
+        self._case = Case()
+        self.files_read = self._runs.program.files_read
+        self.time_step = time_step
+        if parameters:
+            self.parameter_space = spaces.Dict([*fields.parameters.items()])
+            self.parameter_units = {name: fields.units[name] for name in fields.parameters if name in fields.units}  # type: ignore[misc]
+        self.action_space = spaces.Dict([*fields.actions.items()]) if actions else spaces.Discrete(1)
+        self.observation_space = spaces.Dict([*fields.outputs.items()])
+        self.sample_space = fields.sample_space
+        self.sample_roles, self.sample_units = fields.roles, fields.units  # type: ignore[misc]
+
+    # --- what a subclass may do otherwise
+
+    def write(self, folder: Path, values: Mapping[str, Any]) -> None:
+        """Write the program's input files; by default those of the case.
+
+        Args:
+            folder: The working folder.
+            values: Parameters, actions, ``step``, ``seed`` and ``env_index`` by name.
+        """
+        self._runs.program.write(folder, values)
+
+    def read(self, folder: Path) -> Mapping[str, Any]:
+        """Return the outputs by name, from the files of a run that has worked.
+
+        Args:
+            folder: The working folder; the files ``stdout`` and ``stderr`` are what the program printed.
+
+        Raises:
+            SimulatorError: A file lacks what is to be read.
+        """
+        return {name: reader(folder) for name, reader in self._fields.readers.items()}
+
+    # --- the parts of an episode
+
+    def begin(self, options: dict[str, Any]) -> None:
+        """Forget the files and outputs of the episode before; there are no options."""
+        self._runs.folders.forget()
+        self._case = Case(int(self.np_random.integers(2**31)))
+
+    def advance(self, action: Any) -> None:
+        """Run the program once.
+
+        Args:
+            action: Values of `actions` by name; 0 where there are none.
+
+        Raises:
+            RejectSample: It did not converge, see ``reject``.
+            SimulatorError: It failed, took too long, or did not write what is to be read; its folder stays, and is
+                named.
+        """
+        case = self._case = replace(self._case, action=self._taken(action), outputs=None)
+        given = {**self.parameters, **case.action}
+        values = {name: np.asarray(value).tolist() for name, value in given.items()}
+        values.update(step=case.steps, seed=case.seed, env_index=self.env_index)
+        case.steps += 1
+        with self._runs.folders.fresh() as folder:
+            self.write(folder, values)
+            self._runs.run(values, folder)
+            case.outputs = self._checked(self.read(folder))
+
+    def _taken(self, action: Any) -> dict[str, Array]:
+        return taken(action, self._fields.actions, f"an action of {type(self).__name__}")
+
+    def _checked(self, read: Mapping[str, Any]) -> dict[str, Array]:
+        """Return outputs with the shapes and dtypes that are declared.
+
+        Raises:
+            SimulatorError: One is missing, not declared, of another size, or beyond its dtype.
+        """
+        declared = self._fields.outputs
+        if read.keys() != declared.keys():
+            raise SimulatorError(f"{type(self).__name__}.read gives {sorted(read)}, and outputs has {sorted(declared)}")
+        outputs = {}
+        for name, value in read.items():
+            array, space = np.asarray(value), declared[name]
+            if array.size != int(np.prod(space.shape)) or array.dtype.kind not in "biuf":
+                raise SimulatorError(
+                    f"output {name!r} has the shape {array.shape} ({array.dtype}) in the files of the run, and is "
+                    f"declared with {space.shape}"
+                )
+            try:
+                outputs[name] = as_dtype(array.reshape(space.shape), np.dtype(space.dtype))
+            except CastError as error:
+                raise SimulatorError(f"output {name!r} is declared as {space.dtype}; the value {error}") from error
+        return outputs
+
+    def observation(self) -> dict[str, Array]:
+        """Return the outputs of the last run, zeros where there is none."""
+        zeros = {name: np.zeros(space.shape, space.dtype) for name, space in self._fields.outputs.items()}
+        return {**zeros, **{name: value.copy() for name, value in (self._case.outputs or {}).items()}}
+
+    def sample(self) -> Mapping[str, Any]:
+        """Return the parameters, the action and the outputs of the last run."""
+        if self._case.outputs is None:
+            raise SimulatorError("there are no outputs before a run has worked")
+        return {**self.parameters, **self._case.action, **self._case.outputs}
+
+    def sample_action(self, rng: np.random.Generator) -> Any:
+        """Draw an action uniformly within the bounds."""
+        drawn = super().sample_action(rng)
+        return {name: np.asarray(value) for name, value in drawn.items()} if self._fields.actions else drawn
+
+    def outcome(self) -> tuple[float, bool]:
+        """Return 0.0, and whether the episode has computed all that it can."""
+        return 0.0, not self._fields.actions and not self._runs.folders.continues
+
+    def inputs(self, action: Any) -> Mapping[str, Any]:
+        """Return the parameters and the action."""
+        return {**self.parameters, **self._taken(action)}
+
+    def adopt(self, action: Any, prediction: Mapping[str, Array]) -> None:
+        """Take a prediction as the outputs.
+
+        Raises:
+            ConfigError: With ``continues`` the step after it would need files, which no network writes.
+        """
+        if self._runs.folders.continues:
+            raise ConfigError("with continues=True a step needs the files of the step before, which no network writes")
+        outputs = self._checked({name: prediction[name] for name in self._fields.outputs})
+        self._case = replace(self._case, steps=self._case.steps + 1, action=self._taken(action), outputs=outputs)
+
+    def load_sample(self, sample: Mapping[str, Array]) -> Any:
+        """Take the stored parameters, and return the stored action."""
+        self.parameters = taken(sample, self._fields.parameters, "the stored sample")
+        return taken(sample, self._fields.actions, "the stored sample") or np.int64(0)
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the number of ``steps``, the ``seed``, the last outputs, and the parameters of the episode.
+
+        Raises:
+            ConfigError: Steps go on with files, which no state holds.
+        """
+        if self._runs.folders.continues:
+            raise ConfigError("with continues=True the state is in the program's files, which physgym does not keep")
+        case = self._case
+        return {"steps": case.steps, "seed": case.seed, **self.observation(), **self.parameter_state}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take a state."""
+        values = self.checked_state(state)
+        outputs = {name: values[name] for name in self._fields.outputs}
+        self._case = Case(int(values["seed"]), int(values["steps"]), {}, outputs)
+        self.parameter_state, self.shown_prediction = values, {}
+
+    def close(self) -> None:
+        """Remove the working folders that are not to stay."""
+        self._runs.folders.remove()
+        super().close()

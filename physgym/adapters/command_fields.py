@@ -1,0 +1,114 @@
+"""The fields of a program's samples: parameters, actions and outputs, each with its space and unit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from physgym.adapters.command_outputs import output_reader
+from physgym.errors import ConfigError, SampleError
+from physgym.sample import FieldRole
+from physgym.spaces import Array
+
+NAME = re.compile(r"[A-Za-z_]\w*")
+RESERVED = ("step", "seed", "env_index")  # variables of templates that are no fields
+DECLARED = ("low", "high", "shape", "dtype", "unit")
+FieldsOf = Mapping[str, Mapping[str, Any]]
+
+
+class CommandFields:
+    """The fields that are declared for a program.
+
+    Args:
+        parameters: Those that differ from episode to episode.
+        actions: Those that a step is given.
+        outputs: Those that a run computes.
+
+    Attributes:
+        parameters, actions, outputs: The space of each, by name.
+        readers: What reads each output from a working folder.
+        units: The unit of each that has one.
+
+    Raises:
+        ConfigError: A name is taken or none, or what is said of a field is wrong.
+    """
+
+    def __init__(self, parameters: FieldsOf, actions: FieldsOf, outputs: FieldsOf) -> None:
+        names = [*parameters, *actions, *outputs]
+        for name in names:
+            if not NAME.fullmatch(name) or name in RESERVED or names.count(name) > 1:
+                raise ConfigError(
+                    f"{name!r} cannot be the name of a field: a name has letters, digits and _, is there once, and is "
+                    f"none of {', '.join(RESERVED)}"
+                )
+        if not outputs:
+            raise ConfigError("outputs is empty, so a run computes nothing; name what is to be read from its files")
+        self.parameters = {name: _space("parameters", name, said, DECLARED) for name, said in parameters.items()}
+        self.actions = {name: _space("actions", name, said, DECLARED) for name, said in actions.items()}
+        self.outputs = {name: _space("outputs", name, said, ()) for name, said in outputs.items()}
+        self.readers = {name: output_reader(name, said) for name, said in outputs.items()}
+        every = {**parameters, **actions, **outputs}
+        self.units = {name: str(said["unit"]) for name, said in every.items() if said.get("unit")}
+
+    @property
+    def roles(self) -> dict[str, FieldRole]:
+        """Return the role of each field: outputs are targets."""
+        inputs: dict[str, FieldRole] = dict.fromkeys([*self.parameters, *self.actions], "input")
+        return {**inputs, **dict.fromkeys(self.outputs, "target")}
+
+    @property
+    def sample_space(self) -> spaces.Dict:
+        """Return the space of a sample."""
+        return spaces.Dict([*self.parameters.items(), *self.actions.items(), *self.outputs.items()])
+
+
+def _space(kind: str, name: str, declared: Any, known: Sequence[str]) -> spaces.Box:
+    """Return the space of a field.
+
+    Raises:
+        ConfigError: What is said of it is wrong.
+    """
+    where = f"{kind}[{name!r}]"
+    if not isinstance(declared, Mapping):
+        raise ConfigError(f"{where} must be a mapping, as {{low: 0, high: 1}}, not {declared!r}")
+    if known and (wrong := [key for key in declared if key not in known]):
+        raise ConfigError(f"{where} has no {wrong[0]!r}; there are {', '.join(known)}")
+    try:
+        dtype = np.dtype(declared.get("dtype", "float64"))
+        shape = tuple(int(size) for size in declared.get("shape", ()))
+        if dtype.kind not in "iuf":
+            raise ConfigError(f"{where}: dtype must be one of numbers, not {dtype}")
+        if kind == "outputs":
+            of: Any = np.iinfo(dtype) if dtype.kind in "iu" else None
+            low, high = (of.min, of.max) if of else (-np.inf, np.inf)
+        else:
+            low, high = declared["low"], declared["high"]
+        ends = [np.broadcast_to(np.asarray(end, dtype), shape) for end in (low, high)]
+        if kind != "outputs" and not (np.isfinite(ends).all() and (ends[0] <= ends[1]).all()):
+            raise ConfigError(f"{where}: give finite bounds, low <= high")
+        return spaces.Box(ends[0], ends[1], shape, dtype=dtype.type)
+    except KeyError as error:
+        raise ConfigError(f"{where}: give {error.args[0]}, so that values can be drawn") from error
+    except (TypeError, ValueError, OverflowError, AssertionError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def taken(given: Any, of: Mapping[str, spaces.Box], what: str) -> dict[str, Array]:
+    """Return given values by name, each with the dtype of its space.
+
+    Raises:
+        SampleError: One is missing, or is not in its space.
+    """
+    found = {}
+    for name, space in of.items():
+        try:
+            found[name] = np.asarray(given[name], space.dtype)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise SampleError(f"{what} must hold {', '.join(of)} by name, each of its shape: {error!r}") from error
+        if not space.contains(found[name]):
+            raise SampleError(f"{what}: {name!r} = {found[name]} is not in {space}")
+    return found

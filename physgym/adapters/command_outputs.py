@@ -1,0 +1,184 @@
+"""Numbers in the files that a program writes: a table, matches of a pattern, a value of JSON, an array of NumPy."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from physgym.checks import integer
+from physgym.errors import ConfigError, SimulatorError
+from physgym.spaces import Array
+
+OutputReader = Callable[[Path], Any]
+OF_FIELD = ("shape", "unit", "dtype", "low", "high")  # entries of an output that are none of its reader
+
+
+def output_reader(name: str, declared: Mapping[str, Any]) -> OutputReader:
+    """Return what reads an output from a working folder.
+
+    Args:
+        name: Of the output.
+        declared: ``read`` is one of the names of `READERS` or a function of the folder; the other entries are arguments
+            of the reader.
+
+    Raises:
+        ConfigError: There is no such reader, or its arguments are wrong.
+    """
+    arguments = {key: value for key, value in declared.items() if key not in (*OF_FIELD, "read")}
+    read: Any = declared.get("read")
+    if callable(read):
+        if arguments:
+            raise ConfigError(f"outputs[{name!r}]: a function reads it, which takes no {sorted(arguments)}")
+        return cast(OutputReader, read)
+    if not isinstance(read, str) or read not in READERS:
+        raise ConfigError(
+            f"outputs[{name!r}]: read must be one of {', '.join(READERS)}, or a function of the folder, not {read!r}"
+        )
+    try:
+        return READERS[read](**arguments)
+    except (TypeError, re.error) as error:
+        raise ConfigError(f"outputs[{name!r}]: {str(error).replace('<lambda>', read)}") from error
+
+
+def read_table(
+    file: str, *, columns: list[int] | None = None, after: str = "", skip: int = 0, delimiter: str | None = None
+) -> OutputReader:
+    """Return a reader of a table of numbers: the lines up to the first that is blank or begins with no number.
+
+    Args:
+        file: In the working folder.
+        columns: Which columns, from 0; all by default.
+        after: A pattern; the table begins after the last line in which it is found, blank lines left out.
+        skip: Further lines to leave out.
+        delimiter: Between two numbers; by default blanks.
+    """
+    pattern = re.compile(after)
+    skip = integer("skip", skip, 0)
+
+    def read(folder: Path) -> Array:
+        lines = _text(folder / file).splitlines()
+        if after:
+            found = [number for number, line in enumerate(lines, 1) if pattern.search(line)]
+            if not found:
+                raise SimulatorError(f"no line of {file} has {after!r}, after which the table is to begin")
+            lines = lines[found[-1] :]
+            while lines and not lines[0].strip():
+                lines.pop(0)
+        rows: list[list[float]] = []
+        width = 0
+        for line in lines[skip:]:
+            cells = [cell.strip() for cell in line.split(delimiter)]
+            if not cells or _is_text(cells[0]):
+                break
+            if rows and len(cells) != width:
+                raise SimulatorError(f"{file}: {line.strip()!r} has {len(cells)} values, the line before {width}")
+            width = len(cells)
+            chosen = range(width) if columns is None else columns
+            if max(chosen, default=0) >= width:
+                raise SimulatorError(f"{file}: {line.strip()!r} has no column {max(chosen)}; the first is 0")
+            rows.append([_number(cells[place], file) for place in chosen])
+        return np.array(rows, np.float64)
+
+    return read
+
+
+def read_matches(file: str, *, pattern: str, which: str = "last") -> OutputReader:
+    """Return a reader of the numbers that the groups of a pattern match.
+
+    Args:
+        file: In the working folder; "stdout" and "stderr" are what the program printed.
+        pattern: A regular expression with a group for each number.
+        which: "first", "last" or "all" matches.
+    """
+    compiled = re.compile(pattern, re.MULTILINE)
+    if not compiled.groups:
+        raise ConfigError(f"pattern {pattern!r} has no group (...) around a number")
+    if which not in ("first", "last", "all"):
+        raise ConfigError(f'which must be "first", "last" or "all", not {which!r}')
+
+    def read(folder: Path) -> Array:
+        found = [match.groups() for match in compiled.finditer(_text(folder / file))]
+        if not found:
+            raise SimulatorError(f"nothing in {file} matches {pattern!r}")
+        chosen = {"first": found[:1], "last": found[-1:], "all": found}[which]
+        return np.array([[_number(text or "", file) for text in groups] for groups in chosen], np.float64)
+
+    return read
+
+
+def read_json(file: str, *, key: str = "") -> OutputReader:
+    """Return a reader of a number, or of nested lists of numbers, in a JSON file.
+
+    Args:
+        file: In the working folder.
+        key: Names of nested objects with points between; the whole file by default.
+    """
+
+    def read(folder: Path) -> Array:
+        try:
+            value = json.loads(_text(folder / file))
+            for name in filter(None, key.split(".")):
+                value = value[name]
+            return np.asarray(value, np.float64)
+        except (ValueError, KeyError, TypeError) as error:
+            raise SimulatorError(f"{file} has no numbers at {key!r}: {error!r}") from error
+
+    return read
+
+
+def read_npy(file: str) -> OutputReader:
+    """Return a reader of an array that NumPy has saved.
+
+    Args:
+        file: In the working folder.
+    """
+
+    def read(folder: Path) -> Array:
+        try:
+            loaded: Array = np.load(folder / file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise SimulatorError(f"{file} cannot be read as an array of NumPy: {error}") from error
+        return loaded
+
+    return read
+
+
+READERS: Mapping[str, Callable[..., OutputReader]] = {
+    "table": read_table,
+    "match": read_matches,
+    "json": read_json,
+    "npy": read_npy,
+}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        raise SimulatorError(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def _is_text(cell: str) -> bool:
+    try:
+        float(_in_python(cell))
+    except ValueError:
+        return True
+    return False
+
+
+def _number(cell: str, file: str) -> float:
+    try:
+        return float(_in_python(cell))
+    except ValueError:
+        raise SimulatorError(f"{file} has {cell!r} where a number is to be") from None
+
+
+def _in_python(cell: str) -> str:
+    """Return a number as Python writes it: Fortran has D for E, and leaves it out before exponents of three digits."""
+    text = cell.strip().upper().replace("D", "E")
+    return re.sub(r"(?<=\d)([+-]\d{3})$", r"E\1", text) if "E" not in text else text

@@ -1,0 +1,250 @@
+"""A program with templates of its input files, its runs and their working folders."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from physgym.errors import ConfigError, RejectSample, SimulatorError, needs
+from physgym.files import absolute
+from physgym.system.children import Child
+
+TEMPLATE = ".j2"  # ending of the names of templates
+STDOUT, STDERR = "stdout", "stderr"  # files of what a program printed
+QUOTED = 12  # lines of a program's output in an error
+LOOKED_AT = 1 << 20  # last bytes of its output in which a pattern is looked for
+
+
+class TemplatedProgram:
+    """A command with the files that it is given.
+
+    Args:
+        command: Its words, each a template.
+        case: Folder of the files, those named ``*.j2`` templates; None for none.
+        variables: Variables of its environment, besides those of this process.
+
+    Attributes:
+        files_read: The program and the files.
+        variables: All variables of its environment.
+
+    Raises:
+        ConfigError: The program or a file is not there, a template is wrong, or Jinja2 is not installed.
+    """
+
+    def __init__(
+        self, command: Sequence[str], case: str | os.PathLike[str] | None, variables: Mapping[str, str]
+    ) -> None:
+        with needs("jinja2", "command", "CommandSimulation"):
+            import jinja2
+        if isinstance(command, str) or not command or not all(isinstance(word, str) for word in command):
+            raise ConfigError(f"command is a list of words, as ['solver', '-i', 'job'], not {command!r}")
+        executable = shutil.which(command[0])
+        if executable is None:
+            raise ConfigError(f"command: there is no program {command[0]!r}; install it, or give its path")
+        engine = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+        self._undefined: type[Exception] = jinja2.UndefinedError
+        self._case = None if case is None else absolute(case)
+        self.files_read: list[str | os.PathLike[str]] = [absolute(executable)]
+        self.variables = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+        self._templates: dict[str, Any] = {}
+        texts: dict[str, Path | str] = {f"word {place} of command": word for place, word in enumerate(command)}
+        if self._case is not None:
+            if not self._case.is_dir():
+                raise ConfigError(f"case: {self._case} is no folder")
+            files = sorted(path for path in self._case.rglob("*") if path.is_file())
+            self.files_read += files
+            texts.update({str(path.relative_to(self._case)): path for path in files if path.suffix == TEMPLATE})
+        for name, text in texts.items():
+            try:
+                self._templates[name] = engine.from_string(text if isinstance(text, str) else text.read_text())
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"case: the template {name} cannot be read: {error}") from error
+            except jinja2.TemplateSyntaxError as error:
+                raise ConfigError(f"the template {name}, line {error.lineno}: {error.message}") from error
+        self._words = [name for name, text in texts.items() if isinstance(text, str)]
+        self._program = absolute(executable).as_posix()
+
+    def write(self, folder: Path, values: Mapping[str, Any]) -> None:
+        """Write the files of a run; of one that goes on, the templates alone, since the others are there."""
+        if self._case is not None and not any(folder.iterdir()):
+            shutil.copytree(self._case, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(f"*{TEMPLATE}"))
+        for name in self._templates:
+            if name not in self._words:
+                (folder / name).with_suffix("").write_text(self._rendered(name, values))
+
+    def arguments(self, values: Mapping[str, Any]) -> list[str]:
+        """Return the words of the command with values in their places."""
+        return [self._program, *(self._rendered(word, values) for word in self._words[1:])]
+
+    def _rendered(self, name: str, values: Mapping[str, Any]) -> str:
+        try:
+            return str(self._templates[name].render(values))
+        except self._undefined as error:
+            raise ConfigError(f"the template {name}: {error}; there are {', '.join(values)}") from error
+
+
+class RunRules:
+    """The rules of a run: how long it may take, and which end is a failure, a rejection or neither.
+
+    Args:
+        timeout: Seconds.
+        statuses: Exit statuses of a run that has worked.
+        reject: Pattern in the output of a run that has not converged; may be empty.
+        reject_timeout: Whether a run that takes too long is rejected.
+
+    Raises:
+        ConfigError: The pattern is no regular expression.
+    """
+
+    def __init__(self, timeout: float, statuses: Sequence[int], reject: str, reject_timeout: bool) -> None:
+        self._timeout, self._statuses, self._reject_slow = timeout, frozenset(statuses), reject_timeout
+        self._reject = _pattern(reject)
+
+    def run(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
+        """Run a program to its end.
+
+        Raises:
+            RejectSample: It did not converge.
+            SimulatorError: It failed, cannot be started, or took too long.
+        """
+        with (folder / STDOUT).open("wb") as output, (folder / STDERR).open("wb") as errors:
+            try:
+                child = Child(command, variables, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+            except OSError as error:
+                raise SimulatorError(f"{command[0]} cannot be started: {error.strerror}") from error
+            with child:
+                try:
+                    status = child.process.wait(self._timeout)
+                except subprocess.TimeoutExpired:
+                    text = f"{Path(command[0]).name} took more than {self._timeout:g} s"
+                    if self._reject_slow:
+                        raise RejectSample(text) from None
+                    raise SimulatorError(f"{text} and was ended; raise timeout={_ends(folder)}") from None
+        if self._reject is not None:
+            for name in (STDOUT, STDERR):
+                if found := self._reject.search(_last(folder / name, LOOKED_AT)):
+                    raise RejectSample(f"{Path(command[0]).name}: {found[0].strip()}")
+        if status not in self._statuses:
+            how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+            raise SimulatorError(f"{Path(command[0]).name} {how}{_ends(folder)}")
+
+
+class RunFolders:
+    """The working folders of an environment: one for each run.
+
+    Args:
+        where: Folder in which they are made; None for that of temporary files.
+        keep: Which of them stay.
+        continues: Whether one begins as a copy of that of the run before.
+    """
+
+    def __init__(self, where: str | os.PathLike[str] | None, keep: str, continues: bool) -> None:
+        if where is not None and not absolute(where).is_dir():
+            raise ConfigError(f"folder: {where} is no folder")
+        self._where, self._keep, self.continues = where, keep, continues
+        self._base: Path | None = None
+        self._last: Path | None = None
+        self._count, self._kept = 0, set[Path]()
+        self._remove: Callable[[], object] = lambda: None
+
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator[Path]:
+        """Give the folder of a run, within the block."""
+        if self._base is None:
+            self._base = Path(tempfile.mkdtemp(prefix="physgym-command-", dir=self._where))
+            if self._keep != "all":
+                self._remove = weakref.finalize(self, _remove, self._base, self._kept)  # at exit at the latest
+        folder = self._base / f"{self._count:06}"
+        self._count += 1
+        if self._last is None:
+            folder.mkdir()
+        else:
+            shutil.copytree(self._last, folder, symlinks=True)
+        try:
+            yield folder
+        except RejectSample:
+            self._drop(folder)
+            raise
+        except BaseException as error:
+            if self._keep == "none":
+                self._drop(folder)
+            else:
+                self._kept.add(folder)
+                error.add_note(f"The files of the run are in {folder}")
+            raise
+        if not self.continues:
+            self._drop(folder)
+            return
+        before, self._last = self._last, folder
+        if before is not None:
+            self._drop(before)
+
+    def _drop(self, folder: Path) -> None:
+        if self._keep != "all":
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Let the next run begin without the files of the last one."""
+        if self._last is not None:
+            self._drop(self._last)
+        self._last = None
+
+    def remove(self) -> None:
+        """Remove what is not to stay."""
+        self._remove()
+        self._base = self._last = None
+
+
+@dataclass(frozen=True)
+class ProgramRuns:
+    """The runs of a program: what is run, what its end means, and where it works."""
+
+    program: TemplatedProgram
+    rules: RunRules
+    folders: RunFolders
+
+    def run(self, values: Mapping[str, Any], folder: Path) -> None:
+        """Run the program with values in its command; raises as `RunRules.run` does."""
+        self.rules.run(self.program.arguments(values), self.program.variables, folder)
+
+
+def _remove(base: Path, kept: Collection[Path]) -> None:
+    for folder in base.iterdir():
+        if folder not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # one that is kept is in it
+        base.rmdir()
+
+
+def _pattern(text: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(text, re.MULTILINE) if text else None
+    except re.error as error:
+        raise ConfigError(f"reject: {text!r} is no regular expression: {error}") from error
+
+
+def _last(file: Path, count: int) -> str:
+    """Return the last bytes of a file as text."""
+    with file.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, size - count))
+        return opened.read(count).decode(errors="replace")
+
+
+def _ends(folder: Path) -> str:
+    """Return the last lines that a program printed, for an error."""
+    said = []
+    for name in (STDOUT, STDERR):
+        if lines := _last(folder / name, 1 << 13).split("\n"):
+            text = "\n  ".join(line.rstrip() for line in lines[-QUOTED - 1 :] if line.strip())
+            said += [f"\n{name} ends with:\n  {text}"] if text else []
+    return "".join(said) or "; it printed nothing"
