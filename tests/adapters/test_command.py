@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -439,3 +440,13 @@ def test_a_cavity_of_openfoam():
     env.close()
     assert found[0][-1, 0] > 0.9 > 0 > found[0][:, 0].min()
     np.testing.assert_allclose(found[0], found[1], atol=0.01)
+
+
+@pytest.mark.slow
+@needs_ccx
+def test_the_example_with_calculix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generate = physgym.generate
+    monkeypatch.setattr(physgym, "generate", lambda *args, **options: generate(*args, **{**options, "samples": 10}))
+    runpy.run_path(str(EXAMPLES / "calculix_beam.py"), run_name="__main__")
+    assert np.ptp([sample["displacement"][-1, 1] for sample in physgym.SampleDataset("calculix_data")]) > 0.1  # mm
