@@ -84,6 +84,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         parameters: The parameters of the episode, nested as ``parameter_space``; empty without one.
         time_step: Seconds by which `advance` moves on, the same in all episodes; None where steps have no time, or
             where they differ: then the sample has a field ``time``, the seconds since the reset, which `info` may give.
+        keeps_state: Whether `state` and `set_state`, where the class implements them, work for this instance.
         nonfinite: Whether a sample with a value that is not finite is an "error" of the step; if not, it is for
             the caller of the simulation to decide.
 
@@ -103,6 +104,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     parameters: Mapping[str, Any] = {}
     files_read: Sequence[str | os.PathLike[str]] = ()
     time_step: float | None = None
+    keeps_state: bool = True
     nonfinite: NonFinite = "error"
     env_index: int = 0
     env_count: int = 1
@@ -516,10 +518,10 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
 def lacking_state_hooks(env: gymnasium.Env[Any, Any]) -> list[str]:
     """Return which of `Simulation.state` and `Simulation.set_state` an environment does not implement.
 
-    An attribute or a property of that name is no hook.
+    An attribute or a property of that name is no hook. An instance that says so has neither.
     """
     kind, hooks = type(env.unwrapped), ("state", "set_state")
-    if not issubclass(kind, Simulation):
+    if not issubclass(kind, Simulation) or not env.unwrapped.keeps_state:  # type: ignore[attr-defined]
         return list(hooks)
     return [
         name for name in hooks if not callable(getattr(kind, name)) or getattr(kind, name) is getattr(Simulation, name)

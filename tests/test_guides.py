@@ -93,6 +93,11 @@ GUIDES = {
         "episodes, steps, seeds = np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([5, 5, 6], np.uint64)\n",
         {"samples=10_000": "samples=104, max_steps=20"},
     ),
+    "fmu": Guide(
+        "from pathlib import Path\nfrom tests.support.fmus import make_fmu\nmake_fmu(Path('springs.fmu'), 2)\n",
+        {"samples=200": "samples=8"},
+        prepared=False,
+    ),
     "format": Guide(),
     "generation": Guide(
         IMPORTS + "env = gymnasium.make('physgym/Spring-v0').unwrapped\n",

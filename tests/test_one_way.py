@@ -212,6 +212,7 @@ TEMPORARY_FOLDERS = {
     "physgym.experiment.runs": "a training that keeps nothing",
     "physgym.experiment.reproduce": "the code of a run, which may be kept",
     "physgym.formats.numpy_arrays": "an archive unpacked to be read",
+    "physgym.adapters.fmu_folder": "an FMU that is unpacked as long as its environment is there",
     "physgym.scene.sample_view": "a film that becomes a cell of a notebook",
     "physgym.running.rollout_episodes": "episodes that a network is compared with, and nobody keeps",
 }

@@ -119,7 +119,7 @@ def generate(
 
 @app.command()
 def info(
-    data: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    data: Annotated[Path, typer.Argument(help="Dataset folder, or the file of an FMU.")],
     verify: Annotated[bool, typer.Option("--verify", help="Compare every partition with its checksum.")] = False,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Write dataset.json anew, from the partitions alone.")
@@ -127,8 +127,18 @@ def info(
 ) -> None:
     """Say what a dataset holds: samples, partitions, fields with statistics, where it comes from.
 
+    Of an FMU (model.fmu): its variables, with types, units, bounds and start values.
+
     Example: physgym info data/beam --verify
     """
+    if data.suffix == ".fmu":
+        from physgym.adapters.fmu_description import read_description
+
+        if verify or rebuild:
+            raise ConfigError("--verify and --rebuild are for datasets")
+        for line in read_description(data).lines():
+            print(line)
+        return
     from physgym.data.dataset import SampleDataset
     from physgym.data.description import rebuild_description
     from physgym.data.summary import stored, summarize

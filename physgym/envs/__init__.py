@@ -7,6 +7,9 @@ from gymnasium.envs.registration import WrapperSpec
 
 DONKEYCAR = "physgym/DonkeyCar-v0"
 COMMAND = "physgym/Command-v0"
+FMU = "physgym/Fmu-v0"
+# of programs and models of others, which somebody has to have; the rest runs as it is
+OF_OTHERS = (DONKEYCAR, COMMAND, FMU)
 
 
 def register() -> None:
@@ -43,4 +46,11 @@ def register() -> None:
             COMMAND,
             entry_point="physgym.adapters.command:CommandSimulation",
             vector_entry_point="physgym.vector.make:Command_v0",
+        )
+    if FMU not in gymnasium.registry:  # of a file that the arguments name
+        gymnasium.register(
+            FMU,
+            entry_point="physgym.adapters.fmu:FmuSimulation",
+            vector_entry_point="physgym.vector.make:Fmu_v0",
+            max_episode_steps=100,
         )

@@ -10,14 +10,13 @@ import pytest
 
 import physgym  # noqa: F401  # registers the simulations
 from physgym import SampleDataset
-from physgym.envs import DONKEYCAR
+from physgym.envs import OF_OTHERS
 from physgym.experiment.config import load_config
 from physgym.experiment.runs import train
 
 ROOT = Path(__file__).parents[2]
 FILES = {file.name: file for file in sorted((ROOT / "examples").glob("*.yaml"))}
-# a simulator of others has to run somewhere
-SHIPPED = sorted(env_id for env_id in gymnasium.registry if env_id.startswith("physgym/") and env_id != DONKEYCAR)
+SHIPPED = sorted(env_id for env_id in gymnasium.registry if env_id.startswith("physgym/") and env_id not in OF_OTHERS)
 
 
 def small(file: Path) -> list[str]:
