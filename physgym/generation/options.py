@@ -34,6 +34,15 @@ OnError = Annotated[
     ),
 ]
 
+Recycle = Annotated[
+    int | None,
+    Option(
+        None,
+        "renew each worker process after so many episodes, for simulations that leak memory; the samples are the same",
+        at_least=1,
+    ),
+]
+
 
 class GenerationOptions(TypedDict, total=False):
     """Options of how samples are made and stored, each a key of the section ``dataset``."""
@@ -76,6 +85,7 @@ class GenerationOptions(TypedDict, total=False):
             stands_for="restart",
         ),
     ]
+    recycle: Annotated[Recycle, Flag("recycle")]
 
 
 class OnlineOptions(TypedDict, total=False):

@@ -161,6 +161,7 @@ class SampleStream(SampleSource):
                 num_workers=num_workers,
                 timeout=timeout,
                 on_error=options["on_error"],
+                recycle=options["recycle"],
                 predictor=options["predictor"],
             )
         except UnequalSpaces as error:

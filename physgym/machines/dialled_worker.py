@@ -37,12 +37,8 @@ from physgym.worker.main import WorkerStart, end_with_parent, hold
 
 REDIAL, LONGEST_REDIAL = 0.2, 5.0  # seconds until it dials again, at first and at last
 GREETING = 15.0  # seconds for both handshakes
-DONE, LOST, REFUSED, NOBODY = (
-    0,
-    3,
-    4,
-    5,
-)  # exit statuses: the parent is done, the link is lost, it was refused, nobody answers
+# exit statuses: the parent is done, the link is lost, it was refused, nobody answers, the parent wants a fresh process
+DONE, LOST, REFUSED, NOBODY, AGAIN = 0, 3, 4, 5, 6
 
 
 @dataclass(frozen=True)
@@ -178,7 +174,10 @@ def _offered(channel: Channel, settings: DialIn, offer: WorkerOffer, say: Callab
         say(str(error))
         channel.send(failure(-1, error))
         return REFUSED
-    return DONE if hold(channel, start, lambda: factories, -1, -1) else LOST
+    end = hold(channel, start, lambda: factories, -1, -1)
+    if end is None:
+        return LOST
+    return AGAIN if end.again else DONE
 
 
 def started(start: Mapping[str, Any], mark: str) -> WorkerStart:

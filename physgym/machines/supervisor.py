@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from physgym.machines.dialled_worker import DONE, LOST, NOBODY, DialIn
+from physgym.machines.dialled_worker import AGAIN, DONE, LOST, NOBODY, DialIn
 from physgym.system.children import Child
 
 LOOK = 0.05  # seconds between two looks at the processes
@@ -26,6 +26,7 @@ class _Place:
         self.child: Child | None = None
         self.begun = self.due = 0.0
         self.fruitless = 0
+        self.renewed = False  # whether a parent has asked for another process
         self.status: int | None = None  # with which it is over
 
 
@@ -74,7 +75,9 @@ class Supervisor:
             return
         place.child.end()
         place.child = None
-        if status == DONE and not self._stay:
+        if status == AGAIN:
+            place.fruitless, place.renewed = 0, True
+        elif (status == DONE or (status == NOBODY and place.renewed)) and not self._stay:  # the run may be over since
             place.status = DONE
             self._over_since = self._over_since or now
         elif status in (DONE, LOST) or status < 0 or status == 1:  # 1: it has ended itself, since its parent was gone

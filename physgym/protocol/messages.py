@@ -371,7 +371,13 @@ class ScenePart:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Parent: close the environments and end."""
+    """Parent: close the environments and end.
+
+    Attributes:
+        again: Whether there is more work, so that whoever keeps the worker running is to start another process.
+    """
+
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

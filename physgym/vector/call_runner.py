@@ -21,6 +21,7 @@ from physgym.protocol.messages import Attached, CallResult, Message, Results, St
 from physgym.vector.calls import ABANDONED, MOVES, MethodCall, OpenCall, State, StreamCall
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.recovery import Recovery
+from physgym.vector.renewals import Renewals
 from physgym.vector.workers import Fault, RemoteWorker, Worker, reported
 
 T = TypeVar("T")
@@ -35,14 +36,18 @@ class CallRunner:
         recovery: Deals with faults.
         none: Stands in where no call is under way.
         stream: The call whose environments step without lockstep.
+        renewals: Of workers, which a rollout may have left without an end.
 
     Attributes:
         state: Where the present call is.
         number: How many calls there were.
     """
 
-    def __init__(self, fleet: WorkerPool, recovery: Recovery, none: OpenCall, stream: StreamCall) -> None:
+    def __init__(
+        self, fleet: WorkerPool, recovery: Recovery, none: OpenCall, stream: StreamCall, renewals: Renewals
+    ) -> None:
         self._fleet, self._recovery, self._none, self._stream = fleet, recovery, none, stream
+        self._renewals = renewals
         self._views = fleet.settings.views
         self.state = IDLE
         self._call = none
@@ -98,9 +103,11 @@ class CallRunner:
         self.number += 1
         self._errors = []
         call.begin()
+        if self._renewals.ended and name != "rollout":
+            self._bring_back()
         if self._recovery.on_error == "restart":
             for worker in self._fleet.workers:
-                if isinstance(worker, RemoteWorker) and worker.gone:
+                if isinstance(worker, RemoteWorker) and worker.gone and worker not in self._renewals.ended:
                     self._errors += self._recovery.deal_with(worker, Fault(worker.lost(), dead=True), self._none)
         self._move(call.posting, self._none)
         if self._errors:
@@ -307,6 +314,7 @@ class CallRunner:
         self.check_open()
         if self.state in ABANDONED:
             self._drain()
+        self._bring_back()
         for worker in self._fleet.workers:
             if not isinstance(worker, RemoteWorker) or not worker.gone:
                 continue
@@ -319,3 +327,15 @@ class CallRunner:
                 self._handle_reply(arrival.worker, arrival.reply)
             if self._errors:
                 self.raise_errors()
+
+    def _bring_back(self) -> None:
+        """Start workers that a rollout has left ended, since they were to be renewed; all others are idle.
+
+        Raises:
+            WorkerError: One does not come up.
+        """
+        self._renewals.bring_back()
+        for arrival in self._fleet.replies():
+            self._handle_reply(arrival.worker, arrival.reply)
+        if self._errors:
+            self.raise_errors()

@@ -74,7 +74,7 @@ def close_environments(
         The errors that environments raised.
     """
     began = time.monotonic()
-    return _await_closed(
+    return await_closed(
         _ask_to_close(workers, asking),
         began + (CLOSE_TIMEOUT if timeout is None else timeout),
         began + (BUSY_TIMEOUT if timeout is None else timeout),
@@ -87,6 +87,9 @@ def _ask_to_close(workers: Sequence[RemoteWorker], asking: Collection[RemoteWork
     for worker in workers:
         if worker.channel is None:
             continue
+        if worker.channel.connection.closing:  # it was asked already
+            asked.append(worker)
+            continue
         with contextlib.suppress(ProtocolError):  # gone, or interrupted in the middle of a message
             if worker in asking:
                 worker.channel.send(Prediction({}, CLOSING))
@@ -95,7 +98,7 @@ def _ask_to_close(workers: Sequence[RemoteWorker], asking: Collection[RemoteWork
     return asked
 
 
-def _await_closed(workers: Sequence[RemoteWorker], until: float, busy_until: float) -> list[PhysGymError]:
+def await_closed(workers: Sequence[RemoteWorker], until: float, busy_until: float) -> list[PhysGymError]:
     """Wait for workers to close.
 
     Args:

@@ -103,6 +103,9 @@ class EpisodeSchedule:
         for _ in range(CHUNKS_PER_WORKER):
             self._feed()
         for worker, reply, request, _ in self._replies():
+            if self._turnover.renewals.take(worker, reply, request):
+                self._feed()
+                continue
             if isinstance(reply, Fault) and reply.dead and self._turnover.is_open:
                 if self._once:
                     yield from self._cut(worker, reply)
@@ -118,6 +121,8 @@ class EpisodeSchedule:
                     chunk = _chunk_of(reply)
                     self._quota.end(chunk)
                     yield chunk, error
+                elif not isinstance(reply, Fault):
+                    self._feed()  # to a worker that was started again, and has said so
                 continue
             assert request is not None
             yield from self._new_part(request, reply)
@@ -129,22 +134,26 @@ class EpisodeSchedule:
 
     def _replies(self) -> Iterator[Arrival]:
         """Yield the replies of workers; where these come and go, also look who has come."""
-        if not self._turnover.is_open:
+        if not self._turnover.is_open and not self._turnover.renewals.wanted:
             yield from self._pool.replies()
             return
-        alone_since = time.monotonic()
+        alone_since = looked = time.monotonic()
         while True:
             try:
-                for arrival in self._pool.replies(LOOK):
+                for arrival in self._pool.replies(PAUSE if self._turnover.renewals.under_way else LOOK):
                     yield arrival
                     alone_since = time.monotonic()
             except WaitTimeout:
-                self._pool.look_for_late()  # which no wait as short as this one does
                 alone_since = time.monotonic()
+                if alone_since - looked >= LOOK:
+                    self._pool.look_for_late()  # which no wait as short as this one does
+                    looked = alone_since
             else:
                 if self._quota.met or (self._given_out and not self._chunks):
                     return
-                if time.monotonic() - alone_since > self._pool.settings.timeout:
+                if not self._turnover.is_open and not self._turnover.renewals.under_way:
+                    return
+                if self._turnover.is_open and time.monotonic() - alone_since > self._pool.settings.timeout:
                     raise self._nobody_left()
                 time.sleep(PAUSE)
             self._feed()
@@ -183,6 +192,7 @@ class EpisodeSchedule:
         if self._pool.settings.views.attention:
             self._pool.attend()
         self._turnover.admit()
+        self._renew()
         earliest = next((chunk.place for chunk in self._chunks.values()), self._begun)
         for worker in sorted(self._pool.workers, key=lambda worker: len(worker.ledger.pending)):
             room = CHUNKS_PER_WORKER if isinstance(worker, RemoteWorker) else 1
@@ -196,6 +206,11 @@ class EpisodeSchedule:
             if self._turnover.leaves(worker):
                 self._turnover.let_go(worker)
                 continue
+            if isinstance(worker, RemoteWorker) and self._is_worn(worker):
+                more = self._lost or not (self._given_out or self._quota.room(ahead=False) < 1)
+                if more and not owed:
+                    self._turnover.renewals.begin(worker)
+                continue
             if self._lost and self._run_again(worker):
                 continue
             if self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
@@ -204,7 +219,7 @@ class EpisodeSchedule:
             limit = 0 if self._quota.endless else self._quota.limit(own=self._chunks_before(worker))
             if most < 1 or (limit < 1 and not self._quota.endless):
                 continue
-            entries = self._taken(most)
+            entries = self._taken(min(most, self._turnover.renewals.room(worker)))
             if not entries:
                 self._given_out = True
                 return
@@ -216,6 +231,21 @@ class EpisodeSchedule:
             self._post(chunk, entries, limit)
             if isinstance(worker, LocalWorker):
                 return  # it has run already
+
+    def _is_worn(self, worker: RemoteWorker) -> bool:
+        """Return whether a worker is to be renewed before it gets what is next."""
+        most = max((len(entries) for entries in self._lost.values()), default=1)
+        return worker.episodes > 0 and self._turnover.renewals.room(worker) < most
+
+    def _renew(self) -> None:
+        """Go on with renewals.
+
+        Raises:
+            WorkerError: A worker does not start, and restarts do not help.
+        """
+        for worker, error in self._turnover.renewals.go_on():
+            if (final := self._handle_reply(worker, Fault(error, dead=True))) is not None:
+                raise final
 
     def _taken(self, most: int) -> list[Any]:
         """Return the next episodes, as a `Rollout` has them."""
@@ -238,6 +268,8 @@ class EpisodeSchedule:
     def _post(self, chunk: _Chunk, episodes: list[Any], limit: int, *, goes_on: bool = False) -> None:
         chunk.begun, chunk.size = time.monotonic(), max(1, len(episodes))  # a fault may have left nothing but the end
         made = self._pool.taken(chunk.worker)  # those that the limit was computed from
+        if isinstance(chunk.worker, RemoteWorker) and not goes_on:
+            chunk.worker.episodes += len(episodes)
         request = Rollout(episodes, **self._limits, limit=limit, made=made, goes_on=goes_on)
         self._pool.post(chunk.worker, request, chunk)
 

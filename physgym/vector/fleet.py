@@ -38,19 +38,15 @@ from physgym.transport.base import PeerGone
 from physgym.vector.closing import END_TIMEOUT, FLEETS, close_environments, release
 from physgym.vector.handshake import Handshake
 from physgym.vector.inbox import Arrival, Inbox
-from physgym.vector.local_group import local_group
+from physgym.vector.local_group import local_group, no_parts
 from physgym.vector.starter import FleetSettings, Starter
 from physgym.vector.watch import Watch
-from physgym.vector.workers import Fault, LocalWorker, RemoteWorker, Worker, reported
+from physgym.vector.workers import Fault, LocalWorker, RemoteWorker, Worker, local_fault, reported
 from physgym.viewing.views import requests
 from physgym.worker.env_group import EnvGroup
 from physgym.worker.failures import RequestFailed
 
 POLL = 1.0  # seconds between looks at what no event shows: a dead worker whose environment has forked, a late answer
-
-
-def _no_parts(part: Message) -> None:
-    raise AssertionError(f"a step of all environments is answered in parts: {part}")
 
 
 class WorkerPool:
@@ -131,16 +127,20 @@ class WorkerPool:
         first = len(self.factories)
         self.factories += factories
         worker = RemoteWorker(index, range(first, len(self.factories)))
-        try:
-            handshake = self._starter.begin([worker], Watch())
-        except BaseException:
-            self.end(worker)
-            raise
+        handshake = self.begin(worker)
         self.workers.append(worker)  # which ends it with the others
         return worker, handshake
 
+    def begin(self, worker: RemoteWorker, seeds: Sequence[int | None] | None = None) -> Handshake:
+        """Start a worker that has ended, as `restart` does, without waiting for it. Returns and raises as `invite`."""
+        try:
+            return self._starter.begin([worker], Watch(), seeds)
+        except BaseException:
+            self.end(worker)
+            raise
+
     def admit(self, worker: RemoteWorker) -> None:
-        """Listen to a worker that has joined.
+        """Listen to a worker that has joined, or was started again.
 
         Raises:
             WorkerError: Its environments have other spaces.
@@ -149,6 +149,12 @@ class WorkerPool:
         if worker.ready.description != self.description:
             raise WorkerError(f"{worker}: its environments have other spaces than those of the others")
         self._watch.add(worker)
+        self._catch_up(worker)
+
+    def _catch_up(self, worker: RemoteWorker) -> None:
+        """Attach a worker that was started later than others, and have it watched as they are."""
+        if self._arena is not None and worker in self.hosts:
+            self._attach(worker)
         self.settings.views.renew()
 
     def dismiss(self, worker: RemoteWorker) -> None:
@@ -298,11 +304,11 @@ class WorkerPool:
         """Have all environments of this process make a step; its answer comes as a whole, so that nothing is owed."""
         reply: Message | Fault
         try:
-            reply = worker.group.serve(message, _no_parts)
+            reply = worker.group.serve(message, no_parts)
             if reply is STEPPED_ALL:
                 return
         except RequestFailed as failed:
-            reply = self._local_fault(worker, failed, Pending(0, message))
+            reply = local_fault(worker, failed, Pending(0, message))
         self._inbox.append(Arrival(worker, reply, Pending(0, message), worker.ledger))
 
     def _serve(self, worker: LocalWorker, message: Message, context: Any) -> None:
@@ -322,16 +328,10 @@ class WorkerPool:
                 emit(reply)
         except RequestFailed as failed:
             ledger.forget()
-            self._inbox.append(Arrival(worker, self._local_fault(worker, failed, request), request, ledger))
+            self._inbox.append(Arrival(worker, local_fault(worker, failed, request), request, ledger))
         except BaseException:  # Ctrl-C: nobody will answer it
             ledger.forget()
             raise
-
-    def _local_fault(self, worker: LocalWorker, failed: RequestFailed, request: Pending | None = None) -> Fault:
-        cause = failed.__cause__ or failed
-        fault = reported(worker, failed.message(), request)
-        fault.error.__cause__ = cause
-        return fault
 
     def replies(self, timeout: float | None = None, *, in_turn: bool = False) -> Iterator[Arrival]:
         """Yield replies as they come, until no worker owes one; where a worker fails, a `Fault` in their place.
@@ -537,9 +537,7 @@ class WorkerPool:
         if worker.ready.description != worker.description:
             self.end(worker)
             raise WorkerError(f"{worker}: after its restart its environments have other spaces than before")
-        if self._arena is not None and worker in self.hosts:
-            self._attach(worker)
-        self.settings.views.renew()
+        self._catch_up(worker)
 
     # --- end
 
@@ -559,7 +557,7 @@ class WorkerPool:
             try:
                 self.workers[0].group.close()
             except RequestFailed as failed:
-                raise self._local_fault(self.workers[0], failed).error from None
+                raise local_fault(self.workers[0], failed).error from None
             return
         remote = [worker for worker in self.workers if isinstance(worker, RemoteWorker)]
         failures = close_environments(remote, {worker for worker, _ in self._questions}, timeout)

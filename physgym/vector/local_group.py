@@ -8,11 +8,17 @@ from gymnasium.vector import AutoresetMode
 
 from physgym.errors import SharedMachine, SharedProcess
 from physgym.placement import EnvFactory
+from physgym.protocol.messages import Message
 from physgym.vector.remote_errors import remote_error
 from physgym.worker.env_group import Ask, EnvGroup
 from physgym.worker.failures import RequestFailed
 from physgym.worker.main import build_all
 from physgym.worker.scene_offers import Offer
+
+
+def no_parts(part: Message) -> None:
+    """Take a part of the answer to a step of all environments, which has none."""
+    raise AssertionError(f"a step of all environments is answered in parts: {part}")
 
 
 def local_group(

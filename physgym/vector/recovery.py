@@ -69,8 +69,10 @@ class Recovery:
             elif isinstance(request, Call):
                 errors.append(fault.error)  # calling twice is not the same as calling once
             elif not isinstance(request, Attach):  # which a restart sends itself
-                again = replace(request, made=0) if isinstance(request, Rollout) else request
-                self._fleet.post(worker, again, pending.context)
+                if isinstance(request, Rollout):
+                    request = replace(request, made=0)
+                    worker.episodes += len(request.episodes)
+                self._fleet.post(worker, request, pending.context)
         return errors
 
     def _restart(self, worker: RemoteWorker, error: PhysGymError) -> WorkerError | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
+from physgym.errors import ConfigError
 from physgym.launch.base import DialInLauncher, Launcher, Order, no_descriptors
 from physgym.placement import EnvFactory
 from physgym.system import process_tree as tree
@@ -25,6 +26,8 @@ from physgym.vector.watch import Watch
 from physgym.vector.workers import RemoteWorker
 from physgym.viewing.views import SceneViews
 from physgym.worker.main import WorkerStart
+
+LONGEST_TIMEOUT = 1e7
 
 
 @dataclass(frozen=True)
@@ -136,3 +139,26 @@ class Starter:
             with contextlib.suppress(PeerGone):  # killed already, which shows when it is read
                 challenge(channel)
             watch.add(worker)
+
+
+def checked_timeout(timeout: float) -> float:
+    """Return a timeout in seconds, after a check.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    timeout = float(timeout)
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise ConfigError(f"timeout must be positive seconds, at most {LONGEST_TIMEOUT:.0f}, not {timeout}")
+    return timeout
+
+
+def checked_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    """Return a mode of the reset when an episode ends, after a check.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    if mode not in list(AutoresetMode) and mode not in [known.value for known in AutoresetMode]:
+        raise ConfigError(f"autoreset_mode must be one of {[known.value for known in AutoresetMode]}, not {mode!r}")
+    return AutoresetMode(mode)

@@ -13,6 +13,7 @@ from physgym.placement import EnvFactory
 from physgym.single import single_of
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.handshake import Handshake
+from physgym.vector.renewals import Renewals
 from physgym.vector.workers import RemoteWorker, Worker
 
 
@@ -24,15 +25,20 @@ class Turnover:
 
     Args:
         fleet: The workers.
+        recycle: Episodes after which a worker is renewed; None for never.
+
+    Attributes:
+        renewals: Workers that are renewed.
     """
 
-    def __init__(self, fleet: WorkerPool) -> None:
+    def __init__(self, fleet: WorkerPool, recycle: int | None = None) -> None:
         self._fleet, launcher = fleet, fleet.settings.launcher
         self._dial_in: DialInLauncher[Any] | None = launcher if isinstance(launcher, DialInLauncher) else None
         self._joining: deque[tuple[int, Sequence[EnvFactory]]] = deque()
         self._coming: list[tuple[RemoteWorker, Handshake]] = []
         self._leaving: set[int] = set()
         self._next = len(fleet.workers)  # no index is used again
+        self.renewals = Renewals(fleet, recycle, self.lost)
 
     def join(self, factories: Sequence[EnvFactory]) -> int:
         """Note a worker that is to join; return its index.
@@ -126,6 +132,7 @@ class Turnover:
 
     def finish(self) -> None:
         """End workers that leave and owe nothing; turn away those that are not ready by now."""
+        self.renewals.pause()
         for coming in [*self._coming]:
             self._turn_away(*coming)
         for worker in [*self._fleet.workers]:

@@ -45,14 +45,14 @@ from physgym.vector.memory import SharedMemory
 from physgym.vector.predictions import AnyPredictor, answer
 from physgym.vector.quota import Demand
 from physgym.vector.recovery import Recovery
+from physgym.vector.renewals import count_renewed
 from physgym.vector.results import ResultStore
 from physgym.vector.spaces import ObservationMode, batched_spaces
-from physgym.vector.starter import FleetSettings
+from physgym.vector.starter import FleetSettings, checked_mode, checked_timeout
 from physgym.vector.turnover import Turnover
 from physgym.viewing.views import SceneViews
 from physgym.worker.sharing import refuse_shared
 
-LONGEST_TIMEOUT = 1e7
 DEFAULT_RESTARTS = 10
 _ALL = slice(None)
 
@@ -84,6 +84,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         on_error: "raise", or "restart": a worker that dies, hangs or raises is started again, its episodes are reported
             as truncated with ``info["worker_restarted"]``, and everything goes on.
         max_restarts: For "restart": how many per minute, before the fault is raised after all.
+        recycle: After how many episodes of rollouts a worker process is renewed, for simulations that leak memory.
         predictor: The network that answers environments which ask in the middle of a step: a `physgym.nn.Predictor`, or
             a callable that maps fields with a batch axis to fields with a batch axis.
         env_kwargs: Arguments with which the callables are called: a list, one dictionary for each environment, or one
@@ -115,6 +116,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         port: int = 0,
         on_error: str = "raise",
         max_restarts: int = DEFAULT_RESTARTS,
+        recycle: int | None = None,
         predictor: AnyPredictor = None,
         env_kwargs: Arguments = None,
     ) -> None:
@@ -126,13 +128,14 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             factories = [functools.partial(make_with, make, own) for make, own in zip(factories, given, strict=True)]
         self.num_envs = len(factories)
         self.predictor = predictor
-        timeout, mode = _checked_timeout(timeout), _checked_mode(autoreset_mode)
+        timeout, mode = checked_timeout(timeout), checked_mode(autoreset_mode)
         if on_error not in ("raise", "restart"):
             raise ConfigError(f'on_error must be "raise" or "restart", not {on_error!r}')
         launcher = launcher_of(context)
         way = transport_of(transport or None, port, inherit=launcher.inherits)
         answer_all = _answerer(weakref.ref(self))  # a bound method would keep this object alive for ever
         count = count_workers(num_workers, factories, lambda question: answer_all([question])[0], launcher)
+        count = count_renewed(recycle, count, chosen=num_workers == "auto")
         if count > 1:  # who has all environments compares them itself
             refuse_shared(factories)
         settings = FleetSettings(mode, launcher, way, port, timeout, SceneViews(self.num_envs))
@@ -168,10 +171,11 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         results = ResultStore(self.single_observation_space, arena, copy=copy, local=local)
         inline = self._memory.file is None and not local
         actions = ActionWriter(self.single_action_space, self.action_space, arena, inline=inline, local=local)
-        self._turnover = Turnover(self._pool)
+        self._turnover = Turnover(self._pool, recycle)
         self._recovery = Recovery(self._pool, on_error, max_restarts, self.num_envs)
         self._calls = Calls(results, actions, mode, self._recovery.seeds)
-        self._runner = CallRunner(self._pool, self._recovery, self._calls.none, self._calls.stream)
+        none, stream, renewals = self._calls.none, self._calls.stream, self._turnover.renewals
+        self._runner = CallRunner(self._pool, self._recovery, none, stream, renewals)
 
     # --- what it is
 
@@ -585,16 +589,3 @@ def _answerer(this: weakref.ref[SocketVectorEnv]) -> Callable[[list[Predict]], l
         return answer(None if envs is None else envs.predictor, questions)
 
     return answer_all
-
-
-def _checked_timeout(timeout: float) -> float:
-    timeout = float(timeout)
-    if not 0 < timeout <= LONGEST_TIMEOUT:
-        raise ConfigError(f"timeout must be positive seconds, at most {LONGEST_TIMEOUT:.0f}, not {timeout}")
-    return timeout
-
-
-def _checked_mode(mode: str | AutoresetMode) -> AutoresetMode:
-    if mode not in list(AutoresetMode) and mode not in [known.value for known in AutoresetMode]:
-        raise ConfigError(f"autoreset_mode must be one of {[known.value for known in AutoresetMode]}, not {mode!r}")
-    return AutoresetMode(mode)

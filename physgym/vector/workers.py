@@ -17,6 +17,7 @@ from physgym.system.children import ParentPipe
 from physgym.transport.base import Channel
 from physgym.vector.remote_errors import remote_error
 from physgym.worker.env_group import EnvGroup
+from physgym.worker.failures import RequestFailed
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class RemoteWorker(Worker):
         channel: Its connection; None while it has none.
         token: The secret that it has to prove.
         poll: Of its connection alone.
+        episodes: How many episodes of rollouts it was given since it was started.
     """
 
     def __init__(self, index: int, envs: range) -> None:
@@ -100,6 +102,7 @@ class RemoteWorker(Worker):
         self.channel: Channel | None = None
         self.token = b""
         self.poll = select.poll()
+        self.episodes = 0
 
     def __str__(self) -> str:
         pid = "not started" if self.handle is None else str(self.handle)
@@ -108,11 +111,11 @@ class RemoteWorker(Worker):
     @property
     def gone(self) -> bool:
         """Return whether it has to be started again before it can be asked anything."""
-        return self.channel is None or self.ready is None
+        return self.channel is None or self.ready is None or self.channel.connection.closing
 
     def connect(self, channel: Channel) -> None:
         """Use a connection, and its ledger."""
-        self.channel, self.ledger = channel, channel.connection.ledger
+        self.channel, self.ledger, self.episodes = channel, channel.connection.ledger, 0
 
     def hang_up(self) -> None:
         """Let go of the connection, with all that is owed over it: an idle worker ends."""
@@ -176,3 +179,10 @@ def reported(worker: Worker, message: Failure, request: Pending | None = None) -
     place = str(worker) if env is None else f"environment {env}"
     error = remote_error(message, env, place, tuple(worker.envs))
     return Fault(error, dead=False, unanswered=() if request is None else (request,))
+
+
+def local_fault(worker: LocalWorker, failed: RequestFailed, request: Pending | None = None) -> Fault:
+    """Return what has failed in this process as a fault, as `reported` does."""
+    fault = reported(worker, failed.message(), request)
+    fault.error.__cause__ = failed.__cause__ or failed
+    return fault

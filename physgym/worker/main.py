@@ -98,8 +98,8 @@ class WorkerStart:
         return cls(**json.loads(line))
 
 
-def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequence[EnvFactory]], memory: int) -> None:
-    """Build the environments, then answer requests until `Close` or the end of the connection.
+def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequence[EnvFactory]], memory: int) -> Close:
+    """Build the environments, then answer requests until `Close`, which is returned, or the end of the connection.
 
     Args:
         channel: Connected to the parent, which was greeted.
@@ -144,10 +144,10 @@ def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequen
         raise
     except RequestFailed as failed:
         channel.send(failed.message())
-        return
+        return Close()
     except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
         channel.send(failure(-1, error))
-        return
+        return Close()
     gc.freeze()  # what importing and building made lives on; the collector need not look at it again
     while True:
         message = channel.next()
@@ -173,7 +173,7 @@ def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequen
             channel.send(failure(-1, error))
         if isinstance(message, Close):
             _await_end(channel)
-            return
+            return message
 
 
 def _await_end(channel: Channel) -> None:
@@ -354,8 +354,8 @@ def hold(
     load: Callable[[], Sequence[EnvFactory]],
     parent_pipe: int,
     memory: int,
-) -> bool:
-    """Serve over a connection whose parent was greeted, until it ends; return whether the parent has closed it.
+) -> Close | None:
+    """Serve over a connection whose parent was greeted; return how the parent has closed it, None where it was lost.
 
     Args:
         channel: The connection.
@@ -370,12 +370,11 @@ def hold(
     else:
         end_with_connection(channel, worker_start.mark)
     try:
-        serve(channel, worker_start, load, memory)
+        return serve(channel, worker_start, load, memory)
     except PeerGone:
-        return False  # the parent died, or has ended this worker; there is nobody to tell
+        return None  # the parent died, or has ended this worker; there is nobody to tell
     finally:
         channel.close()
-    return True
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ def runner() -> CallRunner:
         envs_in_flight=set, count_in_flight=lambda: 0, settings=SimpleNamespace(views=SceneViews(1)),
     )  # fmt: skip
     recovery = SimpleNamespace(on_error="raise")
-    return CallRunner(fleet, recovery, _call(State.INTERRUPTED), _call(State.SEND, State.SENDING))
+    renewals = SimpleNamespace(ended=[])
+    return CallRunner(fleet, recovery, _call(State.INTERRUPTED), _call(State.SEND, State.SENDING), renewals)
 
 
 def test_every_state_has_its_moves():

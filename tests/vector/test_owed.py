@@ -173,9 +173,10 @@ def test_an_interrupted_request_of_this_process_is_owed_by_nobody():
 
 def schedule(pool, episodes):
     recovery = Recovery(pool, "restart", 9, 2)
-    runner = CallRunner(pool, recovery, Plain(), None)
+    turnover = Turnover(pool)
+    runner = CallRunner(pool, recovery, Plain(), None, turnover.renewals)
     given = [(episode, episode) for episode in range(episodes)]
-    return EpisodeSchedule(pool, Turnover(pool), given, LIMITS, runner.handle_rollout_reply)
+    return EpisodeSchedule(pool, turnover, given, LIMITS, runner.handle_rollout_reply)
 
 
 class Plain(OpenCall):

@@ -23,7 +23,7 @@ FIXED = ("search", "session", "description", "runner", "stats", "training.checkp
 # those on which the samples depend
 SAMPLES = ("environment", "sampler", "seed", "dataset")
 # but for these of the dataset
-NOT_SAMPLES = ("dataset.mini", "dataset.num_workers", "dataset.num_envs", "dataset.timeout", "dataset.on_error")
+NOT_SAMPLES = tuple(f"dataset.{key}" for key in ("mini", "num_workers", "num_envs", "timeout", "on_error", "recycle"))
 
 
 class Space:
