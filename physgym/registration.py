@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import os
@@ -18,6 +19,8 @@ from physgym.errors import ConfigError
 EnvLike = str | EnvSpec | Callable[..., gymnasium.Env[Any, Any]]
 
 
+# what the id of an environment begins with that this process cannot make, only workers that dial in
+ELSEWHERE = "worker:"
 # what the id of an environment begins with whose transitions are its samples
 TRANSITIONS = "transitions:"
 RECORDER = WrapperSpec("physgym/transitions", "physgym.sample:RecordTransition", {})
@@ -27,13 +30,16 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
     """Find the registration of an id.
 
     The name of a module to import may precede the id: "module:id"; "module:Class" needs no registration.
-    "transitions:" before all that puts a `physgym.RecordTransition` around the environment.
+    "transitions:" before all that puts a `physgym.RecordTransition` around the environment. "worker:id" names an
+    environment of which only workers that dial in know anything.
 
     Raises:
         ConfigError: There is none, or the module cannot be imported; the text lists the shipped ones.
     """
     if isinstance(env, EnvSpec):
         return env
+    if env.startswith(ELSEWHERE):
+        return _spec_elsewhere(env)
     if env.startswith(TRANSITIONS):
         inner = find_spec(env.removeprefix(TRANSITIONS))
         return replace(inner, additional_wrappers=(*inner.additional_wrappers, RECORDER))
@@ -55,6 +61,31 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
             f"no environment {env!r} is registered ({error}). Shipped: {', '.join(ours)}. "
             'Your own: import the module that registers it, or write "module:id" or "module:Class"'
         ) from error
+
+
+def _spec_elsewhere(env: str) -> EnvSpec:
+    """Return a registration for the name of an environment that only workers know.
+
+    Raises:
+        ConfigError: It is no name of an environment.
+    """
+    try:
+        if env == ELSEWHERE:
+            raise gymnasium.error.Error("no name")
+        return EnvSpec(env, entry_point=functools.partial(_made_elsewhere, env))
+    except gymnasium.error.Error as error:
+        raise ConfigError(
+            f"{env!r} names no environment; write {ELSEWHERE}name, or {ELSEWHERE}space/Name-v0"
+        ) from error
+
+
+def _made_elsewhere(env: str, **arguments: Any) -> gymnasium.Env[Any, Any]:
+    """Raise ConfigError: this process does not know the environment."""
+    name = env.removeprefix(ELSEWHERE)
+    raise ConfigError(
+        f"{env} is made by workers that dial in, and nowhere else: generate or train with --listen HOST:PORT, and "
+        f"start the program that makes {name} with that address"
+    )
 
 
 def env_maker(env: EnvLike) -> Callable[..., gymnasium.Env[Any, Any]]:

@@ -32,7 +32,9 @@ from physgym.code.syntax import Text, remember
 from physgym.code.values import constants, is_plain, plain_text
 from physgym.git import commit_around
 from physgym.object_references import with_objects
-from physgym.registration import find_spec
+from physgym.registration import ELSEWHERE, find_spec
+
+PROGRAM = "program"  # what a worker in another language says of itself: texts such as its name, version and hash
 
 
 def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = None) -> Code:
@@ -50,6 +52,8 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
         ConfigError: The id is unknown, or a file that the simulation reads is missing.
     """
     forget()
+    if isinstance(env, str) and env.startswith(ELSEWHERE):
+        return _code_elsewhere(made)
     found = Search()
     found.environment(env)
     for number, table in enumerate(arguments if isinstance(arguments, (list, tuple)) else [arguments or {}]):
@@ -76,6 +80,15 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
         dirty=dirty,
         made=made is not None,
     )
+
+
+def _code_elsewhere(made: Mapping[str, Any] | None) -> Code:
+    """Return the code of an environment that only workers know: what they say of their program."""
+    if made is None:
+        return Code()
+    program = ", ".join(map(str, made.get(PROGRAM, ())))
+    unknown = () if program else ("the workers do not say which program they are (program in Ready.description.code)",)
+    return Code(packages={PROGRAM: program} if program else {}, unknown=unknown, made=True)
 
 
 def caught(name: str, function: Any) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from physgym.errors import ConfigError
 from physgym.files import absolute, creating, read_regular
+from physgym.registration import ELSEWHERE
 from physgym.transport.certificates import Certificate
 
 CALLER = -1  # index of a worker that has none yet
@@ -94,12 +95,14 @@ def read_token(file: str | Path, *, make: bool = False) -> bytes:
 
 
 def worker_command(address: Address, token_file: str, certificate: Certificate | None, envs: Sequence[str]) -> str:
-    """Return what to type on another machine for a worker."""
-    words = ["physgym", "worker", str(address), "--token-file", token_file or "FILE"]
-    if certificate is None:
-        words.append("--plain")
-    elif certificate.own:
+    """Return what to type on another machine for a worker, or for a program that alone knows the id."""
+    elsewhere = any(env.startswith(ELSEWHERE) for env in envs)
+    words = ["PROGRAM"] if elsewhere else ["physgym", "worker"]
+    words += [str(address), "--token-file", token_file or "FILE"]
+    if certificate is not None and certificate.own:
         words += ["--fingerprint", certificate.fingerprint]
-    for env in envs:
+    elif certificate is None and not elsewhere:
+        words.append("--plain")
+    for env in envs if not elsewhere else ():
         words += ["--env", env]
     return shlex.join(words)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,13 +17,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from physgym.checks import one_of
-from physgym.code.record import Code, differences
-from physgym.code.search import code_of
 from physgym.errors import ConfigError, PhysGymError, ProtocolError, WorkerError
 from physgym.launch.base import DialInLauncher, Order, WorkerHandle
 from physgym.machines.address import CALLER, Address, worker_command
 from physgym.machines.permissions import HARMLESS
-from physgym.machines.versions import CODES, PACKAGES, versions_here
+from physgym.machines.versions import Standard
 from physgym.placement import described
 from physgym.protocol.messages import Assignment, Hello, Refusal, Role, WorkerOffer
 from physgym.transport.auth import admit, challenge
@@ -180,7 +177,7 @@ class Reception(DialInLauncher[DialledWorker]):
         self._lock = threading.Lock()
         self._callers: dict[int, Caller] = {}
         self._news = _News()
-        self._envs, self._codes = tuple(envs), dict[str, Code]()
+        self._standard = Standard(envs)
         self._end = False
         self._heard, self._wakeup = socket.socketpair()
         for end in (self._heard, self._wakeup):
@@ -345,17 +342,17 @@ class Reception(DialInLauncher[DialledWorker]):
 
     def _consider(self, file: int, caller: Caller, offer: WorkerOffer) -> None:
         """Take an offer, or refuse it."""
-        try:
-            unlike = self._differences(offer)
-        except (KeyError, TypeError, ValueError, AttributeError, PhysGymError) as error:
-            unlike = [f"what it says of its versions cannot be read ({error!r})"]
         offer = replace(offer, host=shown(offer.host, LONGEST_NAME))
         who = f"the worker on {offer.host} ({caller.peer})"
         if not 1 <= offer.count <= LARGEST_OFFER:
             wrong = f"{who} offers {offer.count} environments; a worker may offer 1 to {LARGEST_OFFER} (--envs)"
             return self._refuse(file, caller, f"{wrong}. It was refused", wrong)
+        try:
+            unlike = self._standard.differences(offer.versions)
+        except (KeyError, TypeError, ValueError, AttributeError, PhysGymError) as error:
+            unlike = [f"what it says of its versions cannot be read ({error!r})"]
         if unlike:
-            text = f"{who} differs from this machine: {shown('; '.join(unlike))}"
+            text = f"{who} differs: {shown('; '.join(unlike))}"
             if self._on_difference == "refuse":
                 said = f"{text}. It was refused; make both alike, or let it in with --on-difference warn"
                 return self._refuse(file, caller, said, f"{text}. Its parent refuses that")
@@ -368,30 +365,6 @@ class Reception(DialInLauncher[DialledWorker]):
         caller.channel.send(Refusal(reason))
         caller.channel.flush()
         self._dismiss(file)
-
-    def _differences(self, offer: WorkerOffer) -> list[str]:
-        """List what differs between a worker and this process."""
-        here, there = versions_here()[PACKAGES], offer.versions[PACKAGES]
-        found = [
-            f"{name} {there.get(name, 'missing')} there, {here.get(name, 'missing')} here"
-            for name in sorted({*here, *there})
-            if here.get(name) != there.get(name)
-        ]
-        for env, data in offer.versions[CODES].items():
-            if env not in self._codes and self._is_used(env):
-                with contextlib.suppress(PhysGymError):  # one that this machine does not have is none to compare
-                    self._codes[env] = code_of(env)
-            if env in self._codes:
-                unlike = differences(Code.from_json(data), self._codes[env])
-                found += [f"the code of {env}: {text} (there, then here)" for text in unlike]
-        return found
-
-    def _is_used(self, env: str) -> bool:
-        """Return whether this process may look for the code of an environment, which imports its module.
-
-        What a worker names imports nothing here that the run does not use.
-        """
-        return env in self._envs or (not self._envs and env.rpartition(":")[0] in sys.modules)
 
     def _dismiss(self, file: int) -> None:
         """Forget somebody."""

@@ -21,7 +21,16 @@ from physgym.checks import integer
 from physgym.errors import ConfigError
 from physgym.object_references import with_objects
 from physgym.placement import EnvFactory, PortableFactory, declared_metadata
-from physgym.registration import EnvLike, Registered, creator_of, env_maker, find_spec, parameters_of, takes_others
+from physgym.registration import (
+    ELSEWHERE,
+    EnvLike,
+    Registered,
+    creator_of,
+    env_maker,
+    find_spec,
+    parameters_of,
+    takes_others,
+)
 from physgym.vector.arguments import Arguments, check_arguments, one_each, own_copies
 from physgym.vector.vector_env import SocketVectorEnv
 from physgym.worker.variants import ByEpisode
@@ -155,7 +164,7 @@ class NamedFactory(PortableFactory):
             raise ConfigError(
                 f"env_kwargs of {self._name}: a worker on another machine gets JSON data alone ({error})"
             ) from error
-        return {"make": NAMED, "env": self._name, "arguments": arguments}
+        return {"make": NAMED, "env": self._name.removeprefix(ELSEWHERE), "arguments": arguments}
 
 
 def _make(maker: Callable[..., gymnasium.Env[Any, Any]], kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
