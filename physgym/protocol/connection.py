@@ -215,7 +215,13 @@ class Connection:
 
 
 _REPLY_KINDS = frozenset(REPLIES.values())
-_PROVED = ("building", "offering", "assigned")  # states in which the other end is known, and not ready
+_PROVED = (
+    "building",
+    "offering",
+    "assigned",
+    "requesting",
+    "answering",
+)  # states in which the other end is known, and not ready
 
 
 def _reserve(length: int) -> memoryview:

@@ -9,6 +9,9 @@ ask `Predict`, and waits for `Prediction`.
 A worker that was started on another machine, and knows of no environments, sends `WorkerOffer` in place of `Ready`. It
 waits until the parent sends `Assignment` with its environments, or `Refusal`.
 
+A client of a simulator service sends `ServiceRequest` in their place, and the service answers with `ServiceAnswer`; so on
+until one of them closes the connection.
+
 Three messages need no answer and count for nothing that is owed: with `WatchScenes` the parent says of which
 environments it wants pictures, and a worker sends these in `ScenePart`, or leaves them out where the connection has no
 room. With `GiveInputs` the parent says what a person changes in an environment.
@@ -94,6 +97,32 @@ class Refusal:
     """
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRequest:
+    """Client of a simulator service, at the worker's end: do something.
+
+    Attributes:
+        action: What, such as "request"; see docs/simulators.md.
+        arguments: By name.
+    """
+
+    action: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAnswer:
+    """Simulator service, at the parent's end: what has come of the request.
+
+    Attributes:
+        error: Why it was not done; empty where it was.
+        values: By name.
+    """
+
+    error: str
+    values: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +436,7 @@ class Failure:
 Message: TypeAlias = (
     Challenge | Hello | Welcome | Ready | Attach | Attached | Reset | Step | Results | Rollout | RolloutResult | Call
     | CallResult | Predict | Prediction | Close | Closed | Failure | WatchScenes | ScenePart | GiveInputs | WorkerOffer
-    | Assignment | Refusal
+    | Assignment | Refusal | ServiceRequest | ServiceAnswer
 )  # fmt: skip
 # the numbers of docs/protocol.md: a new message gets a new number, and none is ever given again
 CODES: dict[type[Any], int] = {
@@ -435,6 +464,8 @@ CODES: dict[type[Any], int] = {
     WorkerOffer: 21,
     Assignment: 22,
     Refusal: 23,
+    ServiceRequest: 24,
+    ServiceAnswer: 25,
 }
 LARGEST_PART = 1 << 15  # bytes of a frame in one message: few enough to fit where a connection has any room
 MESSAGE_TYPES: tuple[type[Any], ...] = tuple(CODES)

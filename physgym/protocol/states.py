@@ -33,6 +33,8 @@ from physgym.protocol.messages import (
     Rollout,
     RolloutResult,
     ScenePart,
+    ServiceAnswer,
+    ServiceRequest,
     Step,
     WatchScenes,
     Welcome,
@@ -70,9 +72,11 @@ MOVES: dict[str, Moves] = {
     "challenge": Moves(_kinds(Challenge), NOTHING),
     "hello": Moves(NOTHING, _kinds(Hello)),
     "welcome": Moves(_kinds(Welcome), NOTHING),
-    "building": Moves(NOTHING, _kinds(Ready, Failure, WorkerOffer)),
+    "building": Moves(NOTHING, _kinds(Ready, Failure, WorkerOffer, ServiceRequest)),
     "assigned": Moves(NOTHING, _kinds(Ready, Failure)),
     "offering": Moves(_kinds(Assignment, Refusal), NOTHING),
+    "requesting": Moves(NOTHING, _kinds(ServiceRequest)),
+    "answering": Moves(_kinds(ServiceAnswer), NOTHING),
     "idle": Moves(SAYS, NOTHING),
     "attaching": Moves(SAYS, _kinds(Attached, Failure, Predict)),
     "resetting": Moves(SAYS, _kinds(Results, Failure, Predict, ScenePart)),
@@ -93,6 +97,9 @@ OPENING: dict[tuple[str, type[Any]], str] = {
     ("building", Ready): "idle",
     ("building", Failure): "closed",
     ("building", WorkerOffer): "offering",
+    ("building", ServiceRequest): "answering",
+    ("requesting", ServiceRequest): "answering",
+    ("answering", ServiceAnswer): "requesting",
     ("offering", Assignment): "assigned",
     ("offering", Refusal): "closed",
     ("assigned", Ready): "idle",
@@ -108,7 +115,9 @@ SERVING: dict[type[Any], str] = {
     Close: "closing",
 }
 IDLE, STEPPING = MOVES["idle"], MOVES["stepping"]
-_UNREADY = frozenset({"challenge", "hello", "welcome", "building", "offering", "assigned", "closed"})
+_UNREADY = frozenset(
+    {"challenge", "hello", "welcome", "building", "offering", "assigned", "requesting", "answering", "closed"}
+)
 
 
 class Conversation:

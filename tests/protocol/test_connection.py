@@ -26,6 +26,8 @@ from physgym.protocol.messages import (
     Predict,
     Ready,
     Refusal,
+    ServiceAnswer,
+    ServiceRequest,
     Reset,
     Results,
     Role,
@@ -80,6 +82,7 @@ def said_to(role: Role) -> list[Any]:
 
 def test_the_session_holds_every_message_type():
     dialled = {WorkerOffer, Assignment, Refusal}  # in place of what others are started with
+    dialled |= {ServiceRequest, ServiceAnswer}  # no worker at all
     assert {type(message) for _, message in SESSION} | dialled == set(MESSAGE_TYPES)
 
 
@@ -268,7 +271,7 @@ def test_samples_travel_by_name_whatever_their_order():
         (frame(Challenge, version=9), "speaks version 9 of the protocol, this end 7"),
         (frame(Challenge, version=1), "speaks version 1"),
         (frame(Challenge, code=99), "unknown message type 99"),
-        (frame(Challenge, code=24), "unknown message type 24"),
+        (frame(Challenge, code=len(MESSAGE_TYPES)), f"unknown message type {len(MESSAGE_TYPES)}"),
         (frame(Challenge, sequence=1), "has sequence number 1 instead of 0"),
         (frame(Hello), "the parent may not send Hello in state 'challenge' with nothing unanswered"),
     ],
@@ -279,7 +282,7 @@ def test_garbage_is_refused_with_a_reason(data, text):
 
 
 LIMITS = dict.fromkeys((Challenge, Hello, Welcome), 1 << 10)
-LIMITS |= dict.fromkeys((Ready, WorkerOffer, Assignment, Refusal), 1 << 24)
+LIMITS |= dict.fromkeys((Ready, WorkerOffer, Assignment, Refusal, ServiceRequest, ServiceAnswer), 1 << 24)
 
 
 @pytest.mark.parametrize("kind", MESSAGE_TYPES)

@@ -43,6 +43,8 @@ from physgym.protocol.messages import (
     Rollout,
     RolloutResult,
     ScenePart,
+    ServiceAnswer,
+    ServiceRequest,
     Step,
     WatchScenes,
     Welcome,
@@ -328,6 +330,8 @@ EXAMPLES: dict[type[Any], Any] = {type(message): message for _, message in SESSI
     WorkerOffer: WorkerOffer(2, "host", {"packages": {"numpy": "2"}, "codes": {}}),
     Assignment: Assignment({"worker": 1}, [{"make": "env", "env": "CartPole-v1", "arguments": {}}]),
     Refusal: Refusal("other versions"),
+    ServiceRequest: ServiceRequest("release", {"lease": "1-00"}),
+    ServiceAnswer: ServiceAnswer("", {"port": 9091}),
     Failure: Failure(-1, "m:E", "text", ""),
 }
 ANSWERS = {Failure, Predict}
@@ -337,10 +341,12 @@ LEGAL: dict[str, tuple[int, list[Any], set[type[Any]], set[type[Any]]]] = {
     "challenge": (0, [], {Challenge}, set()),
     "hello": (1, [], set(), {Hello}),
     "welcome": (2, [], {Welcome}, set()),
-    "building": (3, [], set(), {Ready, Failure, WorkerOffer}),
+    "building": (3, [], set(), {Ready, Failure, WorkerOffer, ServiceRequest}),
     "offering": (3, [WorkerOffer], {Assignment, Refusal}, set()),
     "assigned": (3, [WorkerOffer, Assignment], set(), {Ready, Failure}),
     "refused": (3, [WorkerOffer, Refusal], set(), set()),
+    "answering": (3, [ServiceRequest], {ServiceAnswer}, set()),
+    "requesting": (3, [ServiceRequest, ServiceAnswer], set(), {ServiceRequest}),
     "ready": (4, [], SAYS, set()),
     "watched": (4, [WatchScenes], SAYS, set()),
     "given inputs": (4, [Step, GiveInputs], SAYS, {Results} | STEPS),
@@ -364,6 +370,8 @@ SENDERS = {kind: sender for sender, message in SESSION for kind in [type(message
     WorkerOffer: Role.WORKER,
     Assignment: Role.PARENT,
     Refusal: Role.PARENT,
+    ServiceRequest: Role.WORKER,
+    ServiceAnswer: Role.PARENT,
 }
 
 
@@ -378,7 +386,7 @@ def brought_to(name: str) -> dict[Role, Connection]:
 
 
 PLACE = {Challenge: 0, Hello: 1, Welcome: 2}  # else after Ready and, for replies, their request
-PLACE |= dict.fromkeys((Ready, WorkerOffer, Assignment, Refusal), 3)
+PLACE |= dict.fromkeys((Ready, WorkerOffer, Assignment, Refusal, ServiceRequest, ServiceAnswer), 3)
 REQUEST_OF = {reply: request for request, reply in REPLIES.items()} | {Failure: Call, Predict: Call, ScenePart: Step}
 
 
@@ -389,6 +397,8 @@ def expecting(kind: type[Any]) -> tuple[Connection, int]:
         tell(ends, sender, message)
     if kind in (Assignment, Refusal):
         tell(ends, Role.WORKER, EXAMPLES[WorkerOffer])
+    if kind is ServiceAnswer:
+        tell(ends, Role.WORKER, EXAMPLES[ServiceRequest])
     if kind in REQUEST_OF:
         tell(ends, Role.PARENT, EXAMPLES[REQUEST_OF[kind]])
     if kind is Prediction:
