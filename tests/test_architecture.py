@@ -78,6 +78,7 @@ ORDER = [
     "launch",
     "vector",
     "machines",
+    "simulators",
     "storage",
     "data",
     "scene.stored",

@@ -148,6 +148,7 @@ GUIDES = {
     ),
     "scene": Guide(prepared=False),
     "sessions": Guide(),
+    "simulators": Guide(prepared=False),
     "simulation": Guide(
         IMPORTS,
         sketches={

@@ -37,6 +37,7 @@ from physgym.envs.track_camera import HEIGHT, WIDTH
 from physgym.errors import ConfigError, SimulatorError
 from physgym.real_time import METADATA
 from physgym.scene.objects import Scene
+from physgym.simulators.client import LentSimulator, described_services
 from physgym.spaces import Array
 
 PROTOCOL = "2"
@@ -51,6 +52,7 @@ SAME = 0.02  # by how much it may show another value
 JUMP = 2.0  # m, by which the cross-track error changes at most between two frames, more than the car has moved
 DOUBTED = 5  # errors in a row that are taken for broken; then that is where the car is
 NOTHING = "none"  # that was hit
+ALIVE = 2.0  # seconds in which a simulator sends a frame that others may have afterwards
 
 
 class DonkeyCarEnv(gymnasium.Env[Array, Array]):
@@ -76,6 +78,9 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         port: Of the simulator; with `command` and several environments, of the first one: each has the next port.
         scene: Name of the scene to drive in.
         command: Program and arguments that start the simulator; None where it runs already.
+        simulators: Services that lend simulators, in place of `host`, `port` and `command`: of each the argument that
+            `physgym simulators serve` prints. The simulator comes from the first one that has a free one, and goes back
+            when the environment is closed; one that does not answer any more is ended there.
         timeout: Seconds in which it must start, load the scene and answer.
         max_cte: Error beyond which an episode ends, to either side, in units of the simulator.
         cte_offset: Error around which that is counted.
@@ -107,6 +112,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         port: int = PORT,
         scene: str = "generated_road",
         command: Sequence[str] | None = None,
+        simulators: Sequence[Mapping[str, Any]] | None = None,
         timeout: float = 60.0,
         max_cte: float = 8.0,
         cte_offset: float = 0.0,
@@ -133,15 +139,20 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         self._frame: dict[str, Any] = {}
         self._start: Array | None = None  # where the car is after a reset
         self._driven = _Driven()
-        self._simulator = None
-        if command is not None:
+        self._simulator: DonkeySimulator | LentSimulator | None = None
+        if simulators is not None:
+            if command is not None:
+                raise ConfigError("simulators are lent by a service and command starts one here; leave one of both out")
+            self._simulator = LentSimulator(described_services(simulators), timeout)
+            host, port = self._simulator.host, self._simulator.port
+        elif command is not None:
             port += placement.current().env_index
             self._simulator = DonkeySimulator(command, host, port, timeout)
         self._private: DonkeyLink | None = None
         try:
             self._link = DonkeyLink(host, port, timeout)
         except BaseException:
-            self._end_simulator()
+            self._end_simulator(broken=True)
             raise
         try:
             self._enter()
@@ -150,7 +161,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
                 self._private.send("verify", private_key=os.environ[private_key])
                 self._private.flush(self._timeout)
         except BaseException:
-            self.close()
+            self._leave(broken=True)
             raise
 
     # --- the interface of Gymnasium
@@ -222,11 +233,12 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         return picture_in(self._frame, "image") if self.render_mode == "rgb_array" and self._frame else None
 
     def close(self) -> None:
-        """Leave the scene, close the connection, and end the program that was started."""
+        """Leave the scene, close the connection, and end the program that was started or give back what was lent."""
+        broken = isinstance(self._simulator, LentSimulator) and not self._alive()
         with contextlib.suppress(SimulatorError):  # it has gone before
             self._link.send("exit_scene")
             self._link.flush(1.0)
-        self._leave()
+        self._leave(broken=broken)
 
     def scene(self, scene: Scene) -> None:
         """Declare the picture of the camera and a caption, which `update_scene` changes."""
@@ -318,18 +330,27 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         with contextlib.suppress(SimulatorError):  # it has gone before
             self._link.send("quit_app")
             self._link.flush(1.0)
-        self._leave()
+        self._leave(broken=True)
 
     # --- the simulator
 
-    def _leave(self) -> None:
+    def _alive(self) -> bool:
+        """Return whether the simulator still sends frames."""
+        with contextlib.suppress(SimulatorError):
+            self._link.arrived(ALIVE)  # those from before
+            return self._link.receive(ALIVE) is not None
+        return False
+
+    def _leave(self, *, broken: bool) -> None:
         for link in (self._link, self._private):
             if link is not None:
                 link.close()
-        self._end_simulator()
+        self._end_simulator(broken=broken)
 
-    def _end_simulator(self) -> None:
-        if self._simulator is not None:
+    def _end_simulator(self, *, broken: bool) -> None:
+        if isinstance(self._simulator, LentSimulator):
+            self._simulator.end(broken=broken)
+        elif self._simulator is not None:
             self._simulator.end()
 
     def _enter(self) -> None:

@@ -27,6 +27,7 @@ from physgym.cli import (  # noqa: F401
     running,
     search,
     sessions,
+    simulators,
     surgery,
     tools,
     training,

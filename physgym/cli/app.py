@@ -19,7 +19,7 @@ USAGE, INTERRUPTED = 2, 130
 
 ORDER = (
     *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate", "view"),
-    *("watch", "drive", "worker"),
+    *("watch", "drive", "worker", "simulators"),
     *("list", "show", "compare", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
 )
 

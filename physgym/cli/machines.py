@@ -17,6 +17,7 @@ from physgym.errors import ConfigError
 
 if TYPE_CHECKING:
     from physgym.machines.reception import Reception
+    from physgym.transport.certificates import Certificate
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,13 @@ class Listening:
             return
         from physgym.machines.address import parse_address, read_token
         from physgym.machines.reception import Reception
-        from physgym.transport.certificates import given_certificate, own_certificate
 
         address = parse_address(self.listen)
         if self.token_file is None:
             raise ConfigError("--listen needs --token-file FILE, the secret that workers prove; it is made if need be")
-        if self.plain and (self.certificate is not None or self.clients is not None):
-            raise ConfigError("--plain does without TLS, and so without certificates; leave one of both out")
-        if (self.certificate is None) != (self.key is None):
-            raise ConfigError("--certificate and --key go together")
+        check_certificates(self.plain, self.certificate, self.key, self.clients)
         token = read_token(self.token_file, make=True)
-        certificate = None
-        if not self.plain:
-            given = self.certificate is not None and self.key is not None
-            certificate = given_certificate(self.certificate, self.key) if given else own_certificate()  # type: ignore[arg-type]
+        certificate = listening_certificate(self.plain, self.certificate, self.key)
         found = Reception(
             address,
             token,
@@ -95,6 +89,39 @@ class Listening:
             yield found
         finally:
             found.close()
+
+
+def check_certificates(plain: bool, certificate: Path | None, key: Path | None, *others: object) -> None:
+    """Check options of TLS before anything is made.
+
+    Args:
+        plain: Whether there is to be none.
+        certificate: The file of ``--certificate``.
+        key: The file of ``--key``.
+        *others: Values of further options that concern certificates.
+
+    Raises:
+        ConfigError: They contradict each other.
+    """
+    if plain and (certificate is not None or any(others)):
+        raise ConfigError("--plain does without TLS, and so without certificates; leave one of both out")
+    if (certificate is None) != (key is None):
+        raise ConfigError("--certificate and --key go together")
+
+
+def listening_certificate(plain: bool, certificate: Path | None, key: Path | None) -> Certificate | None:
+    """Return the certificate of what listens: that of the options, or this machine's own; None with ``--plain``.
+
+    Raises:
+        ConfigError: A file holds none.
+    """
+    from physgym.transport.certificates import given_certificate, own_certificate
+
+    if plain:
+        return None
+    if certificate is None or key is None:
+        return own_certificate()
+    return given_certificate(certificate, key)
 
 
 with_listening = with_values(Listening, "listening")
@@ -140,10 +167,7 @@ def worker(
     from physgym.vector.make import env_factory
 
     found = parse_address(address)
-    if (certificate is None) != (key is None):
-        raise ConfigError("--certificate and --key go together")
-    if plain and (fingerprint or authorities or certificate):
-        raise ConfigError("--plain does without TLS, and so without certificates; leave one of both out")
+    check_certificates(plain, certificate, key, fingerprint, authorities)
     settings = DialIn(
         (found.host, found.port),
         read_token(token_file).hex(),

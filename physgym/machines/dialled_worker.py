@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import socket
-import ssl
 import sys
 import time
 import warnings
@@ -23,15 +21,14 @@ from gymnasium.vector import AutoresetMode
 
 from physgym.errors import ConfigError, PhysGymError, ProtocolError
 from physgym.machines.address import CALLER, Address
+from physgym.machines.dialling import Dialling
 from physgym.machines.permissions import Permissions
 from physgym.machines.versions import versions_here
-from physgym.protocol.messages import Assignment, Refusal, Role, WorkerOffer
+from physgym.protocol.messages import Assignment, Refusal, WorkerOffer
 from physgym.system import process_tree as tree
 from physgym.system.cores import THREAD_VARIABLES
 from physgym.transport.auth import greet
 from physgym.transport.base import Channel, PeerGone
-from physgym.transport.sockets import SocketChannel, lasting
-from physgym.transport.tls import TlsChannel, pinning_context, without_password
 from physgym.worker.failures import failure
 from physgym.worker.main import WorkerStart, end_with_parent, hold
 
@@ -42,30 +39,16 @@ DONE, LOST, REFUSED, NOBODY, AGAIN = 0, 3, 4, 5, 6
 
 
 @dataclass(frozen=True)
-class DialIn:
+class DialIn(Dialling):
     """The settings of a worker that dials in.
 
     Attributes:
-        address: Of its parent.
-        token: The secret, as hexadecimal digits.
-        fingerprint: Of the parent's certificate; empty where `authorities` decide.
-        plain: Whether to do without TLS, on a loopback address alone.
-        authorities: File with the certificates that sign those of parents; None for those of the system.
-        chain: File with a certificate of the worker's own; None for none.
-        key: Its key.
         envs: The ids that the parent may name; empty for the shipped ones that do no harm.
         fixed: Arguments of environments that the parent cannot change.
         count: How many environments it hosts.
         patience: Seconds for which it dials where nobody answers.
     """
 
-    address: tuple[str, int]
-    token: str
-    fingerprint: str = ""
-    plain: bool = False
-    authorities: str | None = None
-    chain: str | None = None
-    key: str | None = None
     envs: list[str] = field(default_factory=list)
     fixed: dict[str, Any] = field(default_factory=dict)
     count: int = 1
@@ -84,33 +67,6 @@ class DialIn:
     def permissions(self) -> Permissions:
         """Return what it makes for its parent."""
         return Permissions(self.envs, self.fixed)
-
-    def connected(self, timeout: float) -> Channel:
-        """Connect to the parent, without a word.
-
-        Raises:
-            OSError: Nobody listens there.
-            ConfigError: A file for TLS cannot be used.
-        """
-        host, port = self.address
-        sock = socket.create_connection((host, port), timeout)
-        lasting(sock)
-        if self.plain:
-            if not Address(*sock.getpeername()[:2]).is_loopback:
-                sock.close()
-                raise ConfigError(f"--plain is for loopback addresses; {host} is none. Leave it out, or use a tunnel")
-            return SocketChannel(sock, Role.WORKER)
-        try:
-            context = pinning_context() if self.fingerprint else ssl.create_default_context(cafile=self.authorities)
-            if self.chain is not None:
-                context.load_cert_chain(self.chain, self.key, without_password)
-        except (OSError, ssl.SSLError) as error:
-            sock.close()
-            raise ConfigError(f"the certificates for TLS cannot be used: {error}") from error
-        except ConfigError:
-            sock.close()
-            raise
-        return TlsChannel(sock, Role.WORKER, context, None if self.fingerprint else host, self.fingerprint)
 
 
 def dial_in(settings: DialIn, say: Callable[[str], None], mark: str) -> int:

@@ -9,8 +9,7 @@ ask `Predict`, and waits for `Prediction`.
 A worker that was started on another machine, and knows of no environments, sends `WorkerOffer` in place of `Ready`. It
 waits until the parent sends `Assignment` with its environments, or `Refusal`.
 
-A client of a simulator service sends `ServiceRequest` in their place, and the service answers with `ServiceAnswer`; so on
-until one of them closes the connection.
+A client of a simulator service sends `ServiceRequest` in their place, and the service answers with `ServiceAnswer`.
 
 Three messages need no answer and count for nothing that is owed: with `WatchScenes` the parent says of which
 environments it wants pictures, and a worker sends these in `ScenePart`, or leaves them out where the connection has no

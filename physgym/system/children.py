@@ -147,6 +147,10 @@ class Child:
         """Return the number of the process."""
         return self.process.pid
 
+    def pids(self) -> set[int]:
+        """Return the numbers of the process and of all that it has started, as far as they run."""
+        return {self.process.pid, *(process.pid for process in tree.members([self._tree]))}
+
     def send(self, number: int) -> None:
         """Send a signal to its group, if it still runs."""
         if self.process.poll() is None:

@@ -20,6 +20,15 @@ def test_learning_overlaps_with_simulating():
 
 
 @pytest.mark.slow
+def test_cars_drive_in_simulators_that_are_lent(tmp_path):
+    done = run_program(tmp_path, EXAMPLES / "lent_simulators.py", "30")
+    assert done.returncode == 0, done.stderr
+    driven = [float(way) for way in re.search(r"driven: \[(.*)\]", done.stdout)[1].split()]
+    assert len(driven) == 2
+    assert min(driven) > 0
+
+
+@pytest.mark.slow
 def test_an_agent_drives_that_has_learned_from_recordings_alone(tmp_path):
     done = run_program(tmp_path, EXAMPLES / "from_recordings.py", "1200")
     assert done.returncode == 0, done.stderr
