@@ -122,6 +122,7 @@ def named_options() -> dict[tuple[tuple[str, ...], str], str]:
     found = {}
     for file in DOCS:
         text = file.read_text().replace("\\\n", " ")
+        text = re.sub(r'"[^"\n]*"', "", text)  # what belongs to another program
         for line in re.findall(r"physgym (?:\w+ [^`\n|;#]*)", text):
             words = tuple(line.split()[1:3])
             path = words if words in ALL else words[:1]

@@ -34,7 +34,9 @@ simulators = typer.Typer(
 app.add_typer(simulators)
 
 TokenFile = Annotated[Path, typer.Option(help="Secret that both ends prove to know; a file.", show_default=False)]
-Place = Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the service listens.", show_default=False)]
+ServicePlace = Annotated[
+    str, typer.Argument(metavar="HOST:PORT", help="Where the service listens.", show_default=False)
+]
 LeaseName = Annotated[str, typer.Argument(metavar="LEASE", help="As `request` has printed it.", show_default=False)]
 
 
@@ -59,7 +61,7 @@ class Reaching:
         from physgym.simulators.client import described_service
 
         check_certificates(self.plain, self.certificate, self.key, self.fingerprint, self.authorities)
-        given = {name: value if isinstance(value, bool) else str(value) for name, value in vars(self).items() if value}
+        given = {name: value for name, value in vars(self).items() if value}
         return described_service({"address": address, "token_file": str(token_file), **given})
 
     def client(self, address: str, token_file: Path) -> ServiceClient:
@@ -165,7 +167,7 @@ def serve(
 @simulators.command()
 @with_reaching
 def request(
-    address: Place,
+    address: ServicePlace,
     token_file: TokenFile,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait where all are lent.")] = 0.0,
     hold: Annotated[
@@ -196,7 +198,7 @@ def request(
 
 @simulators.command()
 @with_reaching
-def ping(address: Place, lease: LeaseName, token_file: TokenFile, *, reaching: Reaching) -> None:
+def ping(address: ServicePlace, lease: LeaseName, token_file: TokenFile, *, reaching: Reaching) -> None:
     """Renew a lease; print for how many seconds it lasts."""
     with reaching.client(address, token_file) as client:
         print(f"{client.ping(lease):g}")
@@ -204,7 +206,7 @@ def ping(address: Place, lease: LeaseName, token_file: TokenFile, *, reaching: R
 
 @simulators.command()
 @with_reaching
-def release(address: Place, lease: LeaseName, token_file: TokenFile, *, reaching: Reaching) -> None:
+def release(address: ServicePlace, lease: LeaseName, token_file: TokenFile, *, reaching: Reaching) -> None:
     """Give a simulator back, for others."""
     with reaching.client(address, token_file) as client:
         client.release(lease)
@@ -213,7 +215,7 @@ def release(address: Place, lease: LeaseName, token_file: TokenFile, *, reaching
 @simulators.command()
 @with_reaching
 def kill(
-    address: Place,
+    address: ServicePlace,
     lease: Annotated[
         str, typer.Argument(metavar="LEASE|NUMBER", help="Of its lease, or its number in `list`.", show_default=False)
     ],
@@ -228,7 +230,7 @@ def kill(
 
 @simulators.command("list")
 @with_reaching
-def list_simulators(address: Place, token_file: TokenFile, *, reaching: Reaching) -> None:
+def list_simulators(address: ServicePlace, token_file: TokenFile, *, reaching: Reaching) -> None:
     """List the simulators of a service, and who has them."""
     with reaching.client(address, token_file) as client:
         found = client.list()

@@ -1,4 +1,4 @@
-"""`Pool`: the simulators of a service, and the leases with which clients have them.
+"""`SimulatorPool`: the simulators of a service, and the leases with which clients have them.
 
 Nothing here waits: whoever owns the pool calls `look` when something may have changed, in one thread.
 """
@@ -133,7 +133,7 @@ class PoolSettings:
             raise ConfigError(f"ports are FIRST-LAST, such as 9100-9107, from 1 to 65535, not {self.ports}")
 
 
-class Pool:
+class SimulatorPool:
     """Starts simulators when they are wanted, lends those that are free, and ends those that nobody wants.
 
     A simulator that was given back is lent again. One whose lease was not renewed is ended: its client may still be

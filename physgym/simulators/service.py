@@ -21,7 +21,7 @@ from physgym.errors import ConfigError, ProtocolError, SimulatorError
 from physgym.machines.address import CALLER, Address
 from physgym.machines.reception import LONGEST_NAME, STRANGER_SECONDS, STRANGERS, shown
 from physgym.protocol.messages import Hello, Message, Refusal, Role, ServiceAnswer, ServiceRequest, WorkerOffer
-from physgym.simulators.pool import Pool, PoolSettings, Wanted
+from physgym.simulators.pool import PoolSettings, SimulatorPool, Wanted
 from physgym.transport.auth import admit, challenge
 from physgym.transport.base import Channel, PeerGone
 from physgym.transport.certificates import Certificate
@@ -66,7 +66,7 @@ class SimulatorService:
 
     Attributes:
         address: Where it listens.
-        state: The simulators, as `Pool.listed` gave them last.
+        state: The simulators, as `SimulatorPool.listed` gave them last.
 
     Raises:
         ConfigError: An argument is wrong, or the address is taken.
@@ -97,7 +97,7 @@ class SimulatorService:
         self._heard, self._wakeup = socket.socketpair()
         for end in (self._heard, self._wakeup):
             end.setblocking(False)
-        self._pool = Pool(settings, self._wake, say)
+        self._pool = SimulatorPool(settings, self._wake, say)
         self._thread = threading.Thread(target=self._run, name="physgym-simulators", daemon=True)
         self._thread.start()
 

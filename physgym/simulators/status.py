@@ -20,11 +20,6 @@ from physgym.transport.tcp import LOOPBACK
 PATIENCE = 5.0  # seconds for a request
 READERS = 8  # at a time
 COLUMNS = ("number", "state", "port", "holder", "seconds", "used")
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5"><title>Simulators</title>
-<style>body {{ font: 16px sans-serif; margin: 2em }} td, th {{ padding: 0.2em 1em; text-align: left }}</style></head>
-<body><h1>Simulators</h1><p>{count} of {most} at {address}</p><table><tr>{head}</tr>{rows}</table></body></html>
-"""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -43,7 +38,7 @@ class StatusPage:
         port: Where; 0 for a free one.
         address: Of the service, to be shown.
         most: How many simulators there may be.
-        listed: Returns the simulators, as `Pool.listed` does.
+        listed: Returns the simulators, as `SimulatorPool.listed` does.
 
     Attributes:
         url: Where to look.
@@ -142,4 +137,9 @@ def _page(shown: dict[str, Any]) -> str:
 
     rows = "".join(f"<tr>{row((one[name] for name in COLUMNS), 'td')}</tr>" for one in shown["simulators"])
     count, address = len(shown["simulators"]), html.escape(shown["address"])
-    return PAGE.format(count=count, most=shown["most"], address=address, head=row(COLUMNS, "th"), rows=rows)
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5"><title>Simulators</title>
+<style>body {{ font: 16px sans-serif; margin: 2em }} td, th {{ padding: 0.2em 1em; text-align: left }}</style></head>
+<body><h1>Simulators</h1><p>{count} of {shown["most"]} at {address}</p>
+<table><tr>{row(COLUMNS, "th")}</tr>{rows}</table></body></html>
+"""
