@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from physgym.checks import integer
 from physgym.errors import ConfigError, DatasetError
-from physgym.loading.shuffling import order
+from physgym.loading.shuffling import EpochOrder
 from physgym.spaces import Array
 
 TOO_SHORT = "drop_last drops everything: a rank has {share} samples, a batch {batch_size}. Use smaller batches."
@@ -145,8 +145,8 @@ class StackedSampler(Batched):
         """Yield the batches of the next epoch: indices of shape (batch,), int64."""
         # the epoch begins here with the first batch: DataLoader makes iterators that it never asks for one
         epoch, self.epoch = self.epoch, self.epoch + 1
-        part = {"rank": self.batching.rank, "world_size": self.batching.world_size}
-        indices = order(len(self.dataset), shuffle=self.shuffle, seed=self.seed, epoch=epoch, **part)
+        part = {"rank": self.batching.rank, "world_size": self.batching.world_size, "epoch": epoch}
+        order = EpochOrder(len(self.dataset), shuffle=self.shuffle, listed=False, seed=self.seed, **part)
         size = self.batching.batch_size
         for number in range(len(self)):
-            yield indices[number * size : (number + 1) * size]
+            yield order.indices(number * size, min((number + 1) * size, len(order)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from physgym.loading.loadable import Loadable
-from physgym.loading.shuffling import order, permutation, windows
+from physgym.loading.shuffling import EpochOrder, permutation, windows
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 
@@ -32,22 +32,22 @@ class Rows(Protocol):
 
 
 class Gathered:
-    """The samples of an epoch, each gathered from where it is; arguments as `order`."""
+    """The samples of an epoch, each gathered from where it is; arguments as `EpochOrder`."""
 
     def __init__(self, dataset: Loadable, fields: Sequence[str], length: int, **options: Any) -> None:
         self._dataset, self._fields = dataset, fields
-        self._indices = order(length, **options)
+        self._order = EpochOrder(length, **options)
 
     def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
         """Return the samples from one place to another, as `Rows.take` does."""
         gather: Any = self._dataset.gather
         more = {} if out is None else {"out": out}
-        taken: Sample = gather(self._indices[start:stop], self._fields, **more)
+        taken: Sample = gather(self._order.indices(start, stop), self._fields, **more)
         return taken
 
     def indices(self, start: int, stop: int) -> Array:
         """Return the indices of samples by their places, as `Rows.indices` does."""
-        return self._indices[start:stop]
+        return self._order.indices(start, stop)
 
 
 class Windows:

@@ -15,7 +15,8 @@ from physgym.loading.batching import Batched, EpochDivision, check_arguments
 from physgym.loading.epoch import Epoch, Position
 from physgym.loading.epoch_reader import Chunk, Rows, chunks, native
 from physgym.loading.loadable import Loadable, stored_nbytes
-from physgym.loading.reading import ReadingMode, ReadingOrder, Shuffle, choose_order
+from physgym.loading.reading import COMPUTED, ReadingMode, ReadingOrder, Shuffle, choose_order
+from physgym.loading.shuffling import is_computed
 from physgym.spaces import Array
 
 GATHER_SIZE = 2 << 20  # bytes at a time, at least: handing over small batches one by one costs more than gathering
@@ -172,6 +173,8 @@ class Loader(Batched):
         """
         want = {"min_batch": self.batching.min_batch, **self._settings(len(self.dataset))}
         state = {"min_batch": 1, **state}
+        want.pop("permutation", None)
+        permutation = state.pop("permutation", "")
         if set(state) != {"epoch", "batch", *want}:
             raise ConfigError(
                 f"this is no state of a Loader, or one of another version: it has {sorted(state)}, expected are "
@@ -180,6 +183,10 @@ class Loader(Batched):
         least = {"epoch": 0, "batch": 0, **dict.fromkeys(("block", "window"), int(state["order"] == "window"))}
         if wrong := [name for name, low in least.items() if type(state[name]) is not int or state[name] < low]:
             raise ConfigError(f"this is no state of a Loader: {wrong[0]} is {state[wrong[0]]!r}")
+        if permutation not in ("", COMPUTED):
+            raise ConfigError(
+                f"the state has an order that this version does not know, permutation {permutation!r}; update physgym"
+            )
         # what memory alone has decided need not be the same again
         by_memory = self.shuffle is True and state["order"] in ("random", "window")
         chosen = {"order", "block", "window"} if by_memory else set()
@@ -193,7 +200,7 @@ class Loader(Batched):
                 f"the state does not fit this loader: {'; '.join(differences)}. Make the loader as it was when the "
                 "state was saved."
             )
-        if chosen and state["order"] != self.order:
+        if by_memory and state["order"] != self.order:
             how: Shuffle = "window" if state["order"] == "window" else "random"
             order, blockwise, _ = choose_order(how, self.dataset, 0, self.batching.world_size)
             reason = "as in the state that was loaded"
@@ -201,6 +208,8 @@ class Loader(Batched):
             log.info("%s shuffle of %d samples: %s", self.order, len(self.dataset), self.reason)
         if self.order == "window":
             self.reading = replace(self.reading, block=state["block"], window=state["window"])
+        # a state of so many samples that says nothing is one of a version that made lists
+        self.reading = replace(self.reading, listed=not permutation and is_computed(state["length"], listed=False))
         self.set_epoch(state["epoch"], state["batch"])
 
     def _settings(self, length: int) -> dict[str, int | str]:
@@ -213,7 +222,7 @@ class Loader(Batched):
             "world_size": batching.world_size,
             "drop_last": batching.drop_last,
             **({"min_batch": batching.min_batch} if batching.min_batch > 1 else {}),
-            **self.reading.settings(),
+            **self.reading.settings(length),
         }
 
     def _at(self, epoch: int, batch: int) -> Position:

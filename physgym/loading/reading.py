@@ -10,11 +10,13 @@ from typing import Any, Literal
 from physgym.errors import ConfigError
 from physgym.loading.epoch_reader import Gathered, Rows, Windows
 from physgym.loading.loadable import BlockReadable, Loadable, has_random_access
+from physgym.loading.shuffling import is_computed
 from physgym.system.memory import available_memory
 
 ReadingOrder = Literal["sequential", "random", "window"]
 Shuffle = bool | Literal["random", "window"]
 
+COMPUTED = "feistel-6"  # entry of a state whose random order is computed; others are of a list
 FITS = 0.7  # fraction of the available memory that samples may take to be read at random
 FITS_ANYWHERE = 4 << 30  # bytes, where the memory of this machine must not decide
 
@@ -29,6 +31,7 @@ class ReadingMode:
         reason: Why, in words.
         block: Samples of a block.
         window: Blocks that are shuffled together.
+        listed: Whether a random order is a list, see `physgym.loading.shuffling.EpochOrder`.
     """
 
     order: ReadingOrder
@@ -36,14 +39,16 @@ class ReadingMode:
     reason: str
     block: int
     window: int
+    listed: bool = False
 
-    def settings(self) -> dict[str, int | str]:
-        """Return the settings that a loader's state records."""
+    def settings(self, length: int) -> dict[str, int | str]:
+        """Return the settings that a loader's state records, for so many samples."""
         by_window = self.order == "window"
         return {
             "order": self.order,
             "block": self.block if by_window else 0,
             "window": self.window if by_window else 0,
+            **({"permutation": COMPUTED} if self.order == "random" and is_computed(length, listed=self.listed) else {}),
         }
 
     def rows(self, dataset: Loadable, fields: Sequence[str], length: int, **order: int) -> Callable[[], Rows]:
@@ -59,7 +64,7 @@ class ReadingMode:
         if self.blockwise:
             size = {"block": self.block, "window": self.window if self.order == "window" else 1}
             return partial(Windows, dataset, fields, length, **options, **size)
-        return partial(Gathered, dataset, fields, length, **options)
+        return partial(Gathered, dataset, fields, length, listed=self.listed, **options)
 
 
 def choose_order(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: int) -> tuple[ReadingOrder, bool, str]:

@@ -6,11 +6,17 @@ import math
 
 import numpy as np
 
+from physgym.loading.computed_order import CHUNK, ComputedPermutation
 from physgym.spaces import Array
 
+LISTED = 1 << 16  # samples up to which a random order is a list
 
-def order(length: int, *, shuffle: bool, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Array:
-    """Return the indices of an epoch on one rank.
+
+class EpochOrder:
+    """The indices of an epoch on one rank: every `world_size`-th sample of the order, from the `rank`-th on.
+
+    Batches of n on each of w ranks hold together what a batch of n * w holds on one. Orders of more samples than
+    `LISTED` are computed piece by piece, in no memory that grows with their number.
 
     Args:
         length: Number of samples.
@@ -19,15 +25,58 @@ def order(length: int, *, shuffle: bool, seed: int, epoch: int, rank: int = 0, w
         epoch: Number of the epoch.
         rank: Which of the equal parts of the order.
         world_size: Number of parts; fewer than this many samples are left out at the end.
-
-    Returns:
-        Every `world_size`-th sample of the order, from the `rank`-th on: batches of n on each of w ranks hold together
-        what a batch of n * w holds on one. Shape (length // world_size,), int64.
+        listed: Whether a random order is a list whatever its length, as physgym 0.1 made it.
     """
-    stop = length // world_size * world_size
-    if not shuffle:
-        return np.arange(rank, stop, world_size)
-    return np.ascontiguousarray(permutation(length, (seed, epoch))[rank:stop:world_size])
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        listed: bool = False,
+    ) -> None:
+        self._rank, self._world_size = rank, world_size
+        self._share = length // world_size
+        self._list: Array | None = None
+        self._computed: ComputedPermutation | None = None
+        self._piece, self._first = np.empty(0, np.int64), 0  # what was computed last, and its first place
+        if shuffle and is_computed(length, listed=listed):
+            self._computed = ComputedPermutation(length, (seed, epoch))
+        elif shuffle:
+            stop = self._share * world_size
+            self._list = np.ascontiguousarray(permutation(length, (seed, epoch))[rank:stop:world_size])
+
+    def __len__(self) -> int:
+        return self._share
+
+    def indices(self, start: int, stop: int) -> Array:
+        """Return the samples from one place of the rank's part to another, shape (stop - start,), int64.
+
+        Args:
+            start: The first place.
+            stop: The place after the last, at most the length.
+        """
+        if self._list is not None:
+            return self._list[start:stop]
+        if self._computed is None:
+            return self._places(start, stop)
+        if start < self._first or stop > self._first + len(self._piece):
+            self._first = start
+            self._piece = self._computed.at(self._places(start, min(max(stop, start + CHUNK), self._share)))
+        return self._piece[start - self._first : stop - self._first]
+
+    def _places(self, start: int, stop: int) -> Array:
+        step = self._world_size
+        return np.arange(self._rank + start * step, self._rank + stop * step, step)
+
+
+def is_computed(length: int, *, listed: bool) -> bool:
+    """Return whether a random order of so many samples is computed; `listed` as for an `EpochOrder`."""
+    return length > LISTED and not listed
 
 
 def permutation(length: int, seed: tuple[int, ...]) -> Array:
