@@ -213,7 +213,7 @@ class Environments {
 // --------------------------------------------------------------------------------------------------- the connection
 const TYPES = ('Challenge Hello Welcome Ready Attach Attached Reset Step Results Rollout RolloutResult Call CallResult Predict Prediction '
   + 'Close Closed Failure WatchScenes ScenePart GiveInputs WorkerOffer Assignment Refusal').split(' ');
-const KEYS = { Challenge: 'nonce', Welcome: 'proof', Reset: 'mask options seeds slot', Close: '', Refusal: 'reason', Call: 'args kind kwargs name rows',
+const KEYS = { Challenge: 'nonce', Welcome: 'proof', Reset: 'mask options seeds slot', Close: 'again', Refusal: 'reason', Call: 'args kind kwargs name rows',
   Rollout: 'episodes goes_on keep_rejected limit made max_rejects max_steps nonfinite reports', WatchScenes: 'interval rows',
   GiveInputs: 'changes env', Assignment: 'environments start' };
 const LEGAL = { challenge: ['Challenge'], welcome: ['Welcome'], offering: ['Assignment', 'Refusal'], closing: [],
