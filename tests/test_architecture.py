@@ -93,6 +93,7 @@ ORDER = [
     "adapters",
     "testing",
     "experiment",
+    "slurm",
     "report",
     "demos",
     "cli",

@@ -85,6 +85,7 @@ GUIDES = {
         "trainer = Trainer(network, dataset, epochs=1, progress=False)\ntrainer.fit()\n",
         {"runner.run(100,": "runner.run(2,", 'path="data/beam"': 'path="data/stream"'},
     ),
+    "cluster": Guide(),
     "config": Guide(),
     "data": Guide(
         IMPORTS + "from physgym.sample import Field, SampleSpec\n"

@@ -28,6 +28,7 @@ from physgym.cli import (  # noqa: F401
     search,
     sessions,
     simulators,
+    submission,
     surgery,
     tools,
     training,

@@ -50,6 +50,11 @@ class Listening:
         typer.Option(metavar="refuse|warn", help="Workers with other versions or another code of the simulation."),
     ] = "refuse"
 
+    invitation: Annotated[
+        Path | None,
+        typer.Option(help="With --listen: file to write, which tells physgym worker --invitation FILE where."),
+    ] = None
+
     @contextmanager
     def reception(self, envs: Sequence[str]) -> Iterator[Reception | None]:
         """Let workers in within the block; give what brings them, None where nobody listens.
@@ -86,9 +91,26 @@ class Listening:
         )
         try:
             print(f"workers dial in with:\n  {found.command}", file=sys.stderr, flush=True)
-            yield found
+            with self._invited(found, certificate):
+                yield found
         finally:
             found.close()
+
+    @contextmanager
+    def _invited(self, reception: Reception, certificate: Certificate | None) -> Iterator[None]:
+        """Keep the file of --invitation within the block."""
+        from physgym.machines.invitation import OVER, Invitation
+
+        if self.invitation is None:
+            yield
+            return
+        fingerprint = certificate.fingerprint if certificate is not None and certificate.own else ""
+        host = self.advertise or reception.address.host
+        Invitation(host, reception.address.port, fingerprint, certificate is None).write(self.invitation)
+        try:
+            yield
+        finally:
+            OVER.write(self.invitation)  # workers that have not found it yet need not wait
 
 
 def check_certificates(plain: bool, certificate: Path | None, key: Path | None, *others: object) -> None:
@@ -129,8 +151,14 @@ with_listening = with_values(Listening, "listening")
 
 @app.command()
 def worker(
-    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the run listens.", show_default=False)],
+    address: Annotated[
+        str | None, typer.Argument(metavar="HOST:PORT", help="Where the run listens.", show_default=False)
+    ] = None,
+    *,
     token_file: Annotated[Path, typer.Option(help="Its secret; copy the file from there.", show_default=False)],
+    invitation: Annotated[
+        Path | None, typer.Option(help="File of the run that says where it listens, in place of HOST:PORT.")
+    ] = None,
     fingerprint: Annotated[str, typer.Option(help="Of its certificate, as it has printed it.")] = "",
     authorities: Annotated[
         Path | None, typer.Option(help="Certificates that may have signed its one (PEM), in place of --fingerprint.")
@@ -159,6 +187,7 @@ def worker(
     """
     from physgym.machines.address import parse_address, read_token
     from physgym.machines.dialled_worker import DialIn
+    from physgym.machines.invitation import read_invitation
     from physgym.machines.supervisor import Supervisor
     from physgym.machines.versions import versions_here
     from physgym.placement import declared_metadata
@@ -166,22 +195,38 @@ def worker(
     from physgym.system.cores import usable_cores
     from physgym.vector.make import env_factory
 
-    found = parse_address(address)
+    if (address is None) == (invitation is None):
+        raise ConfigError("say where the run listens: either HOST:PORT, or --invitation FILE")
+    if invitation is not None and (plain or fingerprint or authorities or stay):
+        raise ConfigError(
+            "--invitation says how the run is known, for that run alone: leave --plain, --fingerprint, --authorities "
+            "and --stay out"
+        )
+    token = read_token(token_file)
     check_certificates(plain, certificate, key, fingerprint, authorities)
+    envs_allowed = env or []
+    versions_here(envs_allowed)  # an id that is unknown here is an error now
+    if invitation is not None:
+        invited = read_invitation(invitation)
+        if invited.is_over:
+            print(f"the run of {invitation} is over", file=sys.stderr)
+            return
+        found, fingerprint, plain = invited.address, invited.fingerprint, invited.plain
+    else:
+        found = parse_address(address or "")
     settings = DialIn(
         (found.host, found.port),
-        read_token(token_file).hex(),
+        token.hex(),
         fingerprint.lower().replace(":", ""),
         plain,
         authorities=_absolute(authorities),
         chain=_absolute(certificate),
         key=_absolute(key),
-        envs=env or [],
+        envs=envs_allowed,
         fixed=arguments_of(arg),
         count=envs,
         patience=patience,
     )
-    versions_here(settings.envs)  # an id that is unknown here is an error now
     alone = [one for one in settings.envs if single_of(declared_metadata(env_factory(one, {}))) == MACHINE]
     if alone and max(workers or 1, envs) > 1:
         raise ConfigError(f"a machine holds one {alone[0]} alone ({SINGLE}); leave --workers and --envs out")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from physgym.cli.app import INTERRUPTED, app
+from physgym.cli.continuing import Begun, begun_session, origin_of
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
 from physgym.cli.reports import NoReport, write_session_report
 from physgym.files import short
@@ -38,6 +39,7 @@ def search(
     ],
     overrides: Overrides = None,
     *,
+    resume: Begun = False,
     ray: Ray = None,
     no_report: NoReport = False,
     flags: Flags,
@@ -52,7 +54,11 @@ def search(
     from physgym.experiment.search.study import search as run
 
     settings = flags.load(config, overrides)
-    origin, log = flags.origin(config, overrides)
+    begun = begun_session(settings, "search") if resume else None
+    origin, log = origin_of(flags, config, overrides, begun)
+    if begun is not None:
+        resume_search(begun, settings, origin, ray, reported=not no_report)
+        return
     _finish(lambda: run(settings, origin, log=log, ray=ray), settings, reported=not no_report)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from physgym.cli.app import INTERRUPTED, app, config_of
+from physgym.cli.continuing import Begun, begun_session, origin_of
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
 from physgym.cli.machines import Listening, with_listening
 from physgym.cli.options import VIEW
@@ -42,6 +43,7 @@ def train(
     overrides: Overrides = None,
     view: VIEW = None,
     *,
+    resume: Begun = False,
     no_report: NoReport = False,
     listening: Listening,
     flags: Flags,
@@ -58,9 +60,10 @@ def train(
 
     settings = flags.load(config, overrides)
     how = view_of(view)
-    origin, log = flags.origin(config, overrides)
+    begun = begun_session(settings, "train") if resume else None
+    origin, log = origin_of(flags, config, overrides, begun)
     with listening.reception([] if settings.environment is None else [settings.environment.id]) as launcher:
-        _run_training(settings, None, origin, log, how, reported=not no_report, launcher=launcher)
+        _run_training(settings, begun, origin, log, how, reported=not no_report, launcher=launcher)
 
 
 @app.command(cls=Command)
@@ -99,10 +102,7 @@ def resume(
             f"Trainer(..., session={str(session)!r}, resume=True).fit()"
         )
     _check_folder(session, config, last["folder"])
-    # what did not start from a commit need not go on from one
-    origin, log = flags.origin(session, overrides, checked=last["git"] is not None, keep_diff=last["patch"] is not None)
-    if not log:
-        raise ConfigError("what is resumed is kept: leave --no-logging and --allow-dirty-repo out, or add --save-diff")
+    origin, _ = origin_of(flags, session, overrides, session)
     if ray is not None and last["kind"] != "search":
         raise ConfigError("--ray: a cluster takes the trials of a search; this session is none")
     if last["kind"] == "search":

@@ -1,0 +1,1 @@
+"""Jobs of SLURM: the script of a configuration, and its submission."""
