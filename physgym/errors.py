@@ -46,6 +46,10 @@ class WorkerError(PhysGymError):
         self.env_indices = env_indices
 
 
+class WorkerLost(WorkerError):
+    """A worker has died, its connection has broken, or it has not answered in time; another one may do its work."""
+
+
 class ClosedError(WorkerError, ClosedEnvironmentError):
     """The vector env is closed."""
 
@@ -60,6 +64,10 @@ class DatasetError(PhysGymError):
 
 class ConfigError(PhysGymError):
     """A configuration or argument is wrong; the text names the key and the remedy."""
+
+
+class NotAllowed(ConfigError):
+    """A worker on another machine does not do what its parent wants; its own command line says what it does."""
 
 
 class ChangedCode(ConfigError, DatasetError):

@@ -19,11 +19,10 @@ from physgym.data.recorded_numbers import as_numbers, read_numbers
 from physgym.data.times import time_attribute
 from physgym.episode import SEED_RULE
 from physgym.errors import ConfigError, DatasetError
-from physgym.generation.time_step import common_time_step
+from physgym.generation.declarations import Declarations
 from physgym.naming import same_name
 from physgym.registration import EnvLike, find_spec
 from physgym.storage.location import Location, place
-from physgym.vector.vector_env import SocketVectorEnv
 
 
 def recorded_source(path: str | Path | Location, mode: str) -> dict[str, Any] | None:
@@ -82,12 +81,12 @@ def describable(each: Sequence[Mapping[str, Any]]) -> Any:
     return described(as_numbers(dict(each[0]) if len(each) == 1 else list(map(dict, each))))
 
 
-def origin_attributes(env: EnvLike, each: Sequence[Mapping[str, Any]], envs: SocketVectorEnv) -> dict[str, str]:
+def origin_attributes(env: EnvLike, each: Sequence[Mapping[str, Any]], declared: Declarations) -> dict[str, str]:
     """Return the attributes of a partition that name its origin for a reader; nothing depends on them."""
     names = ("observation", "action", "sample", "parameter")
-    spaces = {f"{name}_space": envs.description[f"{name}_space"] for name in names}
+    spaces = {f"{name}_space": declared.envs.description[f"{name}_space"] for name in names}
     described = {"env_spec": _env_spec(env, each), "spaces": json.dumps(spaces)}
-    return described | time_attribute(common_time_step(envs))
+    return described | time_attribute(declared.time_step)
 
 
 def _env_spec(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> str:

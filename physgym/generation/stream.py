@@ -26,15 +26,15 @@ from physgym.episode import (
 )
 from physgym.errors import ConfigError, DatasetError, SampleError, UnequalSpaces
 from physgym.generation.arrivals import OrderedArrivals
-from physgym.generation.constants import common_constants
+from physgym.generation.declarations import Declarations
 from physgym.generation.episode_plan import EpisodePlan, Episodes
+from physgym.generation.first_worker import with_first_worker
 from physgym.generation.named_samples import Name, NamedSamples, SampleNames, join_names
 from physgym.generation.reading import Reading
 from physgym.generation.sample_source import SampleSource
 from physgym.generation.source import is_same_source, origin_attributes
 from physgym.generation.store import Store
 from physgym.generation.stream_options import StreamOptions
-from physgym.generation.time_step import common_time_step
 from physgym.launch.base import DialInLauncher
 from physgym.naming import env_name
 from physgym.options import complete, takes
@@ -43,7 +43,6 @@ from physgym.real_time import runs_in_real_time
 from physgym.registration import EnvLike
 from physgym.sample import Sample, SampleSpec
 from physgym.samplers import Breed
-from physgym.scene.declared import kept_scene
 from physgym.scene.inputs import SceneInput
 from physgym.simulation import NonFinite
 from physgym.single import MACHINE, single_of
@@ -149,21 +148,32 @@ class SampleStream(SampleSource):
         single = single_of(declared_metadata(factory))
         if single == MACHINE and options["num_envs"] is None and num_workers is None:
             num_envs = 1
-        try:
-            if isinstance(launcher, DialInLauncher):
-                described(factory)  # what cannot be described is an error before anybody comes
-                num_envs = launcher.first(timeout)
-                if single is not None:
-                    num_envs = 1
-            self._envs = SocketVectorEnv(
-                [factory] * num_envs,
-                context=launcher,
+
+        def opened(count: int) -> Declarations:
+            envs = SocketVectorEnv(
+                [factory] * (count if single is None or not isinstance(launcher, DialInLauncher) else 1),
                 num_workers=num_workers,
                 timeout=timeout,
                 on_error=options["on_error"],
                 recycle=options["recycle"],
                 predictor=options["predictor"],
+                launcher=launcher,
             )
+            found = Declarations(envs)
+            if isinstance(launcher, DialInLauncher):
+                try:
+                    found.ask()
+                except BaseException:
+                    envs.close(terminate=True)
+                    raise
+            return found
+
+        try:
+            if isinstance(launcher, DialInLauncher):
+                described(factory)  # what cannot be described is an error before anybody comes
+                self._declared = with_first_worker(launcher, timeout, opened)
+            else:
+                self._declared = opened(num_envs)
         except UnequalSpaces as error:
             if len(plan.arguments) == 1:
                 raise
@@ -171,6 +181,7 @@ class SampleStream(SampleSource):
                 "a list of arguments (env_kwargs) belongs to the episodes of one dataset, and must not change its "
                 f"spaces and fields; make a dataset for each instead. {error}"
             ) from error
+        self._envs = self._declared.envs
         try:
             spec = self._envs.sample_spec
             if spec is None:
@@ -191,7 +202,7 @@ class SampleStream(SampleSource):
                     rejected=keep_rejected,
                     endings=True,
                     nonfinite="allow",  # the workers have decided
-                    attributes=origin_attributes(env, plan.arguments, self._envs),
+                    attributes=origin_attributes(env, plan.arguments, self._declared),
                 )
                 self._store = Store(writer)
                 self._record_code(writer)
@@ -247,12 +258,12 @@ class SampleStream(SampleSource):
     @property
     def constants(self) -> dict[str, Array]:
         """Return the arrays that the simulation gives once."""
-        return common_constants(self._envs)
+        return self._declared.constants
 
     @property
     def scene(self) -> str | None:
         """Return the scene that the simulation declares, see `physgym.scene.declared`; None where it declares none."""
-        return kept_scene(self._envs.scene())
+        return self._declared.scene
 
     @cached_property
     def inputs(self) -> dict[str, SceneInput]:
@@ -262,7 +273,7 @@ class SampleStream(SampleSource):
     @property
     def time_step(self) -> float | None:
         """Return the time of a step in s, as the simulation declares it; None where it does not."""
-        return common_time_step(self._envs)
+        return self._declared.time_step
 
     @property
     def defaults(self) -> Any:

@@ -19,14 +19,20 @@ LAUNCHERS: dict[str, type[ProcessLauncher]] = {
 }
 
 
-def launcher_of(context: str | Launcher[Any] | None) -> Launcher[Any]:
-    """Return the launcher of a start method, by default that of "spawn"; a launcher is its own.
+def launcher_of(context: str | None, given: Launcher[Any] | None = None) -> Launcher[Any]:
+    """Return the launcher of a start method, by default that of "spawn"; or one that is given in its place.
 
     Raises:
-        ConfigError: There is no such method.
+        ConfigError: There is no such method, or both are given.
     """
-    if isinstance(context, Launcher):
-        return context
+    if given is not None:
+        if context is not None:
+            raise ConfigError(
+                f"launcher= has workers started elsewhere, context={context!r} here; leave one of both out"
+            )
+        if not isinstance(given, Launcher):
+            raise ConfigError(f"launcher must be a physgym.launch.base.Launcher, such as a Reception, not {given!r}")
+        return given
     context = "spawn" if context is None else context
     if context not in LAUNCHERS or context not in ("spawn", *multiprocessing.get_all_start_methods()):
         raise ConfigError(f"context must be one of {', '.join(LAUNCHERS)}, not {context!r}")

@@ -130,7 +130,7 @@ def _offered(channel: Channel, settings: DialIn, offer: WorkerOffer, say: Callab
         say(str(error))
         channel.send(failure(-1, error))
         return REFUSED
-    end = hold(channel, start, lambda: factories, -1, -1)
+    end = hold(channel, start, lambda: factories, -1, -1, permissions.check)
     if end is None:
         return LOST
     return AGAIN if end.again else DONE

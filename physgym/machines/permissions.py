@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, NotAllowed
 from physgym.object_references import KEY
 from physgym.placement import EnvFactory
+from physgym.protocol.messages import Call, Message
 from physgym.samplers.find import rebuild_sampler
 from physgym.vector.make import NAMED, env_factory
 from physgym.worker.sampled_actions import SAMPLED_ACTIONS, SampledActionsFactory
@@ -20,12 +21,16 @@ from physgym.worker.variants import BY_EPISODE, ByEpisode
 # the shipped simulations that start no program and load no code or file that a parent could name
 HARMLESS = (
     "physgym/Beam-v0",
+    "physgym/BeamFull-v0",
     "physgym/Burgers-v0",
+    "physgym/BurgersStep-v0",
     "physgym/Heat-v0",
     "physgym/KuramotoSivashinsky-v0",
     "physgym/Spring-v0",
     "physgym/Track-v0",
 )
+
+READING = ("has_wrapper_attr", "get_wrapper_attr")  # methods that change nothing, whatever they are given
 
 
 @dataclass(frozen=True)
@@ -69,22 +74,42 @@ class Permissions:
             raise ConfigError(f"the parent's description of an environment is wrong: {error!r}") from error
         raise ConfigError(f"the parent wants {make!r} made, which this version does not know; update this machine")
 
+    def check(self, request: Message) -> None:
+        """Check that a request leaves the fixed arguments as they are.
+
+        Where some are fixed, attributes are read and not set, and methods are called without arguments: an environment
+        keeps its arguments under names that nobody else knows.
+
+        Raises:
+            NotAllowed: It may change one.
+        """
+        if not self.fixed or not isinstance(request, Call) or request.kind not in ("set", "call"):
+            return
+        reads = request.name in READING or not (request.args or request.kwargs or request.name.startswith("_"))
+        if request.kind == "call" and reads:
+            return
+        doing = f"set {request.name!r}" if request.kind == "set" else f"call {request.name!r} with arguments"
+        raise NotAllowed(
+            f"this worker fixes {', '.join(self.fixed)} (--arg), and its parent wants to {doing}, which may change "
+            "that; start it without --arg if you trust what its parent may have it do"
+        )
+
     def _named(self, env: Any, arguments: Mapping[str, Any]) -> EnvFactory:
         if env not in self.allowed:
-            raise ConfigError(
+            raise NotAllowed(
                 f"this worker does not make {env!r}; it allows {', '.join(self.allowed)}. Start it with --env {env} if "
                 "you trust what its parent may have it do"
             )
         if KEY in json.dumps(arguments):
-            raise ConfigError(
+            raise NotAllowed(
                 f"the arguments of {env} name an object of Python ({KEY}), whose code a worker does not load for "
                 "its parent; fix the argument there with --arg"
             )
         if not self.envs and (harmful := sorted(name for name in arguments if name in ("render_mode", "additional"))):
-            raise ConfigError(f"the argument {harmful[0]} of {env} is not for a parent to choose")
+            raise NotAllowed(f"the argument {harmful[0]} of {env} is not for a parent to choose")
         for name, value in self.fixed.items():
             if name in arguments and arguments[name] != value:
-                raise ConfigError(
+                raise NotAllowed(
                     f"this worker fixes {name}={value!r}, and its parent wants {arguments[name]!r}; start it without "
                     f"--arg {name}=..., or give the parent the same"
                 )

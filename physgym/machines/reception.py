@@ -219,11 +219,13 @@ class Reception(DialInLauncher[DialledWorker]):
             WorkerError: None has come in time.
         """
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
+        while True:
             with self._lock:
                 waiting = [caller.offer.count for caller in self._callers.values() if caller.offer is not None]
             if waiting:
                 return waiting[0]
+            if time.monotonic() >= deadline:
+                break
             time.sleep(0.02)
         said = "".join(f"\n{text}" for text in self.news())
         raise WorkerError(f"no worker has dialled in within {timeout:g} s. Start one:\n  {self.command}{said}")
@@ -290,8 +292,9 @@ class Reception(DialInLauncher[DialledWorker]):
                         pass
             elif file in here:
                 with self._lock:  # nobody takes it meanwhile
-                    if self._callers.get(file) is here[file]:
-                        self._hear(file, here[file])
+                    offer = self._hear(file, here[file]) if self._callers.get(file) is here[file] else None
+                if offer is not None:
+                    self._consider(file, here[file], offer)
         now = time.monotonic()
         with self._lock:
             for file, caller in [*self._callers.items()]:
@@ -320,8 +323,8 @@ class Reception(DialInLauncher[DialledWorker]):
             with contextlib.suppress(ProtocolError):  # which shows when it is read
                 challenge(channel)
 
-    def _hear(self, file: int, caller: Caller) -> None:
-        """Go on with what somebody says."""
+    def _hear(self, file: int, caller: Caller) -> WorkerOffer | None:
+        """Go on with what somebody says; return what it offers, if it does now."""
         channel = caller.channel
         try:
             messages = channel.receive()
@@ -331,26 +334,36 @@ class Reception(DialInLauncher[DialledWorker]):
                     if message.worker != CALLER or not admit(channel, message, self._token):
                         self._news.add(f"{caller.peer} does not know the token; give it the same --token-file")
                         self._dismiss(file)
-                        return
+                        return None
                 elif isinstance(message, WorkerOffer):
-                    self._consider(file, caller, message)
+                    return message
         except PeerGone:
             self._dismiss(file)
         except ProtocolError as error:
             self._news.add(f"{caller.peer} is turned away: {error}")
             self._dismiss(file)
+        return None
 
     def _consider(self, file: int, caller: Caller, offer: WorkerOffer) -> None:
-        """Take an offer, or refuse it."""
+        """Take an offer, or refuse it. Nobody waits meanwhile for the code of a simulation, which takes seconds."""
         offer = replace(offer, host=shown(offer.host, LONGEST_NAME))
+        unlike: list[str] = []
+        if 1 <= offer.count <= LARGEST_OFFER:
+            try:
+                unlike = self._standard.differences(offer.versions)
+            except (KeyError, TypeError, ValueError, AttributeError, PhysGymError) as error:
+                unlike = [f"what it says of its versions cannot be read ({error!r})"]
+        with self._lock:
+            try:
+                self._decide(file, caller, offer, unlike)
+            except PeerGone:
+                self._dismiss(file)
+
+    def _decide(self, file: int, caller: Caller, offer: WorkerOffer, unlike: Sequence[str]) -> None:
         who = f"the worker on {offer.host} ({caller.peer})"
         if not 1 <= offer.count <= LARGEST_OFFER:
             wrong = f"{who} offers {offer.count} environments; a worker may offer 1 to {LARGEST_OFFER} (--envs)"
             return self._refuse(file, caller, f"{wrong}. It was refused", wrong)
-        try:
-            unlike = self._standard.differences(offer.versions)
-        except (KeyError, TypeError, ValueError, AttributeError, PhysGymError) as error:
-            unlike = [f"what it says of its versions cannot be read ({error!r})"]
         if unlike:
             text = f"{who} differs: {shown('; '.join(unlike))}"
             if self._on_difference == "refuse":

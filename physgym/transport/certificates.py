@@ -18,6 +18,7 @@ from physgym.transport.tls import fingerprint_of, without_password
 YEARS = 5  # that a certificate of our own lasts
 RENEWED = 30  # days before its end
 NAME = "physgym"
+DATES = (9, 10)  # codes of OpenSSL for a certificate that is not valid yet, or no more
 PATIENCE = 20.0  # seconds for another process that makes it at the same moment
 
 
@@ -44,7 +45,7 @@ class Certificate:
             clients: File with the certificates that sign those of workers, as PEM; None asks workers for none.
 
         Raises:
-            ConfigError: A file cannot be used.
+            ConfigError: A file cannot be used, or the certificate is not valid now.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -54,6 +55,8 @@ class Certificate:
             if not self.own:
                 raise
             raise ConfigError(f"{error}. Delete both, and they are made again") from error
+        if not self.own:  # which workers accept by its fingerprint, whatever its dates are
+            _check_dates(context, self.chain)
         if clients is not None:
             _loaded(context.load_verify_locations, clients)
             context.verify_mode = ssl.CERT_REQUIRED
@@ -113,6 +116,32 @@ def _loaded(load: Any, *files: Path) -> None:
         load(*map(str, files))
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"{' and '.join(map(str, files))} cannot be used for TLS: {error}") from error
+
+
+def _check_dates(context: ssl.SSLContext, chain: Path) -> None:
+    """Check that a certificate is valid now, as a worker will, by a handshake in memory.
+
+    Raises:
+        ConfigError: It has expired, or is not valid yet.
+    """
+    worker = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    worker.check_hostname = False
+    worker.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # who has signed it, only workers know
+    _loaded(worker.load_verify_locations, chain)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = worker.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)
+    for end in (*ends, *ends):
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError as error:
+            if error.verify_code in DATES:
+                raise ConfigError(
+                    f"no worker will accept {chain}: {error.verify_message}. Give another one to --certificate, or "
+                    "leave it out and this machine makes its own; where its dates are right, set this machine's clock"
+                ) from error
+            return  # what else there is to say of it is up to workers
 
 
 def _first(text: str) -> str:

@@ -238,6 +238,12 @@ def _failure(error: ssl.SSLError) -> str:
             f"the handshake of TLS failed: the certificate is not accepted, {error.verify_message.rstrip('.')}. Check "
             "who has signed it, for which name it is, and the clocks of both machines"
         )
+    reason = error.reason or ""
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        return (
+            f"the handshake of TLS failed: the other end does not accept the certificate of this one ({reason}). Check "
+            "what it was told of it (--fingerprint, --authorities), its dates, and the clocks of both machines"
+        )
     return f"the handshake of TLS failed: {error}"
 
 

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from physgym.errors import ClosedError, PhysGymError, ProtocolError, WaitTimeout, WorkerError
+from physgym.errors import ClosedError, PhysGymError, ProtocolError, WaitTimeout, WorkerError, WorkerLost
 from physgym.placement import EnvFactory
 from physgym.protocol.agreement import Agreement
 from physgym.protocol.buffers import IDLE, SLOTS, Arena
@@ -464,7 +464,7 @@ class WorkerPool:
             elif time.monotonic() - worker.since >= self.settings.timeout:
                 waited = f"no answer for {self.settings.timeout:g} s {worker.activity()}"
                 text = f"{worker}: {waited}. Raise timeout= if this takes longer"
-                error = WorkerError(text, env_indices=worker.concerned())
+                error = WorkerLost(text, env_indices=worker.concerned())
             else:
                 continue
             self._inbox.append(Arrival(worker, self._dead(worker, error), None, ledger))

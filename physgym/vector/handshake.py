@@ -7,7 +7,7 @@ import select
 import time
 from collections.abc import Sequence
 
-from physgym.errors import ProtocolError, WorkerError
+from physgym.errors import ProtocolError, WorkerError, WorkerLost
 from physgym.protocol.messages import Failure, Hello, Message, Ready
 from physgym.transport.auth import admit, challenge
 from physgym.transport.base import Channel, Listener, PeerGone
@@ -94,7 +94,7 @@ class Handshake:
         late = [worker for worker in self._workers if worker.ready is None]
         if late and now >= self._deadline:
             advice = next((worker.handle.advice for worker in late if worker.handle is not None), "")
-            raise WorkerError(f"{', '.join(map(str, late))}: not ready after {self._timeout:g} s. {advice}")
+            raise WorkerLost(f"{', '.join(map(str, late))}: not ready after {self._timeout:g} s. {advice}")
 
     def _connect(self, worker: RemoteWorker, channel: Channel | None) -> None:
         """Take the connection that a launcher has for a worker."""
@@ -139,7 +139,7 @@ class Handshake:
         except PeerGone:
             raise worker.death() from None
         except ProtocolError as error:
-            raise WorkerError(f"{worker} broke the protocol: {error}", env_indices=tuple(worker.envs)) from None
+            raise WorkerLost(f"{worker} broke the protocol: {error}", env_indices=tuple(worker.envs)) from None
         for message in messages:
             if isinstance(message, Hello):
                 try:

@@ -69,8 +69,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         copy: Whether observations are copies. If not, they are views that hold until the step after the next; `send`
             writes into the present ones.
         context: How processes are started: "spawn" (the default; no ``if __name__`` guard needed), "forkserver" (quick
-            for many workers; needs the guard) or "fork" (factories need not be picklable; not where threads run); or a
-            `physgym.launch.base.Launcher`, which has them started elsewhere.
+            for many workers; needs the guard) or "fork" (factories need not be picklable; not where threads run).
         num_workers: Worker processes; by default one per usable core, at most one per environment. 0 keeps the
             environments in this process; "auto" measures their step and takes what is fastest.
         autoreset_mode: What happens when an episode ends.
@@ -89,6 +88,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             a callable that maps fields with a batch axis to fields with a batch axis.
         env_kwargs: Arguments with which the callables are called: a list, one dictionary for each environment, or one
             dictionary for all.
+        launcher: Has workers started elsewhere, in place of `context`, as a `physgym.machines.reception.Reception`.
 
     Attributes:
         predictor: As the argument; may be set at any time.
@@ -106,7 +106,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         env_fns: Iterable[Callable[[], gymnasium.Env[Any, Any]]],
         shared_memory: bool = True,
         copy: bool = True,
-        context: str | Launcher[Any] | None = None,
+        context: str | None = None,
         *,
         num_workers: int | Literal["auto"] | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
@@ -119,6 +119,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         recycle: int | None = None,
         predictor: AnyPredictor = None,
         env_kwargs: Arguments = None,
+        launcher: Launcher[Any] | None = None,
     ) -> None:
         factories = list(env_fns)
         if not factories:
@@ -131,14 +132,14 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         timeout, mode = checked_timeout(timeout), checked_mode(autoreset_mode)
         if on_error not in ("raise", "restart"):
             raise ConfigError(f'on_error must be "raise" or "restart", not {on_error!r}')
-        launcher = launcher_of(context)
-        way = transport_of(transport or None, port, inherit=launcher.inherits)
+        starts = launcher_of(context, launcher)
+        way = transport_of(transport or None, port, inherit=starts.inherits)
         answer_all = _answerer(weakref.ref(self))  # a bound method would keep this object alive for ever
-        count = count_workers(num_workers, factories, lambda question: answer_all([question])[0], launcher)
+        count = count_workers(num_workers, factories, lambda question: answer_all([question])[0], starts)
         count = count_renewed(recycle, count, chosen=num_workers == "auto")
         if count > 1:  # who has all environments compares them itself
             refuse_shared(factories)
-        settings = FleetSettings(mode, launcher, way, port, timeout, SceneViews(self.num_envs))
+        settings = FleetSettings(mode, starts, way, port, timeout, SceneViews(self.num_envs))
         self._memory = SharedMemory(shared=shared_memory and not way.dials and count > 0)
         try:
             try:

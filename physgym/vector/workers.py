@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from physgym.errors import PhysGymError, WorkerError
+from physgym.errors import PhysGymError, WorkerError, WorkerLost
 from physgym.launch.base import WorkerHandle
 from physgym.launch.processes import exit_text
 from physgym.protocol.buffers import IDLE
@@ -139,14 +139,14 @@ class RemoteWorker(Worker):
         text = f"{self} is gone since an earlier error; call restart_workers() and reset, or close this vector env"
         return WorkerError(text, env_indices=tuple(self.envs))
 
-    def death(self) -> WorkerError:
+    def death(self) -> WorkerLost:
         """Return the error of its end; waits a moment for its exit status."""
         status, deadline = None, time.monotonic() + 1.0
         handle = self.handle if self.handle is not None and self.handle.knows_end else None
         while handle is not None and (status := handle.poll()) is None and time.monotonic() < deadline:
             time.sleep(0.001)
         text = f"{self} {exit_text(status)} {self.activity()}. Anything it wrote to stderr stands above"
-        return WorkerError(text, env_indices=self.concerned())
+        return WorkerLost(text, env_indices=self.concerned())
 
 
 class LocalWorker(Worker):

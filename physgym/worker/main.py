@@ -98,7 +98,13 @@ class WorkerStart:
         return cls(**json.loads(line))
 
 
-def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequence[EnvFactory]], memory: int) -> Close:
+def serve(
+    channel: Channel,
+    worker_start: WorkerStart,
+    load: Callable[[], Sequence[EnvFactory]],
+    memory: int,
+    check: Callable[[Message], None],
+) -> Close:
     """Build the environments, then answer requests until `Close`, which is returned, or the end of the connection.
 
     Args:
@@ -106,6 +112,7 @@ def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequen
         worker_start: What the parent said.
         load: Gives the env factories; may import the user's modules.
         memory: Descriptor of the shared memory, negative if there is none.
+        check: Raises where a request is not to be served.
     """
     outlive_announcements()
     channel.set_timeout(None)  # a parent may be idle for hours; its death ends the connection
@@ -158,6 +165,7 @@ def serve(channel: Channel, worker_start: WorkerStart, load: Callable[[], Sequen
             group.give(message)
             continue
         try:
+            check(message)
             reply = _answer(message, group, worker_start, memory, channel.send)
         except RequestFailed as failed:
             reply = failed.message()
@@ -354,6 +362,7 @@ def hold(
     load: Callable[[], Sequence[EnvFactory]],
     parent_pipe: int,
     memory: int,
+    check: Callable[[Message], None] = lambda _: None,
 ) -> Close | None:
     """Serve over a connection whose parent was greeted; return how the parent has closed it, None where it was lost.
 
@@ -363,6 +372,7 @@ def hold(
         load: Gives the env factories.
         parent_pipe: Descriptor of the pipe to the parent, negative for a worker that somebody else has started.
         memory: Descriptor of the shared memory, negative if there is none.
+        check: Raises where a request is not to be served, as one that its owner does not allow.
     """
     _keep_from_forks(parent_pipe, channel)
     if parent_pipe >= 0:
@@ -370,7 +380,7 @@ def hold(
     else:
         end_with_connection(channel, worker_start.mark)
     try:
-        return serve(channel, worker_start, load, memory)
+        return serve(channel, worker_start, load, memory, check)
     except PeerGone:
         return None  # the parent died, or has ended this worker; there is nobody to tell
     finally:

@@ -57,7 +57,7 @@ class Mortal(gym.Env):
 
 def test_a_vector_env_of_workers_that_dial_equals_the_sync_one(folder):
     reference = SyncVectorEnv([cart_pole] * 4)
-    with SocketVectorEnv([cart_pole] * 4, num_workers=2, context=DialIn(folder), timeout=60) as ours:
+    with SocketVectorEnv([cart_pole] * 4, num_workers=2, launcher=DialIn(folder), timeout=60) as ours:
         same(reference.reset(seed=3), ours.reset(seed=3))
         reference.action_space.seed(1)
         for _ in range(40):
@@ -73,7 +73,7 @@ def test_a_vector_env_of_workers_that_dial_equals_the_sync_one(folder):
 def test_the_end_of_a_worker_elsewhere_is_told_without_its_exit_status(folder, monkeypatch):
     asked = []
     monkeypatch.setattr(Ordered, "poll", lambda handle: asked.append(handle))
-    with SocketVectorEnv([Mortal], context=DialIn(folder), timeout=60) as envs:
+    with SocketVectorEnv([Mortal], launcher=DialIn(folder), timeout=60) as envs:
         envs.reset()
         asked.clear()
         with pytest.raises(WorkerError, match=r"^worker 0 \(elsewhere, environment 0\) closed its connection"):
@@ -85,7 +85,7 @@ def test_the_end_of_a_worker_elsewhere_is_told_without_its_exit_status(folder, m
 
 
 def test_a_worker_elsewhere_is_started_again(folder):
-    with SocketVectorEnv([Mortal] * 2, num_workers=2, context=DialIn(folder), timeout=60, on_error="restart") as envs:
+    with SocketVectorEnv([Mortal] * 2, num_workers=2, launcher=DialIn(folder), timeout=60, on_error="restart") as envs:
         envs.reset(seed=0)
         infos = envs.step([0, 1])[4]
         assert infos["worker_restarted"].tolist() == [False, True]
@@ -95,13 +95,13 @@ def test_a_worker_elsewhere_is_started_again(folder):
 
 def test_orders_that_nobody_takes_are_taken_back(tmp_path):
     with pytest.raises(WorkerError, match=r"worker 0 \(elsewhere, environment 0\): not ready after 0.3 s"):
-        SocketVectorEnv([Mortal], context=DialIn(tmp_path), timeout=0.3)
+        SocketVectorEnv([Mortal], launcher=DialIn(tmp_path), timeout=0.3)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_transport_that_is_inherited_does_not_fit(tmp_path):
     with pytest.raises(ConfigError, match=r'over Unix workers inherit their connection.*such as "tcp"'):
-        SocketVectorEnv([Mortal], context=DialIn(tmp_path), transport="unix")
+        SocketVectorEnv([Mortal], launcher=DialIn(tmp_path), transport="unix")
 
 
 def test_each_start_has_a_token_of_its_own(folder, monkeypatch):
@@ -111,7 +111,7 @@ def test_each_start_has_a_token_of_its_own(folder, monkeypatch):
     monkeypatch.setattr(
         DialIn, "start", lambda self, order: tokens.append(order.worker_start.token) or start(self, order)
     )
-    with SocketVectorEnv([Mortal], context=DialIn(folder), timeout=60, on_error="restart") as envs:
+    with SocketVectorEnv([Mortal], launcher=DialIn(folder), timeout=60, on_error="restart") as envs:
         envs.reset(seed=0)
         envs.step([1])
     assert len({*tokens}) == len(tokens) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import shlex
 import subprocess
@@ -13,6 +12,7 @@ import time
 import pytest
 
 from tests.support.commands import run_command
+from tests.support.machines import digests
 
 pytestmark = pytest.mark.slow
 GENERATE = ("generate", "physgym/Spring-v0", "--out", "d")
@@ -48,8 +48,7 @@ def test_a_run_and_its_workers(tmp_path, monkeypatch):
         worker = run_command(tmp_path, *command_in(log), "--workers", "2", "--envs", "2")
         assert worker.returncode == 0, worker.stderr
         assert run.wait(60) == 0, log.read_text()
-    digests = [hashlib.sha256((tmp_path / name / "training-00000.h5").read_bytes()) for name in ("here", "there")]
-    assert digests[0].hexdigest() == digests[1].hexdigest()
+    assert digests(tmp_path / "here") == digests(tmp_path / "there")
 
 
 def test_a_training_takes_its_samples_from_elsewhere(tmp_path, monkeypatch):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import threading
 import time
 import warnings
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -20,7 +18,7 @@ from physgym import SocketVectorEnv
 from physgym.errors import WorkerError
 from physgym.machines.dialled_worker import DONE, LOST, NOBODY, REFUSED
 from physgym.vector.make import env_factory
-from tests.support.machines import listening, settings_for, started, workers
+from tests.support.machines import digests, listening, settings_for, started, workers
 from tests.support.relay import Relay
 from tests.support.toys import Line
 from tests.support.vectors import same
@@ -73,12 +71,6 @@ class Counted:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         time.sleep(0.5)  # some episodes
-
-
-def digests(folder: Path) -> list[str]:
-    files = sorted(folder.glob("*.h5"))
-    assert files
-    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
 
 
 @pytest.fixture(autouse=True)
@@ -233,7 +225,7 @@ def test_steps_are_those_of_the_sync_vector_env(tmp_path):
     with (
         listening(tmp_path) as reception,
         workers(settings_for(reception, tmp_path, envs=["CartPole-v1"], count=2), 2),
-        SocketVectorEnv(factories, num_workers=2, context=reception, timeout=60) as ours,
+        SocketVectorEnv(factories, num_workers=2, launcher=reception, timeout=60) as ours,
     ):
         same(reference.reset(seed=7), ours.reset(seed=7))
         reference.action_space.seed(1)
@@ -249,7 +241,7 @@ def test_a_vector_env_takes_another_worker_for_one_that_is_killed(tmp_path):
         settings = settings_for(reception, tmp_path, envs=["CartPole-v1"])
         with (
             workers(settings, 2) as processes,
-            SocketVectorEnv(factories, num_workers=2, context=reception, timeout=60, on_error="restart") as envs,
+            SocketVectorEnv(factories, num_workers=2, launcher=reception, timeout=60, on_error="restart") as envs,
         ):
             envs.reset(seed=1)
             processes[0].kill()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gymnasium
 import pytest
 
-from physgym.errors import ConfigError
+from physgym.envs import DONKEYCAR
+from physgym.errors import ConfigError, NotAllowed
 from physgym.generation.episode_plan import EpisodePlan
 from physgym.machines.permissions import HARMLESS, Permissions
 from physgym.placement import described
+from physgym.protocol.messages import Call, Step
 from physgym.vector.make import env_factory
 from physgym.worker.snapshots import SnapshotsFactory
 from physgym.worker.stored_actions import StoredActionsFactory
@@ -88,6 +91,30 @@ def test_descriptions_that_are_wrong_are_one_error(wrong):
         Permissions().factory(wrong)
 
 
-def test_the_harmless_ones_are_there():
+def test_the_harmless_ones_are_all_that_are_shipped_but_those_of_other_programs():
     for env in HARMLESS:
         Permissions().factory(described(env_factory(env, {})))
+    shipped = {env for env in gymnasium.registry if env.startswith("physgym/")}
+    assert shipped - set(HARMLESS) == {DONKEYCAR}  # whose address a parent could name
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Call("set", "time_step", [0.5]),
+        Call("set", "other", [0.5]),
+        Call("call", "set_wrapper_attr", ["time_step", 0.5]),
+        Call("call", "anything", [], {"time_step": 0.5}),
+        Call("call", "__init__"),
+    ],
+)
+def test_what_is_fixed_is_not_changed_later(wanted):
+    with pytest.raises(NotAllowed, match=r"fixes time_step \(--arg\), and its parent wants to (set|call) '"):
+        Permissions(fixed={"time_step": 0.02}).check(wanted)
+    Permissions().check(wanted)
+
+
+def test_what_is_fixed_is_read():
+    permissions = Permissions(fixed={"time_step": 0.02})
+    for one in (Call("call", "time_step"), Call("call", "has_wrapper_attr", ["constants"]), Call("render"), Step(0)):
+        permissions.check(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,13 @@ from physgym.transport.certificates import own_certificate
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = bytes(range(32))
+
+
+def digests(folder: Path) -> list[str]:
+    """The SHA-256 of the partitions of a dataset."""
+    files = sorted(folder.glob("*.h5"))
+    assert files
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
 
 
 @contextmanager

@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from physgym.launch.base import Launcher
 from physgym.launch.methods import launcher_of
-from physgym.launch.processes import ProcessLauncher
 from physgym.vector import vector_env
 
 
-def forking(context: str | None) -> ProcessLauncher:
-    """Return the launcher of a start method, by default that of "fork"."""
-    return launcher_of(context or "fork")
+def forking(context: str | None, given: Launcher[Any] | None = None) -> Launcher[Any]:
+    """Return the launcher of a start method, by default that of "fork"; or one that is given."""
+    return launcher_of(context or ("fork" if given is None else None), given)
 
 
 def fork_workers() -> None:

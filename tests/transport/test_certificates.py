@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import socket
 import ssl
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from physgym.errors import ConfigError, ProtocolError
 from physgym.protocol.messages import Role
@@ -105,3 +108,78 @@ def test_workers_without_the_certificate_that_is_asked_for_are_refused(tmp_path)
         ends(made.context(clients=other.chain), context, made.fingerprint)
     with pytest.raises(ConfigError, match="cannot be used for TLS"):
         made.context(clients=tmp_path / "none")
+
+
+def of_days(folder, begins, ends):
+    """A certificate, signed by another one, that is valid between two days from now; its own clock is right."""
+    now, keys = datetime.datetime.now(datetime.UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in "ab"]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("authority", "node.test")]
+    made = []
+    for number, (name, key) in enumerate(zip(names, keys, strict=True)):
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(names[0]).public_key(key.public_key())
+        builder = builder.serial_number(x509.random_serial_number())
+        builder = builder.not_valid_before(now + datetime.timedelta(days=begins if number else -9))
+        builder = builder.not_valid_after(now + datetime.timedelta(days=ends if number else 9))
+        if number:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("node.test")]), critical=False)
+        else:
+            builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        made.append(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    secret = keys[1].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for name, data in (("authority", made[0]), ("chain", made[1]), ("key", secret)):
+        (folder / name).write_bytes(data)
+    return given_certificate(folder / "chain", folder / "key")
+
+
+def test_one_that_is_valid_is_used_whoever_has_signed_it(tmp_path):
+    of_days(tmp_path, -1, 1).context()
+
+
+@pytest.mark.parametrize(("days", "said"), [((-2, -1), "has expired"), ((1, 2), "not yet valid")])
+def test_one_that_is_not_valid_now_is_an_error_before_anything_runs(tmp_path, days, said):
+    with pytest.raises(ConfigError, match=rf"no worker will accept .*{said}.*set this machine's clock"):
+        of_days(tmp_path, *days).context()
+
+
+@pytest.mark.parametrize(("days", "said"), [((-3, -0.5), "has expired"), ((0.5, 3), "not yet valid")])
+def test_a_clock_that_is_wrong_by_a_day_is_named(tmp_path, monkeypatch, days, said):
+    """A worker whose clock is a day fast sees one that ends today as expired: as here, where the dates are off."""
+    monkeypatch.setattr(certificates, "_check_dates", lambda *_: None)  # the parent's clock is right
+    made = of_days(tmp_path, *days)
+    ours, theirs = socket.socketpair()
+    parent = TlsChannel(ours, Role.PARENT, made.context())
+    context = ssl.create_default_context(cafile=str(tmp_path / "authority"))
+    channel = TlsChannel(theirs, Role.WORKER, context, "node.test")
+    channel.set_timeout(10)
+    challenge(parent)
+    greeted = in_thread(greet, channel, bytes(32), 0, 1)
+    with pytest.raises(ProtocolError, match=r"does not accept the certificate of this one.* the clocks of both"):
+        arrived(parent)
+    parent.close()
+    with pytest.raises(ProtocolError, match=rf"{said}.*Check who has signed it.* and the clocks of both machines"):
+        greeted()
+    channel.close()
+
+
+@pytest.mark.parametrize(("days", "said"), [((-3, -0.5), "EXPIRED"), ((0.5, 3), "BAD_CERTIFICATE")])
+def test_a_worker_whose_certificate_has_wrong_dates_learns_it(tmp_path, days, said):
+    """OpenSSL's alert for a certificate of the future is that of a bad one."""
+    (tmp_path / "worker").mkdir()
+    of_days(tmp_path / "worker", *days)
+    made = own_certificate(tmp_path / "own")
+    worker = pinning_context()
+    worker.load_cert_chain(tmp_path / "worker" / "chain", tmp_path / "worker" / "key")
+    ours, theirs = socket.socketpair()
+    parent = TlsChannel(ours, Role.PARENT, made.context(clients=tmp_path / "worker" / "authority"))
+    channel = TlsChannel(theirs, Role.WORKER, worker, None, made.fingerprint)
+    channel.set_timeout(10)
+    challenge(parent)
+    greeted = in_thread(greet, channel, bytes(32), 0, 1)
+    with pytest.raises(ProtocolError, match="clocks of both machines"):
+        arrived(parent)
+    parent.close()
+    with pytest.raises(ProtocolError, match=f"{said}.*clocks of both machines"):
+        greeted()
+    channel.close()

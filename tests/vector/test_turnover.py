@@ -152,7 +152,7 @@ def test_a_worker_that_dials_joins_and_nobody_waits_for_one_that_does_not(tmp_pa
     nowhere.mkdir()
     with (
         host(tmp_path) as folder,
-        SocketVectorEnv([Random] * 2, num_workers=2, context=DialIn(folder), timeout=60) as envs,
+        SocketVectorEnv([Random] * 2, num_workers=2, launcher=DialIn(folder), timeout=60) as envs,
     ):
         start, given = DialIn.start, []
 
