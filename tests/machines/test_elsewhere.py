@@ -131,7 +131,7 @@ def test_a_program_in_javascript_is_stepped(tmp_path, mode):
         with (
             listening(tmp_path, plain=True, envs=[PENDULUM]) as reception,
             dialling(command, reception, tmp_path, 4 // count, count),
-            SocketVectorEnv(factories, num_workers=count, context=reception, timeout=20, autoreset_mode=mode) as envs,
+            SocketVectorEnv(factories, num_workers=count, launcher=reception, timeout=20, autoreset_mode=mode) as envs,
         ):
             rows = [envs.reset(seed=7)]
             for step in range(60):
