@@ -181,7 +181,6 @@ class SampleStream(SampleSource):
                 "a list of arguments (env_kwargs) belongs to the episodes of one dataset, and must not change its "
                 f"spaces and fields; make a dataset for each instead. {error}"
             ) from error
-        self._envs = self._declared.envs
         try:
             spec = self._envs.sample_spec
             if spec is None:
@@ -227,6 +226,10 @@ class SampleStream(SampleSource):
         self._reading: Reading | None = None  # None: to begin after the position
         self._expected: int | None = None  # how many samples are wanted after the position
         self._due = 0  # how many of them have not been handed out
+
+    @property
+    def _envs(self) -> SocketVectorEnv:
+        return self._declared.envs
 
     @property
     def seed(self) -> int:
