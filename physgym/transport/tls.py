@@ -242,7 +242,7 @@ def _failure(error: ssl.SSLError) -> str:
     if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
         return (
             f"the handshake of TLS failed: the other end does not accept the certificate of this one ({reason}). Check "
-            "what it was told of it (--fingerprint, --authorities), its dates, and the clocks of both machines"
+            "its --fingerprint or --authorities, the dates of the certificate, and the clocks of both machines"
         )
     return f"the handshake of TLS failed: {error}"
 
