@@ -110,7 +110,7 @@ class CommandSimulation(Simulation[Any, Any]):
         )
         self._case = Case()
         self.files_read = self._runs.program.files_read
-        self.time_step = time_step
+        self.time_step, self.keeps_state = time_step, not continues
         if parameters:
             self.parameter_space = spaces.Dict([*fields.parameters.items()])
             self.parameter_units = {name: fields.units[name] for name in fields.parameters if name in fields.units}  # type: ignore[misc]

@@ -23,6 +23,7 @@ from physgym.adapters.command import CommandSimulation
 from physgym.adapters.command_outputs import output_reader
 from physgym.envs.elasticity import Block, BlockMesh, Solver
 from physgym.errors import ConfigError, SampleError, SimulatorError
+from physgym.simulation import lacking_state_hooks
 from physgym.testing import check_env
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -225,6 +226,7 @@ def test_steps_that_continue_have_the_files_of_the_last_that_worked(made, tmp_pa
         found = [env.step({"f": force})[4].get("sample", {}).get("y") for force in (1.0, 9.0, 2.0, 3.0)]
         assert found == [1, None, 2, 3]  # a rejected step leaves everything as it was
     assert len(list(next((tmp_path / "runs").iterdir()).iterdir())) == 1
+    assert lacking_state_hooks(env) == ["state", "set_state"]
     with pytest.raises(ConfigError, match="continues=True"):
         env.state()
 
