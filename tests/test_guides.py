@@ -179,6 +179,15 @@ GUIDES = {
     ),
     "view": Guide(),
     "watching": Guide(prepared=False),
+    "umbridge": Guide(
+        "from tests.support.umbridge_models import FakeServer\n"
+        "server = FakeServer()\n"
+        "server.answers |= {'/InputSizes': {'inputSizes': [1]}, '/OutputSizes': {'outputSizes': [1]}}\n"
+        "server.__enter__()\n",
+        {'"http://127.0.0.1:4242"': "server.url"},
+        {2: "takes a server of a session; tests/adapters/test_umbridge.py asks one by this package"},
+        prepared=False,
+    ),
     "vector": Guide(
         IMPORTS + "class Gain(gymnasium.Env):\n"
         "    action_space = observation_space = spaces.Box(-1, 1, (1,), np.float32)\n\n"

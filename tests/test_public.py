@@ -45,7 +45,7 @@ NAMES = {
 }
 COMMANDS = (
     *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate", "view"),
-    *("watch", "drive", "worker", "submit", "simulators"),
+    *("watch", "drive", "worker", "serve-model", "submit", "simulators"),
     *("list", "show", "compare", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
 )
 APP = get_command(cli.app)

@@ -26,6 +26,7 @@ from physgym.cli import (  # noqa: F401
     reports,
     running,
     search,
+    serving,
     sessions,
     simulators,
     submission,

@@ -19,7 +19,7 @@ USAGE, INTERRUPTED = 2, 130
 
 ORDER = (
     *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate", "view"),
-    *("watch", "drive", "worker", "submit", "simulators"),
+    *("watch", "drive", "worker", "serve-model", "submit", "simulators"),
     *("list", "show", "compare", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
 )
 

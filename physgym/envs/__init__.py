@@ -8,8 +8,9 @@ from gymnasium.envs.registration import WrapperSpec
 DONKEYCAR = "physgym/DonkeyCar-v0"
 COMMAND = "physgym/Command-v0"
 FMU = "physgym/Fmu-v0"
+UMBRIDGE = "physgym/UmBridge-v0"
 # of programs and models of others, which somebody has to have; the rest runs as it is
-OF_OTHERS = (DONKEYCAR, COMMAND, FMU)
+OF_OTHERS = (DONKEYCAR, COMMAND, FMU, UMBRIDGE)
 
 
 def register() -> None:
@@ -53,4 +54,11 @@ def register() -> None:
             entry_point="physgym.adapters.fmu:FmuSimulation",
             vector_entry_point="physgym.vector.make:Fmu_v0",
             max_episode_steps=100,
+        )
+    if UMBRIDGE not in gymnasium.registry:  # of a server that the arguments name
+        gymnasium.register(
+            UMBRIDGE,
+            entry_point="physgym.adapters.umbridge:UmBridgeSimulation",
+            vector_entry_point="physgym.vector.make:UmBridge_v0",
+            max_episode_steps=1,
         )

@@ -1,0 +1,44 @@
+"""The command that serves a trained network to other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from physgym.cli.app import app
+from physgym.errors import ConfigError
+
+
+@app.command()
+def serve_model(
+    session: Annotated[Path, typer.Argument(help="Session folder of a training, or a checkpoint.")],
+    umbridge: Annotated[bool, typer.Option("--umbridge", help="By the protocol of UM-Bridge, JSON over HTTP.")] = False,
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "forward",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. The protocol knows no secret: who reaches it may ask.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for a free one.")] = 4242,
+    which: Annotated[str | None, typer.Option(help="Checkpoint: last, best, or an epoch that is kept.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda, or auto.")] = None,
+) -> None:
+    """Serve a trained network as a model, until Ctrl-C; input and output fields are its vectors, in their order.
+
+    Example: physgym serve-model sessions/spring --umbridge --port 4242
+    """
+    from physgym.adapters.umbridge_server import ServedNetwork, UmBridgeServer
+    from physgym.experiment.evaluate import network_for
+
+    if not umbridge:
+        raise ConfigError("say by which protocol: --umbridge")
+    if not session.exists():
+        raise ConfigError(f"there is no checkpoint at {session.absolute()}, and no session")
+    network = ServedNetwork(network_for(session, which, device), name)
+    server = UmBridgeServer(network, host, port)
+    print(f"model {name!r} at {server.url}")
+    print("\n".join(f"  {line}" for line in network.lines), flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()
