@@ -50,6 +50,10 @@
 #include <openssl/x509v3.h>
 #endif
 
+#ifndef CLOCK_MONOTONIC
+#error "include physgym.h before any other header, or compile with -D_POSIX_C_SOURCE=200809L"
+#endif
+
 #ifdef __GNUC__
 #define PG_PRINTS(which, first) __attribute__((format(printf, which, first)))
 #else
@@ -1225,7 +1229,8 @@ static inline void pg_put_described(pg_bytes *b, pg_fields fields, int roles) {
     }
 }
 
-/* Put a map of arrays by name, or the array without a name; single numbers of parameters are numbers of numpy. */
+/* Put a map of arrays by name, or the array without a name. `numbers` says what is a number of numpy in place of an array of no
+ * axis: nothing (0), one of several (1), any single number (2). */
 static inline void pg_put_arrays(pg_bytes *b, pg_fields fields, const double *from, int numbers) {
     if (fields.list[0].name != NULL) pg_put_map(b, fields.count);
     for (size_t f = 0; f < fields.count; f++) {
@@ -1234,7 +1239,8 @@ static inline void pg_put_arrays(pg_bytes *b, pg_fields fields, const double *fr
         unsigned char *data = (unsigned char *)pg_take(elements, width);
         for (size_t i = 0; i < elements; i++) (void)pg_store(field->dtype, from[i], data + i * width);
         if (field->name != NULL) pg_put_text(b, field->name);
-        pg_put_array(b, numbers && pg_axes(field) == 0 ? 2 : 1, pg_code(field->dtype), field->shape, pg_axes(field), data,
+        int number = numbers == 2 ? pg_axes(field) == 0 : numbers == 1 && field->dtype == PG_DISCRETE;
+        pg_put_array(b, number ? 2 : 1, pg_code(field->dtype), field->shape, pg_axes(field), data,
                      elements * width);
         free(data);
         from += elements;
@@ -1347,12 +1353,13 @@ typedef struct {
     unsigned char *uniform;         /* for each of them: whether the run wants uniform actions */
     int mode;
     uint32_t number, asked;         /* of the request that is served; of the last one that was received */
-    int ready;
+    int heard, ready;               /* whether the parent has said a word; whether the worker has described itself */
     pg_bytes body, out;
     pg_part part;
     pg_episode running;
     uint64_t samples;               /* of all rollouts, and rejected steps where these are reported */
     double next_look;
+    char program[65];               /* SHA-256 of its file, as hexadecimal digits; empty where it is not known */
 } pg_worker;
 
 /* Have the connection closed, since the peer has sent what no peer may send. */
@@ -1474,11 +1481,11 @@ static inline int pg_make(pg_worker *w, pg_env *env, size_t variant, pg_failure 
     const pg_simulation *s = w->simulation;
     env->variant = variant;
     if (env->made[variant]) return 1;
-    failure->text[0] = 0;
     if (s->make != NULL) {
-        env->instances[variant] = s->make(w->settings + variant * s->setting_count, failure->text);
+        char text[PG_TEXT] = "";
+        env->instances[variant] = s->make(w->settings + variant * s->setting_count, text);
         if (env->instances[variant] == NULL)
-            return pg_failed(failure, PG_ENV_ERROR, "%s", failure->text[0] ? failure->text : "the environment could not be made");
+            return pg_failed(failure, PG_ENV_ERROR, "%s", text[0] ? text : "the environment could not be made");
     }
     env->made[variant] = 1;
     return 1;
@@ -1503,6 +1510,15 @@ static inline void pg_free_envs(pg_worker *w) {
     w->settings = NULL;
     w->uniform = NULL;
     w->count = w->variants = 0;
+}
+
+static inline void pg_set_up(pg_worker *w, const pg_simulation *simulation, size_t envs) {
+    w->simulation = simulation;
+    w->offered = envs;
+    w->link.file = -1;
+    w->part.samples = pg_columns(simulation->sample.count);
+    w->part.rejected = pg_columns(simulation->sample.count);
+    w->part.parameters = pg_columns(simulation->parameters.count);
 }
 
 static inline void pg_free_worker(pg_worker *w) {
@@ -1653,7 +1669,7 @@ static inline void pg_put_step_info(pg_bytes *b, pg_worker *w, pg_env *env, int 
 static inline void pg_put_parameters(pg_bytes *b, pg_worker *w, pg_env *env) {
     if (w->simulation->parameters.count == 0) return;
     pg_put_text(b, "parameters");
-    pg_put_arrays(b, w->simulation->parameters, env->parameters, 1);
+    pg_put_arrays(b, w->simulation->parameters, env->parameters, 2);
 }
 
 static inline void pg_remark_failure(pg_remarks *remarks, pg_env *env, const pg_failure *failure) {
@@ -1829,7 +1845,7 @@ static inline void pg_step_one(pg_worker *w, size_t index, const double *action,
     size_t before = remarks->infos.size;
     pg_put_map(&remarks->infos, has_parameters ? 3 : 2);
     pg_put_text(&remarks->infos, "final_obs");
-    pg_put_arrays(&remarks->infos, w->simulation->observation, env->observation, 0);
+    pg_put_arrays(&remarks->infos, w->simulation->observation, env->observation, 1);
     pg_put_text(&remarks->infos, "final_info");
     pg_put_step_info(&remarks->infos, w, env, code, 0);
     if (!pg_reset_env(w, env, NULL, pg_over(NULL, 0), &failure)) {
@@ -2292,6 +2308,7 @@ static inline int pg_greet(pg_worker *w) {
     pg_cursor found[1], body;
     if (!pg_from_system(nonce, sizeof nonce)) return pg_fault(w, "there is no /dev/urandom");
     if (pg_receive(w, PG_BIT(PG_CHALLENGE), PG_BODY_BEFORE_WELCOME) < 0) return 0;
+    w->heard = 1;
     body = pg_over(w->body.data, w->body.size);
     if (!pg_read_map(&body, "nonce", "b", found, 0)) return pg_fault(w, "its Challenge is wrong");
     pg_value theirs = pg_next(&found[0]);
@@ -2338,11 +2355,10 @@ static inline void pg_program(char digits[65]) {
 }
 
 static inline int pg_offer(pg_worker *w) {
-    char host[256] = "", program[65];
+    char host[256] = "";
     struct {
         const char *name, *value;
     } said[3];
-    pg_program(program);
     if (gethostname(host, sizeof host - 1) != 0 || !pg_is_utf8((const unsigned char *)host, strlen(host))) host[0] = 0;
     said[0].name = "c client";
     said[0].value = PG_CLIENT;
@@ -2355,7 +2371,7 @@ static inline int pg_offer(pg_worker *w) {
     said[1].value = "another";
 #endif
     said[2].name = "program"; /* two programs may give other numbers */
-    said[2].value = program;
+    said[2].value = w->program;
     pg_begin(w);
     pg_put_map(&w->out, 3);
     pg_put_text(&w->out, "count");
@@ -2502,8 +2518,6 @@ static inline int pg_take_assignment(pg_worker *w, pg_failure *failure) {
 static inline int pg_send_ready(pg_worker *w) {
     const pg_simulation *s = w->simulation;
     pg_bytes *b = &w->out;
-    char program[65];
-    pg_program(program);
     pg_begin(w);
     pg_put_map(b, 2);
     pg_put_text(b, "count");
@@ -2538,9 +2552,9 @@ static inline int pg_send_ready(pg_worker *w) {
     pg_put_text(b, "files");
     pg_put_list(b, 0);
     pg_put_text(b, "program");
-    pg_put_list(b, program[0] ? 2 : 1);
+    pg_put_list(b, w->program[0] ? 2 : 1);
     pg_put_text(b, s->id);
-    if (program[0]) pg_put_text(b, program);
+    if (w->program[0]) pg_put_text(b, w->program);
     return pg_send(w, PG_READY);
 }
 
@@ -2593,19 +2607,14 @@ static inline int pg_serve(pg_worker *w) {
     }
 }
 
-/* Talk to a parent over a new connection; return how it ended. */
-static inline int pg_converse(pg_worker *w) {
+/* Offer environments to a parent that was greeted, and serve it; return how that ended. */
+static inline int pg_work(pg_worker *w) {
     pg_failure failure;
     pg_cursor found[1], body;
     int type;
     memset(&failure, 0, sizeof failure);
     failure.any = 1;
     failure.doing = "construction";
-    w->ready = 0;
-    w->number = w->asked = 0;
-    w->samples = 0;
-    w->link.deadline = pg_now() + PG_GREETING;
-    if (!pg_greet(w)) return w->link.trouble != NULL ? PG_REFUSED : PG_LOST;
     if (!pg_offer(w)) return PG_LOST;
     w->link.deadline = 0; /* there may be work in some hours */
     type = pg_receive(w, PG_BIT(PG_ASSIGNMENT) | PG_BIT(PG_REFUSAL), PG_BODY);
@@ -2628,6 +2637,16 @@ static inline int pg_converse(pg_worker *w) {
     }
     if (!pg_send_ready(w)) return PG_LOST;
     return pg_serve(w);
+}
+
+/* Talk to a parent over a new connection; return how it ended. */
+static inline int pg_converse(pg_worker *w) {
+    w->heard = w->ready = 0;
+    w->number = w->asked = 0;
+    w->samples = 0;
+    w->link.deadline = pg_now() + PG_GREETING;
+    if (!pg_greet(w)) return w->link.trouble != NULL ? PG_REFUSED : PG_LOST;
+    return pg_work(w);
 }
 
 /* --- the command line */
@@ -2786,8 +2805,9 @@ static inline int pg_begin_tls(pg_link *link, const pg_options *options) {
 /* Dial until a run is over: the exit status. */
 static inline int pg_run(pg_worker *w, const pg_options *options) {
     double deadline = pg_now() + options->patience, pause = 0.2;
-    const char *why = "it hangs up: it does not know this token, or is crowded";
+    const char *why = "";
     int fruitless = 0;
+    pg_program(w->program);
     for (;;) {
         double begun = pg_now();
         w->link.deadline = begun + PG_GREETING;
@@ -2799,7 +2819,10 @@ static inline int pg_run(pg_worker *w, const pg_options *options) {
         if (status == PG_DONE) {
             status = pg_converse(w);
             if (status == PG_REFUSED && w->link.trouble != NULL) pg_tell("%s:%s: %s", options->host, options->port, w->link.trouble);
-            if (status == PG_LOST) why = w->ready ? "the connection was lost" : "it hangs up: it does not know this token, or is crowded";
+            if (status == PG_LOST)
+                why = w->ready   ? "the connection was lost"
+                      : w->heard ? "it hangs up: it does not know this token, or is crowded"
+                                 : "it hangs up without a word: perhaps it speaks TLS (--fingerprint), or is crowded";
             if (w->ready) { /* it has worked */
                 deadline = pg_now() + options->patience;
                 pause = 0.2;
@@ -3092,12 +3115,7 @@ static inline int pg_main(int argc, char **argv, const pg_simulation *simulation
         return PG_USAGE;
     }
     signal(SIGPIPE, SIG_IGN);
-    w.simulation = simulation;
-    w.offered = options.envs;
-    w.link.file = -1;
-    w.part.samples = pg_columns(simulation->sample.count);
-    w.part.rejected = pg_columns(simulation->sample.count);
-    w.part.parameters = pg_columns(simulation->parameters.count);
+    pg_set_up(&w, simulation, options.envs);
     int status = pg_run(&w, &options);
     pg_free_worker(&w);
     return status;
