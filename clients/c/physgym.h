@@ -15,7 +15,7 @@
  *         return pg_main(argc, argv, &simulation);
  *     }
  *
- * README.md beside it explains all of it, docs/protocol.md what travels. Everything of the header's own begins with pg_
+ * docs/c_client.md explains all of it, docs/protocol.md what travels. Everything of the header's own begins with pg_
  * or PG_. What stands above the line "Implementation" is for programs, the rest may change.
  */
 #ifndef PHYSGYM_H
@@ -2506,7 +2506,8 @@ static inline int pg_take_assignment(pg_worker *w, pg_failure *failure) {
         failure->env = i;
         failure->any = 0;
         if (!pg_make(w, &w->envs[i], i % variants, failure)) return 0;
-        w->envs[i].cut = w->envs[i].ended = seeds.kind == 'l';
+        w->envs[i].ended = 1; /* until it is reset */
+        w->envs[i].cut = seeds.kind == 'l';
         if (seeds.kind == 'l') {
             pg_value seed = pg_next(&started[1]);
             w->envs[i].has_seed = pg_read_seed(&seed, &w->envs[i].seed) == 1;

@@ -45,7 +45,12 @@ def conversation(env_id: str, factory: Any, parameters: dict[str, Any], argument
     one = {"make": "env", "env": env_id, "arguments": {}}
     several = {"make": "by episode", "of": [{**one, "arguments": given} for given in arguments]} if arguments else one
     options = {"parameters": parameters}
-    episodes = [[0, 5], [1, 2**63 - 1, options], [2, 0, {}], [3, 7, options | ({"physgym/arguments": 1} if arguments else {})]]
+    episodes = [
+        [0, 5],
+        [1, 2**63 - 1, options],
+        [2, 0, {}],
+        [3, 7, options | ({"physgym/arguments": 1} if arguments else {})],
+    ]
     requests: list[Message] = [
         Call("call", "has_wrapper_attr", ["step_seconds"]),
         Call("scene"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +16,15 @@ from physgym import SocketVectorEnv
 from physgym.errors import ConfigError, SampleError, WorkerError
 from physgym.generation.stream import SampleStream
 from physgym.vector.make import env_factory
-from tests.clients.programs import CHECKED, CLIENT, HERE, TLS, built, has_openssl, needs_gcc, serving, token_file
 from tests.support.machines import listening
+from tests.support.programs import CLIENT, SANITIZED, TLS, built, dialling, has_openssl, needs_gcc, token_file
 from tests.support.relay import Relay
 from tests.support.vectors import same
 
 pytestmark = [
     pytest.mark.slow,
     needs_gcc,
-    pytest.mark.filterwarnings("ignore:.*differs from this machine:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:.*It was let in:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:.*Others run its episodes again:RuntimeWarning"),
 ]
 TOY = "tests.clients.toy:clients/Toy-v0"
@@ -31,12 +32,12 @@ TOY = "tests.clients.toy:clients/Toy-v0"
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    return built(HERE / "toy.c", tmp_path_factory.mktemp("toy") / "toy", *CHECKED)
+    return built(Path(__file__).with_name("toy.c"), tmp_path_factory.mktemp("toy") / "toy", *SANITIZED)
 
 
 @pytest.fixture(scope="module")
 def spring(tmp_path_factory):
-    options = (*CHECKED, *TLS) if has_openssl else CHECKED
+    options = (*SANITIZED, *TLS) if has_openssl else SANITIZED
     return built(CLIENT / "spring.c", tmp_path_factory.mktemp("spring") / "spring", *options)
 
 
@@ -50,11 +51,13 @@ def both(tmp_path, program, env, *, count=1, envs=1, **options):
     """Generate here and by a program in C; give the digests of both."""
     options = {"seed": 3, "progress": False, **options}
     physgym.generate(env, tmp_path / "here", num_workers=0, **options)
-    with listening(tmp_path, plain=True, on_difference="warn") as reception:
-        with serving([program], reception, tmp_path, "--envs", str(envs), count=count) as workers:
-            physgym.generate(env, tmp_path / "there", launcher=reception, **options)
-            reception.close()
-            assert workers[0].wait(30) == 0, workers[0].stderr.read()
+    with (
+        listening(tmp_path, plain=True, on_difference="warn") as reception,
+        dialling([program], reception, tmp_path, envs, count) as workers,
+    ):
+        physgym.generate(env, tmp_path / "there", launcher=reception, **options)
+        reception.close()
+        assert workers[0].process.wait(30) == 0
     return digests(tmp_path / "here"), digests(tmp_path / "there")
 
 
@@ -100,23 +103,19 @@ def test_whatever_an_episode_does_the_bytes_are_the_same(tmp_path, toy, options)
     ],
 )
 def test_what_fails_is_an_error_with_its_reason(tmp_path, toy, trouble, error, text):
-    with listening(tmp_path, plain=True, on_difference="warn") as reception, serving([toy], reception, tmp_path):
-        with pytest.raises(error, match=text):
-            physgym.generate(
-                TOY,
-                tmp_path / "d",
-                samples=10,
-                env_kwargs={"trouble": trouble},
-                max_rejects=5,
-                launcher=reception,
-                progress=False,
-            )
+    options = {"samples": 10, "env_kwargs": {"trouble": trouble}, "max_rejects": 5, "progress": False}
+    with (
+        listening(tmp_path, plain=True, on_difference="warn") as reception,
+        dialling([toy], reception, tmp_path),
+        pytest.raises(error, match=text),
+    ):
+        physgym.generate(TOY, tmp_path / "d", launcher=reception, **options)
 
 
 def test_every_step_is_reported_where_that_is_asked(tmp_path, toy):
     given = []
     options = {"env_kwargs": {"trouble": 1}, "episodes": 6, "reports": True, "seed": 4}
-    with listening(tmp_path, plain=True, on_difference="warn") as reception, serving([toy], reception, tmp_path):
+    with listening(tmp_path, plain=True, on_difference="warn") as reception, dialling([toy], reception, tmp_path):
         for where in ({"num_workers": 0}, {"launcher": reception}):
             with SampleStream(TOY, **options, **where) as stream:
                 parts = []
@@ -141,45 +140,45 @@ def test_every_step_is_reported_where_that_is_asked(tmp_path, toy):
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_stepping_gives_what_python_gives(tmp_path, toy, mode):
     factories = [env_factory(TOY, {"trouble": 1})] * 3
-    with listening(tmp_path, plain=True, on_difference="warn") as reception:
-        with (
-            serving([toy], reception, tmp_path, "--envs", "2", count=2),
-            SocketVectorEnv(factories, num_workers=0, autoreset_mode=mode) as here,
-            SocketVectorEnv(factories, num_workers=2, context=reception, autoreset_mode=mode) as there,
-        ):
-            assert here.single_observation_space == there.single_observation_space
-            assert here.single_action_space == there.single_action_space
-            same(here.reset(seed=5, options={"parameters": {"gain": 1.0}}), there.reset(seed=5, options={"parameters": {"gain": 1.0}}))
-            here.action_space.seed(1)
-            ended = np.zeros(3, bool)
-            for _ in range(20):
-                if mode is AutoresetMode.DISABLED and ended.any():
-                    reset = [venv.reset(options={"reset_mask": ended}) for venv in (here, there)]
-                    same(*reset)
-                actions = here.action_space.sample()
-                given, got = here.step(actions), there.step(actions)
-                same(given, got)
-                ended = given[2] | given[3]
-            for venv in (here, there):
-                with pytest.raises(ConfigError, match="gain"):
-                    venv.reset(options={"parameters": {"gain": 5.0}})
-            with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-                there.call("nothing")
-            assert there.render() in (None, (None, None, None))
+    with (
+        listening(tmp_path, plain=True, on_difference="warn") as reception,
+        dialling([toy], reception, tmp_path, 2, 2),
+        SocketVectorEnv(factories, num_workers=0, autoreset_mode=mode) as here,
+        SocketVectorEnv(factories, num_workers=2, context=reception, autoreset_mode=mode) as there,
+    ):
+        assert here.single_observation_space == there.single_observation_space
+        assert here.single_action_space == there.single_action_space
+        options = {"parameters": {"gain": 1.0}}
+        same(*(venv.reset(seed=5, options=options) for venv in (here, there)))
+        here.action_space.seed(1)
+        ended = np.zeros(3, bool)
+        for _ in range(20):
+            if mode is AutoresetMode.DISABLED and ended.any():
+                same(*(venv.reset(options={"reset_mask": ended}) for venv in (here, there)))
+            actions = here.action_space.sample()
+            given, got = here.step(actions), there.step(actions)
+            same(given, got)
+            ended = given[2] | given[3]
+        for venv in (here, there):
+            with pytest.raises(ConfigError, match="gain"):
+                venv.reset(options={"parameters": {"gain": 5.0}})
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            there.call("nothing")
 
 
 def test_actions_may_have_another_form_than_the_space(tmp_path, toy):
     factory = env_factory(TOY, {})
-    with listening(tmp_path, plain=True, on_difference="warn") as reception, serving([toy], reception, tmp_path):
-        with (
-            SocketVectorEnv([factory], num_workers=0) as here,
-            SocketVectorEnv([factory], num_workers=1, context=reception) as there,
-        ):
-            for venv in (here, there):
-                venv.reset(seed=1)
-            for push in (np.array([[0.25, 0.5]]), np.array([[1, 0]], np.int16), np.array([[0.5, 0.25]], np.float16)):
-                actions = {"gear": np.array([2], np.int8), "push": push}
-                same(here.step(actions)[:4], there.step(actions)[:4])
+    with (
+        listening(tmp_path, plain=True, on_difference="warn") as reception,
+        dialling([toy], reception, tmp_path),
+        SocketVectorEnv([factory], num_workers=0) as here,
+        SocketVectorEnv([factory], num_workers=1, context=reception) as there,
+    ):
+        for venv in (here, there):
+            venv.reset(seed=1)
+        for push in (np.array([[0.25, 0.5]]), np.array([[1, 0]], np.int16), np.array([[0.5, 0.25]], np.float16)):
+            actions = {"gear": np.array([2], np.int8), "push": push}
+            same(here.step(actions)[:4], there.step(actions)[:4])
 
 
 def test_a_link_that_is_cut_is_dialled_again(tmp_path, spring):
@@ -189,7 +188,14 @@ def test_a_link_that_is_cut_is_dialled_again(tmp_path, spring):
         listening(tmp_path, plain=True, on_difference="warn") as reception,
         Relay(tuple(reception.address), 0.0, 400_000) as relay,
     ):
-        command = [str(spring), "{}:{}".format(*relay.address), "--token-file", token_file(tmp_path), "--patience", "10"]
+        command = [
+            str(spring),
+            "{}:{}".format(*relay.address),
+            "--token-file",
+            token_file(tmp_path),
+            "--patience",
+            "10",
+        ]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         timer = threading.Timer(1.0, relay.cut)
         timer.start()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import struct
 import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ import pytest
 import physgym
 from physgym.envs.heat import Heat
 from physgym.envs.spring import Spring
+from physgym.errors import ConfigError
 from physgym.machines.address import Address
 from physgym.machines.reception import Reception
 from physgym.protocol.codec import encode, nbytes, pack_header
@@ -22,14 +27,23 @@ from physgym.protocol.messages import Challenge, Refusal, Welcome
 from physgym.transport.certificates import given_certificate, own_certificate
 from physgym.vector.make import env_factory
 from tests.clients.frames import conversation
-from tests.clients.programs import CHECKED, CLIENT, HERE, TLS, built, has_openssl, needs_gcc, serving, token_file
-from tests.support.machines import TOKEN, listening
+from tests.support.machines import ROOT, TOKEN, listening
+from tests.support.programs import (
+    CLIENT,
+    SANITIZED,
+    TLS,
+    built,
+    dialling,
+    has_openssl,
+    needs_gcc,
+    token_file,
+)
 from tests.support.tls import key_and_certificate
 
 pytestmark = [
     pytest.mark.slow,
     needs_gcc,
-    pytest.mark.filterwarnings("ignore:.*differs from this machine:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:.*It was let in:RuntimeWarning"),
 ]
 needs_openssl = pytest.mark.skipif(not has_openssl, reason="the headers of OpenSSL are not there")
 SPRING = "physgym/Spring-v0"
@@ -50,7 +64,7 @@ def programs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory):
     """The spring with TLS, under the sanitizers."""
-    return built(CLIENT / "spring.c", tmp_path_factory.mktemp("checked") / "spring", *CHECKED, *TLS)
+    return built(CLIENT / "spring.c", tmp_path_factory.mktemp("checked") / "spring", *SANITIZED, *TLS)
 
 
 def ran(*words, status=0):
@@ -150,7 +164,9 @@ def test_bad_options(programs, tmp_path, monkeypatch, words, said):
 def test_nobody_answers(programs, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    said = ran(programs / "spring", f"127.0.0.1:{port}", "--token-file", token_file(tmp_path), "--patience", "0.3", status=3)
+    said = ran(
+        programs / "spring", f"127.0.0.1:{port}", "--token-file", token_file(tmp_path), "--patience", "0.3", status=3
+    )
     assert "no run answers" in said
 
 
@@ -161,11 +177,11 @@ def test_a_wrong_token_and_a_wrong_id(programs, tmp_path):
         assert "does not know this token" in said
         assert any("does not know the token" in text for text in reception.news())
         with (
-            serving([programs / "spring"], reception, tmp_path) as workers,
-            pytest.raises(physgym.errors.ConfigError, match="does not make 'physgym/Heat-v0'; it makes physgym/Spring-v0"),
+            dialling([programs / "spring"], reception, tmp_path) as workers,
+            pytest.raises(ConfigError, match="does not make 'physgym/Heat-v0'; it makes physgym/Spring-v0"),
         ):
             physgym.generate("physgym/Heat-v0", tmp_path / "d", samples=5, launcher=reception, progress=False)
-        assert workers[0].returncode == 2
+        assert workers[0].process.wait(30) == 2
 
 
 def test_a_parent_that_hangs_up_without_a_word(programs, tmp_path):
@@ -201,6 +217,7 @@ def _frame(message, number=0):
 )
 def test_a_parent_that_says_something_wrong(checked, tmp_path, sent, said):
     with socket.create_server(("127.0.0.1", 0)) as listener:
+
         def talk():
             peer, _ = listener.accept()
             with peer, contextlib.suppress(OSError):
@@ -226,7 +243,9 @@ def test_a_parent_that_says_something_wrong(checked, tmp_path, sent, said):
 )
 def test_garbage_does_no_harm(tmp_path, simulation, env, parameters, arguments):
     (tmp_path / "frames").write_bytes(conversation(env, env_factory(env, {}), parameters, arguments))
-    program = built(HERE / "fuzz.c", tmp_path / "fuzz", *CHECKED, f'-DSIMULATION="{simulation}"', "-lpthread")
+    program = built(
+        Path(__file__).with_name("fuzz.c"), tmp_path / "fuzz", *SANITIZED, f'-DSIMULATION="{simulation}"', "-lpthread"
+    )
     done, lost, refused = (int(part.split()[0]) for part in ran(program, tmp_path / "frames", 150, 1).split(","))
     assert done >= 50
     assert lost
@@ -242,7 +261,7 @@ def test_tls_with_a_pinned_certificate(checked, tmp_path):
         said = ran(checked, reception.address, "--token-file", token_file(tmp_path), "--fingerprint", wrong, status=2)
         assert fingerprint in said
         assert wrong in said
-        with serving([checked], reception, tmp_path, "--fingerprint", fingerprint.upper()):
+        with dialling([checked], reception, tmp_path, 1, 1, "--fingerprint", fingerprint.upper()):
             physgym.generate(SPRING, tmp_path / "there", samples=200, seed=1, launcher=reception, progress=False)
     files = [(tmp_path / name / "training-00000.h5").read_bytes() for name in ("here", "there")]
     assert files[0] == files[1]
@@ -290,11 +309,49 @@ def test_tls_to_a_parent_without(checked, tmp_path):
 def test_valgrind_finds_nothing(programs, tmp_path):
     with listening(tmp_path, plain=True, on_difference="warn") as reception:
         command = ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full", programs / "heat_plate"]
-        with serving(command, reception, tmp_path, "--envs", "2") as workers:
+        with dialling(command, reception, tmp_path, 2) as workers:
             arguments = {"env_kwargs": {"size": 16}, "parameters": "sobol", "samples": 100}
             physgym.generate("physgym/Heat-v0", tmp_path / "d", launcher=reception, progress=False, **arguments)
             reception.close()
-            assert workers[0].wait(30) == 0, workers[0].stderr.read()
+            assert workers[0].process.wait(30) == 0
+
+
+def test_the_program_of_the_guide_makes_a_dataset(tmp_path):
+    (text,) = re.findall(r"^```c\n(.*?)^```", (ROOT / "docs" / "c_client.md").read_text(), re.M | re.S)
+    (tmp_path / "tank.c").write_text(text)
+    program = built(tmp_path / "tank.c", tmp_path / "tank", f"-I{CLIENT}", *SANITIZED)
+    words = ["generate", "worker:my/Tank-v0", "--out", "d", "--samples", "300", "--parameters", "sobol"]
+    words += ["--listen", "127.0.0.1:0", "--plain", "--token-file", "token"]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen([sys.executable, "-m", "physgym", *words], cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while (found := re.search(r"^  PROGRAM (.*)$", (tmp_path / "log").read_text(), re.M)) is None:
+            assert time.monotonic() < deadline
+            assert run.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        done = subprocess.run(
+            [program, *found[1].split(), "--envs", "3"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert run.wait(60) == 0, (tmp_path / "log").read_text()
+    finally:
+        run.kill()
+        run.wait(30)
+    dataset = physgym.SampleDataset(tmp_path / "d")
+    assert [(field.name, field.role, field.unit) for field in dataset.spec.values()] == [
+        ("level", "input", "m"),
+        ("inflow", "input", "m/s"),
+        ("next_level", "target", "m"),
+    ]
+    sample = dataset[7]
+    level, inflow = float(sample["level"]), float(sample["inflow"])
+    assert sample["next_level"] == pytest.approx(level + 0.1 * (inflow - 0.3 * level**0.5), rel=1e-6)
 
 
 def test_an_example_in_cpp_is_short():

@@ -26,7 +26,9 @@ class Toy(Simulation):
         }
     )
     action_space = spaces.Dict({"gear": spaces.Discrete(4, start=1), "push": spaces.Box(-1, 1, (2,), np.float32)})
-    parameter_space = spaces.Dict({"gain": spaces.Box(0.5, 2, (), np.float64), "start": spaces.Box(-3, 3, (2,), np.int32)})
+    parameter_space = spaces.Dict(
+        {"gain": spaces.Box(0.5, 2, (), np.float64), "start": spaces.Box(-3, 3, (2,), np.int32)}
+    )
     sample_space = spaces.Dict(
         {
             "gear": spaces.Box(0, 9, (), np.int32),
