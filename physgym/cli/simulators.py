@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -160,8 +159,7 @@ def serve(
             page = StatusPage(status, str(service.address), most, lambda: service.state)
             stack.callback(page.close)
             _said(f"status: {page.url}")
-        while True:
-            signal.pause()
+        service.wait()
 
 
 @simulators.command()

@@ -106,6 +106,17 @@ class SimulatorService:
         """Return how many simulators there may be."""
         return self._pool.settings.most
 
+    def wait(self) -> None:
+        """Wait until it ends, which by itself it does not.
+
+        Raises:
+            SimulatorError: It has failed.
+        """
+        while self._thread.is_alive():
+            self._thread.join(LOOK)
+        if not self._end:
+            raise SimulatorError("the service has failed, and all simulators were ended")
+
     def close(self) -> None:
         """End all simulators and let nobody in any more; calling it again does no harm."""
         self._end = True

@@ -374,6 +374,18 @@ def test_wrong_settings_are_refused(tmp_path):
     assert described_service({**good, "fingerprint": "AB:CD"}).fingerprint == "abcd"
 
 
+def test_a_service_that_fails_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    with lending(tmp_path) as service, ServiceClient(reaching(service)) as client:
+        lent = client.request()
+        service._pool = None
+        service._pool, pool = None, service._pool
+        with pytest.raises(SimulatorError, match="the service has failed"):
+            service.wait()
+        assert pool is None
+        assert not answers("127.0.0.1", lent.port, 1)
+
+
 def test_a_program_takes_its_phases_in_order():
     ended = threading.Event()
     found = Program(program("fails"), "127.0.0.1", 1, 5.0, lambda: ended.set() if found_ended() else None)
