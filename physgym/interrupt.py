@@ -33,6 +33,25 @@ def end_listener(listener: Callable[[], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
+@contextmanager
+def kept_handlers(numbers: Iterable[int]) -> Iterator[None]:
+    """Bring back the handlers of signals that foreign code replaces within the block, without Python's knowledge.
+
+    Outside of the main thread, which alone may set them, nothing changes.
+
+    Args:
+        numbers: The signals.
+    """
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:  # one that is not Python's cannot be brought back
+                    signal.signal(number, handler)
+
+
 class SignalHandler:
     """Handler of signals within a block, in place of the usual one.
 

@@ -150,6 +150,7 @@ GUIDES = {
     "scene": Guide(prepared=False),
     "sessions": Guide(),
     "simulators": Guide(prepared=False),
+    "sofa": Guide(sketches={0: "needs SOFA"}, prepared=False),
     "simulation": Guide(
         IMPORTS,
         sketches={

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from physgym.errors import ConfigError, SimulatorError
 from physgym.simulators.client import ServiceClient
 from physgym.system.ports import holders
 from tests.simulators.test_service import listed, soon
-from tests.support.simulators import lending, program, reaching
+from tests.support.simulators import lending, reaching
 
 DONKEY = [sys.executable, "-m", "physgym.testing.fake_donkey", "--port", "{port}", "--period", "0.02"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,13 +132,3 @@ def test_all_are_free_after_a_crash_of_the_trainer(tmp_path, token, monkeypatch)
         trainer.kill()
         soon(lambda: first.state == second.state == [])
         assert not any(psutil.pid_exists(pid) for pid in pids)
-
-
-def test_a_service_that_is_stopped_for_a_moment_loses_nothing(tmp_path, token):
-    with lending(tmp_path, command=program(), lease=0.5) as service, ServiceClient(reaching(service)) as client:
-        lent = client.request(attached=True)
-        begin = time.monotonic()
-        while time.monotonic() < begin + 1.0:
-            client.ping(lent.lease, attached=True)
-            time.sleep(0.05)
-        assert listed(client)[0]["lease"] == lent.lease

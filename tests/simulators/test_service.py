@@ -64,6 +64,7 @@ def test_a_simulator_is_lent_when_it_answers_and_lent_again(tmp_path):
     assert not answers("127.0.0.1", again.port, 1)
 
 
+@pytest.mark.slow
 def test_who_waits_gets_what_becomes_free_in_turn(tmp_path):
     with lending(tmp_path, most=1) as service, ServiceClient(reaching(service)) as client:
         lent = client.request(holder="the first one")
@@ -118,6 +119,7 @@ def _ignored(client):
         client.request(9)
 
 
+@pytest.mark.slow
 def test_a_lease_that_is_renewed_lasts_and_one_that_is_not_ends(tmp_path):
     with lending(tmp_path, lease=0.4) as service, ServiceClient(reaching(service)) as client:
         kept, left = LentSimulator([reaching(service)], 5), client.request()
@@ -131,6 +133,7 @@ def test_a_lease_that_is_renewed_lasts_and_one_that_is_not_ends(tmp_path):
         assert [one["state"] for one in listed(client) if one["port"] == kept.port] == ["free"]
 
 
+@pytest.mark.slow
 def test_a_cut_link_is_connected_again(tmp_path):
     with lending(tmp_path, lease=0.6) as service, ServiceClient(reaching(service)) as client:
         kept = LentSimulator([reaching(service)], 5)
@@ -148,6 +151,7 @@ def test_one_that_nobody_wants_is_ended(tmp_path):
         assert "nobody has wanted it for 0.2 s" in service.said[-1]
 
 
+@pytest.mark.slow
 def test_whole_trees_end_also_of_those_that_ignore_sigterm(tmp_path):
     with lending(tmp_path, "stays", "forks") as service, ServiceClient(reaching(service)) as client:
         lent = client.request()
@@ -176,6 +180,7 @@ def test_one_that_dies_by_itself_is_replaced(tmp_path, monkeypatch):
         assert client.request().lease != lent.lease
 
 
+@pytest.mark.slow
 def test_one_that_hangs_is_not_lent_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("physgym.simulators.program.CHECKED", 0.2)
@@ -210,6 +215,7 @@ def test_one_that_does_not_start_is_an_error_that_says_why(tmp_path, habits, set
         client.request()
 
 
+@pytest.mark.slow
 def test_one_that_prints_without_end_takes_no_room_and_stops_nobody(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("enough").touch()
@@ -326,6 +332,7 @@ def test_garbage_closes_its_own_connection_alone(tmp_path):
         assert listed(client) == []
 
 
+@pytest.mark.slow
 def test_the_first_service_with_a_free_one_is_taken(tmp_path):
     with lending(tmp_path, most=1) as first, lending(tmp_path, most=1) as second:
         services = [reaching(first), reaching(second)]
@@ -378,11 +385,10 @@ def test_a_service_that_fails_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("threading.excepthook", lambda _: None)
     with lending(tmp_path) as service, ServiceClient(reaching(service)) as client:
         lent = client.request()
-        service._pool = None
-        service._pool, pool = None, service._pool
+        monkeypatch.setattr(service._pool, "look", lambda: 1 / 0)
+        service._wake()
         with pytest.raises(SimulatorError, match="the service has failed"):
             service.wait()
-        assert pool is None
         assert not answers("127.0.0.1", lent.port, 1)
 
 

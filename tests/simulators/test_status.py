@@ -69,6 +69,7 @@ def test_other_sites_get_nothing(request_, status):
         assert "lent" not in text
 
 
+@pytest.mark.slow
 def test_slow_readers_do_not_stop_others(monkeypatch):
     monkeypatch.setattr("physgym.simulators.status._Reader.timeout", 0.5)
     with page() as place, ExitStack() as stack:
