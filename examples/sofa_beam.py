@@ -17,6 +17,7 @@ class Beam(SofaSimulation):
     observation_data, observation_space = "fem.GridMO.position", FIELD
     sample_space = spaces.Dict(forces=FIELD, displacement=FIELD)
     sample_roles = {"forces": "input", "displacement": "target"}
+    written_data = ("fem.GridMO.position", "fem.CFF.forces")
     converged_data = "fem.ODESolver.converged"
     mesh_data = {"beam": ("fem.GridMO.position", "fem.QuadTopo.quads")}
     timed = False  # a static solver

@@ -37,8 +37,8 @@ class SofaSimulation(Simulation[Any, Any]):
     as ``root[...]`` takes them, such as ``"beam.state.position"``: names of nodes, of a component, of its data.
 
     A step writes the action, has SOFA make a time step (``simulations_per_step`` of them), and reads the fields. A
-    reset is that of SOFA, after which all that `write` has changed is what it was. What `create_scene` makes is the
-    same in all episodes; what differs is set in `begin`, which calls this one first.
+    reset is that of SOFA, after which all data that may be written are what they were in the beginning. What
+    `create_scene` makes is the same in all episodes; what differs is set in `begin`, which calls this one first.
 
     A process holds one such simulation: SOFA has one for all scenes of a process. Workers host one each.
 
@@ -55,6 +55,7 @@ class SofaSimulation(Simulation[Any, Any]):
         observation_data: Path of the data that is observed; empty where `observation` is overridden.
         converged_data: Path of a flag that says whether the solver has converged; a step without is rejected, and ends
             the episode. Empty for none.
+        written_data: Paths of the other data that `write` changes.
         state_data: Paths of all data that the steps to come depend on, for snapshots; empty for none.
         mesh_data: Path of positions and path of cells (``"beam.topology.quads"``) of each mesh of the scene that
             pictures show, by its name.
@@ -73,6 +74,7 @@ class SofaSimulation(Simulation[Any, Any]):
     action_bounds: ClassVar[tuple[float, float] | None] = None
     observation_data: ClassVar[str] = ""
     converged_data: ClassVar[str] = ""
+    written_data: ClassVar[Sequence[str]] = ()
     state_data: ClassVar[Sequence[str]] = ()
     mesh_data: ClassVar[Mapping[str, tuple[str, str]]] = {}
     timed: ClassVar[bool] = True
@@ -86,7 +88,7 @@ class SofaSimulation(Simulation[Any, Any]):
                 "or have workers make them, which host one each"
             )
         self._sofa = sofa()
-        self._before: dict[str, Any] = {}  # values of data before `write` has changed them
+        self._first: dict[str, Array] = {}  # values in the beginning of the data that may be written
         self._meshes: dict[str, SceneHandle] = {}
         self._raised: list[Exception] = []  # by what SOFA has called
         self._diverged = False
@@ -136,30 +138,38 @@ class SofaSimulation(Simulation[Any, Any]):
         Raises:
             ConfigError: The path names none, or no numbers.
         """
-        found = np.array(self.data(path).value)
+        data = self.data(path)
+        try:
+            found = np.array(data.value)
+        except MISSING as error:
+            raise ConfigError(f"{type(self).__name__}: {path!r} is no data, but a node or a component") from error
         if found.dtype.kind not in NUMBERS:
             raise ConfigError(f"{type(self).__name__}: the data {path!r} holds no numbers, but {found.dtype}")
         return found
 
     def write(self, path: str, value: Any, *, resize: bool = False) -> None:
-        """Write the value of a data; the next reset brings back what it was.
+        """Write the value of a data; the next reset brings back what it was in the beginning.
 
         Args:
-            path: Its path.
+            path: Its path: `action_data`, or one of `written_data` and `state_data`.
             value: Numbers of the shape and kind that it has.
             resize: Whether the first axis may have another length, as with numbers of nodes.
 
         Raises:
-            ConfigError: The path names no data, or the value does not fit.
+            ConfigError: The path names no data, is not declared, or the value does not fit.
         """
         now, new = self.value(path), np.asarray(value)
+        if path not in self._first:
+            raise ConfigError(
+                f"{type(self).__name__} does not say that it writes {path!r}, which a reset would leave as it is then; "
+                "add it to written_data"
+            )
         if new.dtype.kind not in NUMBERS or not np.can_cast(new.dtype, now.dtype, "same_kind"):
             raise ConfigError(f"{type(self).__name__}: {path!r} holds {now.dtype}, which {new.dtype} is not written to")
         if new.dtype.kind == "f" and not np.isfinite(new).all():
             raise ConfigError(f"{type(self).__name__}: what is to be written to {path!r} is not finite")
         if new.shape != now.shape and not (resize and new.ndim == now.ndim > 0 and new.shape[1:] == now.shape[1:]):
             raise ConfigError(f"{type(self).__name__}: {path!r} has shape {now.shape}, and the value {new.shape}")
-        self._before.setdefault(path, now)
         self._put(path, new.astype(now.dtype), same=new.shape == now.shape)
 
     def _put(self, path: str, value: Array, *, same: bool) -> None:
@@ -175,7 +185,7 @@ class SofaSimulation(Simulation[Any, Any]):
     # --- the interface of a simulation
 
     def begin(self, options: dict[str, Any]) -> None:
-        """Reset SOFA, and bring back what `write` has changed.
+        """Reset SOFA, and bring back the data that may be written.
 
         Raises:
             ConfigError: There are options, which a subclass takes out before.
@@ -184,9 +194,8 @@ class SofaSimulation(Simulation[Any, Any]):
             raise ConfigError(f"{type(self).__name__} takes no options of a reset, not {sorted(options)}")
         self._diverged = False
         self._sofa.Simulation.reset(self.root)  # which concerns states, and not all data
-        for path, value in self._before.items():
+        for path, value in self._first.items():
             self._put(path, value, same=self.value(path).shape == value.shape)
-        self._before.clear()
 
     def advance(self, action: Any) -> None:
         """Make a time step of SOFA under an action.
@@ -265,6 +274,8 @@ class SofaSimulation(Simulation[Any, Any]):
             self.root.addObject(_events(weakref.proxy(self), self._raised))
         self.create_scene(self.root)
         self._sofa.Simulation.initRoot(self.root)
+        written = [path for path in (self.action_data, *self.written_data, *self.state_data, "time") if path]
+        self._first = {path: self.value(path) for path in written}
         if self.timed and kind.time_step is None:
             self.time_step = float(self.root.dt.value)
         for cells in (cells for _, cells in self.mesh_data.values()):

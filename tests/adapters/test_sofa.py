@@ -37,6 +37,7 @@ class Plate(SofaSimulation):
     action_bounds = (-1.0, 1.0)
     observation_data = "plate.state.position"
     state_data = ("plate.state.position", "plate.state.velocity", "plate.load.forces")
+    written_data = ("plate.load.indices",)
     mesh_data: ClassVar = {"plate": ("plate.state.position", "plate.quads.quads")}
 
     def create_scene(self, root):
@@ -104,6 +105,8 @@ def test_what_does_not_fit_is_an_error_and_nothing_is_written(plate):
         ("plate.load.indices", [0.5, 1, 2, 3], "holds int64, which float64 is not written to"),
         ("plate.load.force", PUSH, "the scene has no data 'plate.load.force'"),
         ("plate.name", PUSH, "holds no numbers"),
+        ("plate.load", PUSH, "is no data, but a node or a component"),
+        ("plate.quads.quads", [[0, 1, 2, 3]], "does not say that it writes 'plate.quads.quads'"),
     ]:
         with pytest.raises(ConfigError, match=text):
             plate.write(path, value)
@@ -132,6 +135,10 @@ def test_a_state_is_restored(plate):
     plate.set_state(kept)
     np.testing.assert_array_equal(plate.step(PUSH)[0], expected)
     assert plate.value("time") == pytest.approx(0.2)
+    observation, _ = plate.reset(seed=1)  # as if nothing had been set
+    np.testing.assert_array_equal(observation, SIDE)
+    np.testing.assert_array_equal(plate.value("plate.load.forces"), np.zeros((4, 3)))
+    assert plate.value("time") == 0
 
 
 def test_a_process_holds_one(plate):
