@@ -202,9 +202,14 @@ class FmuInstance:
         """
         goes_back = self.description.keeps_state  # then it must keep what it needs for that
         if self.description.version == 2:
-            with self._calling("step", self._after_discard):
-                self._fmu.doStep(time, size, not goes_back)
-            return FmuStep(time + size, False)
+            reached: list[float] = []
+            try:
+                with self._calling("step", lambda: self._after_discard(reached)):
+                    self._fmu.doStep(time, size, not goes_back)
+            except FmuFailure:
+                if not reached or reached[0] < time + size * (1 - EARLY):
+                    raise
+            return FmuStep(time + size, bool(reached))
         with self._calling("step"):
             _, terminated, early, reached = self._fmu.doStep(time, size, not goes_back)
         if early and reached < time + size * (1 - EARLY):
@@ -213,13 +218,14 @@ class FmuInstance:
             )
         return FmuStep(time + size, terminated)
 
-    def _after_discard(self) -> str:
-        """Return what FMI 2 says after a step that it discarded."""
+    def _after_discard(self, ended: list[float]) -> str:
+        """Return what FMI 2 says after a step that it discarded; add to a list at what time it asks for the end."""
         text = ""
         with contextlib.suppress(Exception):
-            text = f", at {self._fmu.getRealStatus(LAST_SUCCESSFUL_TIME)} s"
-        with contextlib.suppress(Exception):
+            time = float(self._fmu.getRealStatus(LAST_SUCCESSFUL_TIME))
+            text = f", at {time} s"
             if self._fmu.getBooleanStatus(TERMINATED):
+                ended.append(time)
                 text += "; it asks for the end of the simulation"
         return text
 

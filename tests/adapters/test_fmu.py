@@ -29,6 +29,7 @@ from physgym.testing import check_env
 from tests.support.fmus import (
     DISCARDS,
     ENDS,
+    ENDS_EARLY,
     FAILS,
     FAILS_AT_START,
     GIVES_NAN,
@@ -226,10 +227,21 @@ def test_other_ends_of_a_step(version, tmp_path):
     env.reset()
     steps = [env.step(PUSH) for _ in range(3)]
     assert [step[2] for step in steps] == [False, False, True]
-    if version == 2:  # which has no other way to say it
-        assert "it asks for the end of the simulation" in steps[-1][-1]["rejected"]
-    else:
-        assert "sample" in steps[-1][-1]
+    np.testing.assert_allclose(steps[-1][-1]["sample"]["next_outputs/x"], reference(3)[0])
+    state = env.state()  # of an episode without steps to come
+    env.close()
+    env = springs(version, tmp_path, start={"fault": ENDS_EARLY})
+    env.reset()
+    env.set_state(state)
+    np.testing.assert_array_equal(env.observation(), steps[-1][0])
+    assert "has ended this episode" in env.step(PUSH)[-1]["rejected"]
+    env.reset()
+    steps = [env.step(PUSH) for _ in range(3)]
+    assert [step[2] for step in steps] == [False, False, True]
+    text = (
+        "at 0.2 s; it asks for the end of the simulation" if version == 2 else "returned early from a step, at 0.25 s"
+    )
+    assert text in steps[-1][-1]["rejected"]
     env.close()
     env = springs(version, tmp_path, start={"fault": RETURNS_EARLY})
     env.reset()

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-NONE, DISCARDS, FAILS, IS_FATAL, ENDS, RETURNS_EARLY, GIVES_NAN, FAILS_AT_START = range(8)  # values of `fault`
+NONE, DISCARDS, FAILS, IS_FATAL, ENDS, RETURNS_EARLY, GIVES_NAN, FAILS_AT_START, ENDS_EARLY = range(
+    9
+)  # values of `fault`
 
 
 @cache

@@ -5,7 +5,7 @@
 
 enum { STIFFNESS, MASS, FRICTION, POSITION, FORCE, X = FORCE + 2, V = X + 2, ENERGY = V + 2, REALS };
 enum { MODE, GAIN, FAULT, COUNT, BLOCKED, MOVING, INTEGERS };
-enum { NONE, DISCARDS, FAILS, IS_FATAL, ENDS, RETURNS_EARLY, GIVES_NAN, FAILS_AT_START };
+enum { NONE, DISCARDS, FAILS, IS_FATAL, ENDS, RETURNS_EARLY, GIVES_NAN, FAILS_AT_START, ENDS_EARLY };
 
 typedef struct {
     double real[REALS];
@@ -44,8 +44,8 @@ static void initialize(Springs *s, double time)
 static int advance(Springs *s, double step)
 {
     double *r = s->real;
-    if (s->time + step > 0.25 && s->integer[FAULT] != GIVES_NAN && s->integer[FAULT] != NONE)
-        return s->integer[FAULT];
+    int fault = s->time + step > 0.25 ? s->integer[FAULT] : NONE;
+    if (fault != NONE && fault != GIVES_NAN && fault != ENDS) return fault;
     for (int k = 0; k < 10; k++)
         for (int i = 0; i < 2; i++) {
             double stretch = s->integer[MODE] == 2 ? r[X + i] * r[X + i] * r[X + i] : r[X + i];
@@ -55,7 +55,7 @@ static int advance(Springs *s, double step)
         }
     s->time += step;
     s->integer[COUNT]++;
-    if (s->integer[FAULT] == GIVES_NAN && s->time > 0.25) r[X] = NAN;
+    if (fault == GIVES_NAN) r[X] = NAN;
     outputs(s);
-    return NONE;
+    return fault == ENDS ? ENDS : NONE;
 }

@@ -99,7 +99,8 @@ fmi2Status fmi2DoStep(fmi2Component c, fmi2Real time, fmi2Real step, fmi2Boolean
     case DISCARDS: SAY(fmi2Discard, "no convergence at %g s", time); return fmi2Discard;
     case FAILS: SAY(fmi2Error, "the matrix is singular"); return fmi2Error;
     case IS_FATAL: SAY(fmi2Fatal, "out of memory"); return fmi2Fatal;
-    case ENDS: self->ends = 1; return fmi2Discard;
+    case ENDS:
+    case ENDS_EARLY: self->ends = 1; return fmi2Discard;
     case RETURNS_EARLY: return fmi2Pending;
     }
     return fmi2OK;

@@ -129,6 +129,7 @@ fmi3Status fmi3DoStep(fmi3Instance instance, fmi3Float64 time, fmi3Float64 step,
     case FAILS: SAY(fmi3Error, "the matrix is singular"); return fmi3Error;
     case IS_FATAL: SAY(fmi3Fatal, "out of memory"); return fmi3Fatal;
     case ENDS: *ends = fmi3True; break;
+    case ENDS_EARLY: *ends = fmi3True; /* and then as below */
     case RETURNS_EARLY: *early = fmi3True; *reached = time + step / 2; return fmi3OK;
     }
     *reached = time + step;
