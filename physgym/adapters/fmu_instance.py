@@ -202,14 +202,14 @@ class FmuInstance:
         """
         goes_back = self.description.keeps_state  # then it must keep what it needs for that
         if self.description.version == 2:
-            reached: list[float] = []
+            ends: list[float] = []
             try:
-                with self._calling("step", lambda: self._after_discard(reached)):
+                with self._calling("step", lambda: self._after_discard(ends)):
                     self._fmu.doStep(time, size, not goes_back)
             except FmuFailure:
-                if not reached or reached[0] < time + size * (1 - EARLY):
+                if not ends or ends[0] < time + size * (1 - EARLY):
                     raise
-            return FmuStep(time + size, bool(reached))
+            return FmuStep(time + size, bool(ends))
         with self._calling("step"):
             _, terminated, early, reached = self._fmu.doStep(time, size, not goes_back)
         if early and reached < time + size * (1 - EARLY):
