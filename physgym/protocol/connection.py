@@ -50,8 +50,8 @@ class Connection:
         self.conversation = Conversation()
         self.ledger = self.conversation.ledger
         self._other = Role.WORKER if role is Role.PARENT else Role.PARENT
-        self._input = bytearray(INPUT_SIZE)
-        self._view = memoryview(self._input)
+        # pages that no byte has reached take no memory: there may be thousands of connections
+        self._input = memoryview(np.empty(INPUT_SIZE, np.uint8))  # type: ignore[arg-type]
         self._start = self._end = 0  # the part of the input that is filled and not yet used
         self._body: memoryview | None = None  # a body that does not fit into the input
         self._filled = 0
@@ -106,12 +106,12 @@ class Connection:
             return self._body[self._filled :]
         if self._start == self._end:
             self._start = self._end = 0
-            return self._view
+            return self._input
         if self._end == INPUT_SIZE or self._start > INPUT_SIZE // 2:
-            rest = self._input[self._start : self._end]
+            rest = self._input[self._start : self._end]  # which may overlap with where it goes
             self._input[: len(rest)] = rest
             self._start, self._end = 0, len(rest)
-        return self._view[self._end :]
+        return self._input[self._end :]
 
     def buffer_updated(self, count: int) -> list[Message]:
         """Take note of bytes put into `get_buffer`; return the messages that they complete.
@@ -150,11 +150,11 @@ class Connection:
             if there < length:
                 if length > INPUT_SIZE // 2:
                     self._body = _reserve(length)
-                    self._body[:there] = self._view[self._start : self._end]
+                    self._body[:there] = self._input[self._start : self._end]
                     self._filled, self._start, self._end = there, 0, 0
                 return
             # a copy, since arrays of the message are views of it
-            copy = bytearray(self._view[self._start : self._start + length])
+            copy = bytearray(self._input[self._start : self._start + length])
             self._start += length
             messages.append(self._receive(memoryview(copy)))
 

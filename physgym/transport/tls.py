@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import os
 import select
 import socket
 import ssl
@@ -43,7 +44,7 @@ class TlsChannel(Channel):
         self.sock = above(sock)
         self.sock.setblocking(False)
         lasting(self.sock)
-        self._fingerprint = fingerprint
+        self._fingerprint, self._owner = fingerprint, os.getpid()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, role is Role.PARENT, name)
         self._shaken = self._ended = False
@@ -60,13 +61,15 @@ class TlsChannel(Channel):
         self._timeout = seconds
 
     def close(self) -> None:
-        """Say goodbye and close the socket; calling it again does no harm."""
-        if self.sock.fileno() < 0:
-            return
-        with contextlib.suppress(ssl.SSLError):  # the answer of the peer is not waited for
-            self._tls.unwrap()
-        with contextlib.suppress(PeerGone):
-            self._push(wait=False)
+        """Say goodbye and close the socket; calling it again does no harm.
+
+        A fork of the process whose connection it is closes its copy without a word: the connection goes on.
+        """
+        if self.sock.fileno() >= 0 and os.getpid() == self._owner:
+            with contextlib.suppress(ssl.SSLError):  # the answer of the peer is not waited for
+                self._tls.unwrap()
+            with contextlib.suppress(PeerGone):
+                self._push(wait=False)
         self.sock.close()
 
     @property

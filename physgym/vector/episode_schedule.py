@@ -174,6 +174,7 @@ class EpisodeSchedule:
                 self._lost[first] = undone.get(first, chunk.rest)
                 chunk.rest = []
         self._turnover.lost(worker)
+        self._sizes.forget(worker.index)
         warnings.warn(f"{fault.error}. Others run its episodes again", RuntimeWarning, stacklevel=3)
 
     def _run_again(self, worker: Worker) -> bool:
@@ -362,6 +363,10 @@ class _ChunkSizes:
     def __init__(self) -> None:
         self.size = 1
         self._ended: dict[int, float] = {}  # when a worker completed its last chunk
+
+    def forget(self, worker: int) -> None:
+        """Take note that a worker is gone, whose index nobody has again."""
+        self._ended.pop(worker, None)
 
     def adapt(self, worker: int, begun: float, size: int) -> None:
         """Take note that a worker has just completed a chunk of so many episodes, for which it was asked before."""

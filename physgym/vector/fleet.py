@@ -114,8 +114,8 @@ class WorkerPool:
         assert first is not None
         return Agreement.from_ready(first)
 
-    def invite(self, index: int, factories: Sequence[EnvFactory]) -> tuple[RemoteWorker, Handshake]:
-        """Start one more worker, with environments of its own, in which it runs episodes; do not wait for it.
+    def invite(self, index: int, made: Sequence[EnvFactory], place: range | None) -> tuple[RemoteWorker, Handshake]:
+        """Start one more worker, which runs episodes, in the place of one that is gone or in a new one; do not wait.
 
         Returns:
             The worker, and the handshake, which is to be gone on with until it is done. `admit` takes the worker then.
@@ -124,9 +124,9 @@ class WorkerPool:
             ConfigError: What makes its environments cannot be sent to it.
             WorkerError: The system refuses.
         """
-        first = len(self.factories)
-        self.factories += factories
-        worker = RemoteWorker(index, range(first, len(self.factories)))
+        place = place or range(len(self.factories), len(self.factories) + len(made))
+        self.factories[place.start : place.stop] = made
+        worker = RemoteWorker(index, place)
         handshake = self.begin(worker)
         self.workers.append(worker)  # which ends it with the others
         return worker, handshake
@@ -149,6 +149,7 @@ class WorkerPool:
         if worker.ready.description != self.description:
             raise WorkerError(f"{worker}: its environments have other spaces than those of the others")
         self._watch.add(worker)
+        self.settings.views.environments = len(self.factories)
         self._catch_up(worker)
 
     def _catch_up(self, worker: RemoteWorker) -> None:
@@ -440,7 +441,7 @@ class WorkerPool:
     def _give(self, changes: Sequence[tuple[int, str, InputValue]]) -> None:
         """Hand on what a person has changed in environments."""
         for env, name, value in changes:
-            worker = next(one for one in self.workers if env in one.envs)
+            worker = next(one for one in reversed(self.workers) if env in one.envs)  # not one that is gone
             given = GiveInputs(env - worker.envs.start, [[name, value]])
             if isinstance(worker, LocalWorker):
                 worker.group.give(given)

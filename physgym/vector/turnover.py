@@ -37,6 +37,7 @@ class Turnover:
         self._joining: deque[tuple[int, Sequence[EnvFactory]]] = deque()
         self._coming: list[tuple[RemoteWorker, Handshake]] = []
         self._leaving: set[int] = set()
+        self._free: list[range] = []  # indices of environments of workers that are gone
         self._next = len(fleet.workers)  # no index is used again
         self.renewals = Renewals(fleet, recycle, self.lost)
 
@@ -66,6 +67,7 @@ class Turnover:
     def lost(self, worker: Worker) -> None:
         """Take note that a worker has gone by itself."""
         self._leaving.discard(worker.index)
+        self._free.append(worker.envs)
         if worker not in self._fleet.hosts:
             self._fleet.workers.remove(worker)
 
@@ -90,7 +92,7 @@ class Turnover:
                 self._leaving.discard(index)
                 continue
             try:
-                self._coming.append(self._fleet.invite(index, factories))
+                self._coming.append(self._fleet.invite(index, factories, self._place(len(factories))))
             except PhysGymError as error:
                 _warn(index, error)
         for worker, handshake in [*self._coming]:
@@ -114,9 +116,17 @@ class Turnover:
         for text in self.news():
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
+    def _place(self, count: int) -> range | None:
+        """Return the indices of so many environments of a worker that is gone; None if there are none."""
+        found = next((envs for envs in self._free if len(envs) == count), None)
+        if found is not None:
+            self._free.remove(found)
+        return found
+
     def _turn_away(self, worker: RemoteWorker, handshake: Handshake) -> None:
         handshake.close()
         self._coming.remove((worker, handshake))
+        self._free.append(worker.envs)
         self._fleet.end(worker)
         self._fleet.workers.remove(worker)
 
