@@ -66,7 +66,7 @@ def pack_header(kind: type[Any], sequence: int, length: int) -> bytes:
     return HEADER.pack(MAGIC, VERSION, CODES[kind], sequence, length)
 
 
-def unpack_header(data: bytearray, start: int) -> tuple[type[Any], int, int]:
+def unpack_header(data: bytearray | memoryview, start: int) -> tuple[type[Any], int, int]:
     """Return the kind of message, sequence number and length of the body from a header.
 
     Raises:
