@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import ssl
+from typing import NamedTuple
 
 from physgym.errors import ConfigError, ProtocolError
 from physgym.protocol.messages import Role
@@ -23,6 +24,13 @@ from physgym.transport.sockets import above, lasting
 RECORD = 1 << 14  # bytes of a record
 TAKEN = 1 << 18  # bytes that are taken from the socket at once
 PLAIN = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_MESSAGE"}  # what OpenSSL calls bytes that are no record
+
+
+class _Records(NamedTuple):
+    """Encrypted bytes that have come from the socket, and those that are to go there."""
+
+    incoming: ssl.MemoryBIO
+    outgoing: ssl.MemoryBIO
 
 
 class TlsChannel(Channel):
@@ -45,8 +53,8 @@ class TlsChannel(Channel):
         self.sock.setblocking(False)
         lasting(self.sock)
         self._fingerprint, self._owner = fingerprint, os.getpid()
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, role is Role.PARENT, name)
+        self._records = _Records(ssl.MemoryBIO(), ssl.MemoryBIO())
+        self._tls = context.wrap_bio(*self._records, role is Role.PARENT, name)
         self._shaken = self._ended = False
         self._plain = bytearray()  # decrypted, and not handed on
         self._sealed = b""  # encrypted, and not taken by the socket
@@ -177,14 +185,14 @@ class TlsChannel(Channel):
             except OSError as error:
                 raise PeerGone(f"the peer closed the connection ({error})") from error
             else:
-                self._incoming.write(data) if data else self._incoming.write_eof()
+                self._records.incoming.write(data) if data else self._records.incoming.write_eof()
                 if not data and not self._shaken:
                     raise PeerGone("the peer closed the connection")
                 return True
 
     def _push(self, *, wait: bool) -> None:
         """Give encrypted bytes to the socket."""
-        self._sealed += self._outgoing.read()
+        self._sealed += self._records.outgoing.read()
         while self._sealed:
             try:
                 sent = self.sock.send(self._sealed)
