@@ -234,7 +234,7 @@ def _reason(given: Any) -> str:
     return str(given).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _truncated(sample: Sample, spec: SampleSpec) -> Sample:
+def truncated_sample(sample: Sample, spec: SampleSpec) -> Sample:
     """Return the sample with which an episode was cut, with its flag saying so, where it has a field ``truncated``.
 
     What ends an episode from outside, a limit of steps or a wrapper, is not known to what made the sample.
@@ -316,7 +316,7 @@ def run_episode(
             )
         rejects = 0 if sample is not None else rejects + 1
         if ending and not terminated and sample is not None:
-            sample = _truncated(sample, spec)
+            sample = truncated_sample(sample, spec)
         yield Transition(step, action, observation, reward, last, info, sample, rejected, rejected_sample, ending)
         if rejects >= max_rejects:
             raise SampleError(TOO_MANY_REJECTS.format(where=where, count=rejects, limit=max_rejects, reason=rejected))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
@@ -44,6 +44,17 @@ class DeclaringFactory(ABC):
     @abstractmethod
     def metadata(self) -> Mapping[str, Any]:
         """Return the metadata of their class; nothing where that is not known."""
+
+    def batch(self, factories: Sequence[EnvFactory]) -> Any:
+        """Make the environments of several factories at once, see `physgym.worker.batch.RowBatch`.
+
+        Args:
+            factories: One for each environment; this is the first.
+
+        Returns:
+            The batch; None where each is to be made by itself.
+        """
+        return None
 
 
 def declared_metadata(factory: EnvFactory) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, WrapperSpec, load_env_creator
+from gymnasium.vector import VectorEnv
 
 from physgym.errors import ConfigError
 
@@ -56,6 +57,8 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
         found = getattr(imported, env_id, None)
         if isinstance(found, type) and issubclass(found, gymnasium.Env):
             return EnvSpec(env_id, entry_point=f"{module}:{env_id}")
+        if isinstance(found, type) and issubclass(found, VectorEnv):
+            return EnvSpec(env_id, vector_entry_point=f"{module}:{env_id}")
         ours = sorted(name for name in gymnasium.registry if name.startswith("physgym/"))
         raise ConfigError(
             f"no environment {env!r} is registered ({error}). Shipped: {', '.join(ours)}. "
@@ -86,6 +89,18 @@ def _made_elsewhere(env: str, **arguments: Any) -> gymnasium.Env[Any, Any]:
         f"{env} is made by workers that dial in, and nowhere else: generate or train with --listen HOST:PORT, and "
         f"start the program that makes {name} with that address"
     )
+
+
+def is_batched(env: EnvLike) -> bool:
+    """Return whether environments are rows of a vector environment: one is registered alone, or its class is given.
+
+    Raises:
+        ConfigError: The id is unknown.
+    """
+    if isinstance(env, (str, EnvSpec)):
+        spec = find_spec(env)
+        return spec.entry_point is None and spec.vector_entry_point is not None
+    return isinstance(env, type) and issubclass(env, VectorEnv)
 
 
 def env_maker(env: EnvLike) -> Callable[..., gymnasium.Env[Any, Any]]:
@@ -134,7 +149,7 @@ class Registered:
 
 def _names_in_main(spec: EnvSpec) -> list[str]:
     """List the names in ``__main__`` that a registration's entry points have."""
-    points = [spec.entry_point, *(wrapper.entry_point for wrapper in spec.additional_wrappers)]
+    points = [spec.entry_point, spec.vector_entry_point, *(wrapper.entry_point for wrapper in spec.additional_wrappers)]
     named = [point.partition(":") for point in points if isinstance(point, str)]
     return [name for module, _, name in named if module == "__main__"]
 
@@ -163,7 +178,8 @@ def creator_of(env: Any) -> tuple[Any, dict[str, Any]]:
     if not isinstance(env, (str, EnvSpec)):
         return env, {}
     spec = find_spec(env)
-    creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
+    point = spec.vector_entry_point if is_batched(spec) else spec.entry_point
+    creator = point if callable(point) else load_env_creator(str(point))
     return creator, dict(spec.kwargs)
 
 

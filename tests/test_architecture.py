@@ -67,6 +67,7 @@ ORDER = [
     "simulation",
     "scene.declared",
     "episode",
+    "batched",
     "envs",
     "samplers",
     "protocol",

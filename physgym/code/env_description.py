@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+# modules of environments that stand for another one, and the name of that one
+STAND_INS = {"physgym.running.surrogate": "simulation", "physgym.batched.row_env": "batch"}
 # packages whose wrappers around an environment are not part of the simulation
 AROUND = ("gymnasium", "physgym")
 
@@ -15,11 +17,9 @@ def describe_env(env: Any) -> dict[str, list[str]]:
     Args:
         env: The environment, maybe with wrappers around it; those of Gymnasium and of physgym are left out.
     """
-    env = (
-        getattr(env.unwrapped, "simulation", env)
-        if type(env.unwrapped).__module__ == "physgym.running.surrogate"
-        else env
-    )
+    stands_for = STAND_INS.get(type(env.unwrapped).__module__)
+    if stands_for is not None:
+        env = getattr(env.unwrapped, stands_for, env)
     layers, layer = [], env
     while layer is not env.unwrapped:
         if type(layer).__module__.partition(".")[0] not in AROUND:

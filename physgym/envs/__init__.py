@@ -11,6 +11,7 @@ FMU = "physgym/Fmu-v0"
 UMBRIDGE = "physgym/UmBridge-v0"
 # of programs and models of others, which somebody has to have; the rest runs as it is
 OF_OTHERS = (DONKEYCAR, COMMAND, FMU, UMBRIDGE)
+HEAT_BATCH = "physgym/HeatBatch-v0"
 
 
 def register() -> None:
@@ -33,6 +34,8 @@ def register() -> None:
                 max_episode_steps=max_episode_steps,
                 kwargs=kwargs,
             )
+    if HEAT_BATCH not in gymnasium.registry:  # whose rows are computed together
+        gymnasium.register(HEAT_BATCH, vector_entry_point="physgym.envs.heat_batch:HeatBatch", max_episode_steps=20)
     if DONKEYCAR not in gymnasium.registry:  # of a simulator that somebody else starts
         gymnasium.register(
             DONKEYCAR,

@@ -13,6 +13,7 @@ from typing import Any, Unpack, get_args
 
 import numpy as np
 
+from physgym.batched.env import BATCHED
 from physgym.checks import integer, is_integer, one_of
 from physgym.code.record import Code, check_same
 from physgym.code.search import code_of
@@ -54,6 +55,7 @@ from physgym.vector.vector_env import SocketVectorEnv
 from physgym.viewing.shown import show, view_of
 from physgym.worker.given_inputs import RunInputs, inputs_of
 
+BATCH = 64  # rows of a simulator that computes many environments at once, by default
 INTERRUPT_PATIENCE = 0.5  # seconds that workers get to close their environments after Ctrl-C or a fault
 
 
@@ -146,7 +148,9 @@ class SampleStream(SampleSource):
         self._patience: float | None = None  # the environments' own
         factory = plan.factory()
         single = single_of(declared_metadata(factory))
-        if single == MACHINE and options["num_envs"] is None and num_workers is None:
+        if options["num_envs"] is None and declared_metadata(factory).get(BATCHED):
+            num_envs = max(BATCH, num_workers or 1)
+        elif single == MACHINE and options["num_envs"] is None and num_workers is None:
             num_envs = 1
 
         def opened(count: int) -> Declarations:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from physgym.batched.env import BATCHED
 from physgym.checks import is_integer
 from physgym.errors import ConfigError
 from physgym.launch.base import Launcher
@@ -52,6 +53,10 @@ def count_workers(
         )
     metadata = declared_metadata(factories[0])
     single = single_of(metadata)
+    if metadata.get(BATCHED):
+        count = 1 if num_workers in (None, "auto") else min(int(num_workers), len(factories))
+        refuse_together(metadata, count if single == MACHINE and launcher.inherits else 1, local=False)
+        return count
     if num_workers == 0:
         refuse_together(metadata, len(factories), local=True)
     elif single == PROCESS or (single == MACHINE and launcher.inherits):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+from physgym.batched.env import BATCHED
 from physgym.errors import ConfigError, PhysGymError, WaitTimeout, WorkerError
 from physgym.protocol.ledger import Pending
 from physgym.protocol.messages import Message, Rollout, RolloutResult
@@ -194,6 +195,7 @@ class EpisodeSchedule:
             self._pool.attend()
         self._turnover.admit()
         self._renew()
+        batched = self._pool.description["metadata"].get(BATCHED)  # a worker runs as many episodes side by side
         earliest = next((chunk.place for chunk in self._chunks.values()), self._begun)
         for worker in sorted(self._pool.workers, key=lambda worker: len(worker.ledger.pending)):
             room = CHUNKS_PER_WORKER if isinstance(worker, RemoteWorker) else 1
@@ -216,7 +218,8 @@ class EpisodeSchedule:
                 continue
             if self._begun - earliest >= CHUNKS_AHEAD * len(self._pool.workers):
                 continue
-            most = min(self._sizes.size, self._quota.room(ahead=owed > 0))
+            size = max(self._sizes.size, len(worker.envs)) if batched else self._sizes.size
+            most = min(size, self._quota.room(ahead=owed > 0))
             limit = 0 if self._quota.endless else self._quota.limit(own=self._chunks_before(worker))
             if most < 1 or (limit < 1 and not self._quota.endless):
                 continue

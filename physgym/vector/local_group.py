@@ -39,10 +39,10 @@ def local_group(
         SharedMachine: There is one on this machine already.
     """
     try:
-        envs, folders = build_all(factories, 0, len(factories), local=True)
+        envs, folders, batch = build_all(factories, 0, len(factories), local=True)
     except RequestFailed as failed:
         error = failed.__cause__ or failed
         if isinstance(error, (SharedProcess, SharedMachine)):
             raise error from None
         raise remote_error(failed.message(), failed.env, f"environment {failed.env}") from error
-    return EnvGroup(envs, mode, ask, closing=look, offer=offer, folders=folders, local=True)
+    return EnvGroup(envs, mode, ask, closing=look, offer=offer, folders=folders, local=True, batch=batch)

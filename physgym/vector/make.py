@@ -6,6 +6,7 @@ Gymnasium calls a vector entry point without saying for which id, so that each i
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import inspect
@@ -15,8 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import AutoresetMode, VectorEnv
 
+from physgym.batched.env import BATCHED
+from physgym.batched.row_env import row_env
+from physgym.batched.rows import VectorRows
 from physgym.checks import integer
 from physgym.errors import ConfigError
 from physgym.object_references import with_objects
@@ -28,15 +33,18 @@ from physgym.registration import (
     creator_of,
     env_maker,
     find_spec,
+    is_batched,
     parameters_of,
     takes_others,
 )
 from physgym.vector.arguments import Arguments, check_arguments, one_each, own_copies
 from physgym.vector.vector_env import SocketVectorEnv
+from physgym.worker.batch import RowBatch
 from physgym.worker.variants import ByEpisode
 
 NAMED = "env"  # what a description says is to be made
-MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker", "render_mode")  # of gymnasium.make itself
+LIMIT = "max_episode_steps"
+MAKE_ARGUMENTS = (LIMIT, "disable_env_checker", "render_mode")  # of gymnasium.make itself
 VECTOR_ARGUMENTS = tuple(list(inspect.signature(SocketVectorEnv).parameters)[1:])  # all but the factories
 
 
@@ -122,7 +130,7 @@ def env_factory(env: EnvLike, kwargs: Mapping[str, Any]) -> EnvFactory:
     if isinstance(maker, Registered):
         _check_names(maker.spec, kwargs)
     with_objects(dict(kwargs), "env_kwargs")  # here, and not in every worker, an error is found
-    return NamedFactory(env, maker, kwargs)
+    return (BatchedFactory if is_batched(env) else NamedFactory)(env, maker, kwargs)
 
 
 class NamedFactory(PortableFactory):
@@ -165,6 +173,71 @@ class NamedFactory(PortableFactory):
                 f"env_kwargs of {self._name}: a worker on another machine gets JSON data alone ({error})"
             ) from error
         return {"make": NAMED, "env": self._name.removeprefix(ELSEWHERE), "arguments": arguments}
+
+
+class BatchedFactory(NamedFactory):
+    """Makes rows of a vector environment: all of a process together, or one by itself.
+
+    Args:
+        env: Registered id, an `EnvSpec`, or the class of the vector environment.
+        maker: What makes the rows.
+        kwargs: Arguments of the constructor, without ``num_envs``.
+    """
+
+    def __init__(self, env: EnvLike, maker: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+        super().__init__(env, maker, kwargs)
+        self._spec = maker.spec if isinstance(maker, Registered) else None
+        self._creator, given = creator_of(env if self._spec is None else self._spec)
+        self._arguments = {**given, **kwargs}
+        if "num_envs" in self._arguments:
+            raise ConfigError("num_envs is the number of rows, and no argument of each; pass it as num_envs=")
+
+    def __call__(self) -> gymnasium.Env[Any, Any]:
+        """Make an environment that is the only row."""
+        env: gymnasium.Env[Any, Any] = row_env(self._rows(1))
+        for wrapper in () if self._spec is None else self._spec.additional_wrappers:
+            around: Any = load_env_creator(wrapper.entry_point)
+            env = around(env, **(wrapper.kwargs or {}))
+        return env
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the metadata of its rows."""
+        creator = self._creator
+        known = creator.metadata if isinstance(creator, type) and issubclass(creator, VectorEnv) else {}
+        return {**known, BATCHED: True}
+
+    def batch(self, factories: Sequence[EnvFactory]) -> RowBatch | None:
+        """Make the environments of several factories at once, where all are the same and nothing is around a row."""
+        same = all(isinstance(one, BatchedFactory) and one._made == self._made for one in factories)
+        wrapped = self._spec is not None and self._spec.additional_wrappers
+        return RowBatch(self._rows(len(factories))) if same and not wrapped else None
+
+    @property
+    def _made(self) -> tuple[Any, dict[str, Any]]:
+        return self._creator, self._arguments
+
+    def _rows(self, count: int) -> VectorRows:
+        """Make a vector environment of so many rows."""
+        known, arguments = parameters_of(self._creator), dict(self._arguments)
+        spec = copy.deepcopy(self._spec)
+        limit = arguments.get(LIMIT, None if spec is None else spec.max_episode_steps)
+        for name in MAKE_ARGUMENTS:
+            if name not in known:
+                arguments.pop(name, None)
+        if LIMIT in known and limit is not None:
+            arguments[LIMIT], limit = limit, None  # it looks itself
+        if "autoreset_mode" in known:
+            arguments.setdefault("autoreset_mode", AutoresetMode.DISABLED)
+        venv = _make(functools.partial(self._creator, num_envs=count), arguments)
+        if spec is not None:
+            spec.max_episode_steps = arguments.get(LIMIT, limit)
+        venv.spec = spec
+        try:
+            return VectorRows(venv, limit)  # type: ignore[arg-type]  # a vector environment
+        except BaseException:
+            venv.close()
+            raise
 
 
 def _make(maker: Callable[..., gymnasium.Env[Any, Any]], kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:

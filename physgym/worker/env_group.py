@@ -33,6 +33,9 @@ from physgym.sample import SampleSpec, declaration
 from physgym.scene.declared import described_scene
 from physgym.spaces import Array
 from physgym.worker.arena_rows import ArenaRows
+from physgym.worker.batch import RowBatch
+from physgym.worker.batched_episodes import BatchedEpisodes
+from physgym.worker.batched_steps import BatchedStepper
 from physgym.worker.episodes import EpisodeRunner
 from physgym.worker.failures import RequestFailed, failure
 from physgym.worker.folders import Folder
@@ -62,6 +65,7 @@ class EnvGroup:
         offer: Takes the frames of environments that are watched.
         folders: The working folders in which their constructors left the process; by default they did not change it.
         local: Whether the process is not theirs alone, and is to be left in the folder in which it was.
+        batch: What they are rows of; None where each is by itself.
 
     Raises:
         UnequalSpaces: The environments differ.
@@ -79,17 +83,25 @@ class EnvGroup:
         offer: Offer = nobody,
         folders: Sequence[Folder] = (),
         local: bool = False,
+        batch: RowBatch | None = None,
     ) -> None:
         refuse_same(envs)
         self.envs = list(envs)
         self.count = len(self.envs)
-        _check_equal(self.envs)
+        _check_equal(self.envs if batch is None else self.envs[:1])
         first = envs[0]
         self.spec, self.parameter_spec = SampleSpec.from_env(first), SampleSpec.parameters_of(first)
         self._rows = ArenaRows(first.observation_space, first.action_space, self.count)
         self._folders = WorkingFolders(self.envs, folders, local=local)
         self._guard = Guard(self._rows, self._folders)
         self._offers = offers = SceneOffers(live_scenes(self.envs), self._folders.of, offer)
+        self._stepper: Stepper | BatchedStepper
+        self._episodes: EpisodeRunner | BatchedEpisodes
+        if batch is not None:
+            self._stepper = BatchedStepper(batch.rows, mode, self._rows, self._folders, seeds, offers)
+            specs = self.spec, self.parameter_spec
+            self._episodes = BatchedEpisodes(batch, self.envs, specs, self._guard, self._stepper.ended, closing, offers)
+            return
         self._stepper = Stepper(self.envs, mode, first.action_space, self._rows, self._folders, seeds, offers)
         self._episodes = EpisodeRunner(
             self.envs, self.spec, self.parameter_spec, self._guard, self._stepper.ended, closing, offers
@@ -134,7 +146,8 @@ class EnvGroup:
 
     def _further_spaces(self) -> list[Any]:
         """Return the observation spaces of all environments if they differ (in their bounds), else none."""
-        if all(env.observation_space == self.envs[0].observation_space for env in self.envs):
+        first = self.envs[0].observation_space
+        if all(env.observation_space is first or env.observation_space == first for env in self.envs):
             return []
         return [walk.to_json(env.observation_space) for env in self.envs]
 

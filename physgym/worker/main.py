@@ -23,9 +23,10 @@ import cloudpickle
 import gymnasium
 from gymnasium.vector import AutoresetMode
 
+from physgym.batched.row_env import row_env
 from physgym.errors import ProtocolError
 from physgym.interrupt import outlive_announcements
-from physgym.placement import Env, EnvFactory, build
+from physgym.placement import DeclaringFactory, Env, EnvFactory, at, build
 from physgym.protocol.buffers import Arena
 from physgym.protocol.messages import (
     Attach,
@@ -48,6 +49,7 @@ from physgym.transport.auth import greet
 from physgym.transport.base import Channel, PeerGone
 from physgym.transport.joining import join
 from physgym.transport.table import imported
+from physgym.worker.batch import RowBatch
 from physgym.worker.env_group import EnvGroup
 from physgym.worker.failures import RequestFailed, failure
 from physgym.worker.folders import Folder
@@ -136,7 +138,7 @@ def serve(
         return closing
 
     try:
-        envs, folders = build_all(load(), worker_start.first_env, worker_start.num_envs)
+        envs, folders, batch = build_all(load(), worker_start.first_env, worker_start.num_envs)
         group = EnvGroup(
             envs,
             AutoresetMode[worker_start.autoreset_mode],
@@ -145,6 +147,7 @@ def serve(
             look,
             offer=offer,
             folders=folders,
+            batch=batch,
         )
         channel.send(Ready(len(envs), group.describe()))
     except PeerGone:
@@ -213,8 +216,8 @@ def build_all(
     num_envs: int,
     *,
     local: bool = False,
-) -> tuple[list[Env], list[Folder]]:
-    """Return the environments of a process, and the working folders in which their constructors left it.
+) -> tuple[list[Env], list[Folder], RowBatch | None]:
+    """Return the environments of a process, the folders in which their constructors left it, and what they are rows of.
 
     Args:
         factories: One for each.
@@ -225,6 +228,8 @@ def build_all(
     Raises:
         RequestFailed: A constructor raised, or the environments must not share a process.
     """
+    if (made := _batch(factories, first_env, num_envs)) is not None:
+        return made
     envs: list[Env] = []
     folders = [Folder() for _ in factories]
     for index, factory in enumerate(factories):
@@ -248,7 +253,34 @@ def build_all(
                     env.close()
                 release_machine(env)
             raise RequestFailed(index, "construction") from error
-    return envs, folders
+    return envs, folders, None
+
+
+def _batch(
+    factories: Sequence[EnvFactory], first_env: int, num_envs: int
+) -> tuple[list[Env], list[Folder], RowBatch] | None:
+    """Return the rows of one vector environment as environments; None where each is to be made by itself.
+
+    Raises:
+        RequestFailed: The constructor raised.
+    """
+    first, folder = factories[0], Folder()
+    if not isinstance(first, DeclaringFactory):
+        return None
+    try:
+        with folder, at(first_env, num_envs):
+            batch = first.batch(factories)
+        if batch is None:
+            return None
+        envs: list[Env] = [row_env(batch.rows, row) for row in range(batch.rows.count)]
+        try:
+            claim_machine(envs[0])
+        except BaseException:
+            envs[0].close()
+            raise
+    except Exception as error:
+        raise RequestFailed(0, "construction") from error
+    return envs, [folder for _ in envs], batch
 
 
 def end_with_parent(parent_pipe: int, mark: str) -> None:

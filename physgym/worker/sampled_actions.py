@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 
-from physgym.placement import EnvFactory, PortableFactory, declared_metadata, described
+from physgym.placement import DeclaringFactory, EnvFactory, PortableFactory, declared_metadata, described
 from physgym.samplers.base import Sampler
 from physgym.samplers.find import rebuild_sampler
+from physgym.worker.batch import RowBatch
 
 SAMPLED_ACTIONS = "sampled actions"  # what a description says is to be made
 
@@ -51,6 +52,22 @@ class SampledActionsFactory(PortableFactory):
     def metadata(self) -> Mapping[str, Any]:
         """Return the metadata of their class; nothing where that is not known."""
         return declared_metadata(self._factory)
+
+    def batch(self, factories: Sequence[EnvFactory]) -> RowBatch | None:
+        """Make the environments of several factories at once, with this sampler."""
+        alike = [one for one in factories if isinstance(one, SampledActionsFactory) and one._draws == self._draws]
+        made = (
+            self._factory.batch([one._factory for one in alike])
+            if isinstance(self._factory, DeclaringFactory)
+            else None
+        )
+        if made is None or len(alike) < len(factories):
+            return None
+        return RowBatch(made.rows, self._sampler.actions(made.rows.venv.single_action_space, self._seed))
+
+    @property
+    def _draws(self) -> tuple[Any, int]:
+        return self._sampler.describe(), self._seed
 
     def describe(self) -> dict[str, Any]:
         """Return the factory as JSON data.

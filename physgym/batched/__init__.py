@@ -1,0 +1,1 @@
+"""Simulators that compute many environments at once, as rows of a batch."""

@@ -1,0 +1,152 @@
+"""Vector environments as one worker: steps, resets and what happens when an episode of a row ends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import physgym
+from physgym.batched.row_env import row_env
+from physgym.batched.rows import VectorRows
+from physgym.errors import ConfigError, SampleError, WorkerError
+from physgym.vector.make import env_factory
+from tests.support.batched import Counting, CountingNext, CountingSame, Entangled
+
+MODES = list(AutoresetMode)
+
+
+def single():
+    return row_env(VectorRows(Counting(1)))
+
+
+def compared(envs, reference, mode, steps=40, rows=3):
+    rng = np.random.default_rng(0)
+    for one in (envs, reference):
+        one.reset(seed=5)
+    for _ in range(steps):
+        actions = rng.integers(0, 7, rows)
+        (x, *flags, infos), (y, *wanted, known) = envs.step(actions), reference.step(actions)
+        assert np.array_equal(x, y)
+        for got, want in zip(flags, wanted, strict=True):
+            assert np.array_equal(got, want)
+        over = wanted[1] | wanted[2]
+        if mode is AutoresetMode.SAME_STEP and over.any():
+            assert np.array_equal(infos["_final_obs"], known["_final_obs"])
+            for row in np.flatnonzero(over):
+                assert np.array_equal(infos["final_obs"][row], known["final_obs"][row])
+        if mode is AutoresetMode.DISABLED and over.any():
+            again = [int(seed) for seed in rng.integers(1000, size=rows)]
+            (x, _), (y, _) = (one.reset(seed=again, options={"reset_mask": over}) for one in (envs, reference))
+            assert np.array_equal(x, y)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_do_what_environments_of_gymnasium_do_in_each_mode(mode):
+    with physgym.make_vec(Counting, 3, num_workers=0, autoreset_mode=mode) as envs:
+        reference = SyncVectorEnv([single] * 3, autoreset_mode=mode)
+        compared(envs, reference, mode)
+        reference.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("workers", "shared", "transport"), [(None, True, None), (2, False, "tcp")])
+def test_workers_host_a_batch_each(mode, workers, shared, transport):
+    options = {"shared_memory": shared, "transport": transport, "autoreset_mode": mode}
+    with physgym.make_vec(Counting, 3, num_workers=workers, **options) as envs:
+        assert envs.num_workers == (workers or 1)
+        reference = SyncVectorEnv([single] * 3, autoreset_mode=mode)
+        compared(envs, reference, mode)
+        reference.close()
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(CountingNext, MODES[0]), (CountingSame, MODES[1])])
+def test_rows_that_reset_themselves_do_so_as_they_do(kind, mode):
+    with physgym.make_vec(kind, 3, num_workers=0, autoreset_mode=mode) as envs:
+        compared(envs, kind(3), mode)
+    others = [other for other in MODES if other is not mode]
+    for other in others:
+        with pytest.raises(ConfigError, match=f"autoreset mode {mode.value}, and {other.value} is asked for"):
+            physgym.make_vec(kind, 3, num_workers=0, autoreset_mode=other)
+
+
+def test_a_batch_of_gymnasium_gives_what_it_gives_by_itself():
+    with physgym.make_vec(CartPoleVectorEnv, 5, num_workers=0) as envs:
+        reference = CartPoleVectorEnv(num_envs=5)
+        assert np.array_equal(envs.reset(seed=3)[0], reference.reset(seed=3)[0])
+        envs.action_space.seed(0)
+        for _ in range(60):
+            actions = envs.action_space.sample()
+            for got, want in zip(envs.step(actions)[:4], reference.step(actions)[:4], strict=True):
+                assert np.array_equal(got, want)
+        with pytest.raises(ConfigError, match="is seeded with one integer"):
+            envs.reset(seed=[1, 2, 4, 8, 16])
+
+
+def test_a_batch_is_made_once_and_closed_once():
+    Counting.made = 0
+    envs = physgym.make_vec(Counting, 4, num_workers=0)
+    batch = envs._pool.workers[0].group.envs[0].batch
+    assert (Counting.made, batch.num_envs) == (1, 4)
+    assert envs.get_attr("num_envs") == (4, 4, 4, 4)
+    envs.set_attr("mark", 3)
+    assert batch.mark == 3
+    envs.close()
+    assert batch.closes >= 1
+
+
+def test_what_the_rows_cannot_do_is_an_error():
+    with physgym.make_vec(Counting, 3, num_workers=0) as envs:
+        envs.reset(seed=0)
+        with pytest.raises(WorkerError, match=r"ZeroDivisionError in step of all rows"):
+            envs.step(np.array([0, 7, 0]))
+        envs.reset(seed=0)
+        envs.send(np.array([1]), [0])
+        with pytest.raises(ConfigError, match="computed together"):
+            envs.recv()
+    with pytest.raises(ConfigError, match="num_envs is the number of rows"):
+        physgym.make_vec(Counting, env_kwargs={"num_envs": 3})
+    with pytest.raises(ConfigError, match="no argument 'bda'"):
+        physgym.make_vec(Counting, 2, bda=1, num_workers=0)
+
+
+def test_what_does_not_fit_is_named():
+    class Narrow(Counting):
+        def step(self, actions):
+            x, *others = super().step(actions)
+            return x[:, :1], *others
+
+    class Silent(Counting):
+        def __init__(self, num_envs):
+            super().__init__(num_envs)
+            self.metadata = {}
+
+    with physgym.make_vec(Narrow, 3, num_workers=0) as envs:
+        envs.reset(seed=0)
+        with pytest.raises(SampleError, match=r"shape \(3, 1\), declared are \(3, 2\)"):
+            envs.step(np.zeros(3, np.int64))
+    with pytest.raises(ConfigError, match="does not say how its rows are reset"):
+        physgym.make_vec(Silent, 2, num_workers=0)
+
+
+def test_rows_of_other_arguments_are_made_one_by_one():
+    kwargs = [{"bad": [(1, 2)]}, {}]
+    with physgym.make_vec(Counting, env_kwargs=kwargs, num_workers=0) as envs:
+        batches = [env.batch for env in envs._pool.workers[0].group.envs]
+        assert [(one.num_envs, one.bad) for one in batches] == [(1, {1: 2}), (1, {})]
+
+
+def test_a_row_by_itself_is_an_environment():
+    env = env_factory("tests.support.batched:Counting", {})()
+    first, info = env.reset(seed=4)
+    assert set(info) == {"left"}
+    again, *_, info = env.step(3)
+    assert np.array_equal(again, first + 3)
+    assert np.array_equal(info["sample"]["x"], again)
+    assert "sample" not in env.step(9)[-1]
+    env.close()
+    with pytest.raises(ConfigError, match="row 1 of 3 cannot step by itself"):
+        row_env(VectorRows(Counting(3)), 1).step(0)
+    assert Entangled(2).num_envs == 2
