@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import inspect
@@ -13,8 +14,10 @@ from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, WrapperSpec, load_env_creator
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
+from physgym.batched.row_env import row_env
+from physgym.batched.rows import VectorRows
 from physgym.errors import ConfigError
 
 EnvLike = str | EnvSpec | Callable[..., gymnasium.Env[Any, Any]]
@@ -22,6 +25,8 @@ EnvLike = str | EnvSpec | Callable[..., gymnasium.Env[Any, Any]]
 
 # what the id of an environment begins with that this process cannot make, only workers that dial in
 ELSEWHERE = "worker:"
+LIMIT = "max_episode_steps"
+MAKE_ARGUMENTS = (LIMIT, "disable_env_checker", "render_mode")  # of gymnasium.make itself
 # what the id of an environment begins with whose transitions are its samples
 TRANSITIONS = "transitions:"
 RECORDER = WrapperSpec("physgym/transitions", "physgym.sample:RecordTransition", {})
@@ -118,7 +123,7 @@ def env_maker(env: EnvLike) -> Callable[..., gymnasium.Env[Any, Any]]:
         return Registered(find_spec(env))
     if not callable(env):
         raise ConfigError(f"an environment is an id, an EnvSpec, or a callable that makes one, not {env!r}")
-    return env
+    return RowMaker(env) if is_batched(env) else env
 
 
 class Registered:
@@ -144,7 +149,64 @@ class Registered:
         if os.getpid() != self._process:
             for name, found in self._main.items():
                 setattr(sys.modules["__main__"], name, found)
-        return gymnasium.make(self.spec, **kwargs)
+        return RowMaker(self.spec)(**kwargs) if is_batched(self.spec) else gymnasium.make(self.spec, **kwargs)
+
+
+class RowMaker:
+    """Make environments that are rows of a vector environment.
+
+    Args:
+        env: The registration, or the class of the vector environment.
+
+    Attributes:
+        creator: Makes the vector environment.
+    """
+
+    def __init__(self, env: EnvSpec | Callable[..., Any]) -> None:
+        self._spec = env if isinstance(env, EnvSpec) else None
+        self.creator, self._given = creator_of(env)
+
+    def __call__(self, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+        """Make an environment that is the only row."""
+        env: gymnasium.Env[Any, Any] = row_env(self.rows(1, kwargs))
+        if env.spec is not None:  # with which `gymnasium.make` makes another one
+            env.spec = replace(env.spec, entry_point=self, vector_entry_point=None, additional_wrappers=())
+        for wrapper in () if self._spec is None else self._spec.additional_wrappers:
+            around: Any = load_env_creator(wrapper.entry_point)
+            env = around(env, **(wrapper.kwargs or {}))
+        return env
+
+    @property
+    def has_wrappers(self) -> bool:
+        """Return whether something is put around each environment."""
+        return self._spec is not None and bool(self._spec.additional_wrappers)
+
+    def rows(self, count: int, kwargs: Mapping[str, Any]) -> VectorRows:
+        """Make a vector environment of so many rows.
+
+        Args:
+            count: How many.
+            kwargs: Arguments of its constructor, and of `gymnasium.make`.
+        """
+        known, arguments = parameters_of(self.creator), {**self._given, **kwargs}
+        spec = copy.deepcopy(self._spec)
+        limit = arguments.get(LIMIT, None if spec is None else spec.max_episode_steps)
+        for name in MAKE_ARGUMENTS:
+            if name not in known:
+                arguments.pop(name, None)
+        if LIMIT in known and limit is not None:
+            arguments[LIMIT], limit = limit, None  # it looks itself
+        if "autoreset_mode" in known:
+            arguments.setdefault("autoreset_mode", AutoresetMode.DISABLED)
+        venv = self.creator(num_envs=count, **arguments)
+        if spec is not None:
+            spec.max_episode_steps = arguments.get(LIMIT, limit)
+        venv.spec = spec
+        try:
+            return VectorRows(venv, limit)
+        except BaseException:
+            venv.close()
+            raise
 
 
 def _names_in_main(spec: EnvSpec) -> list[str]:

@@ -86,6 +86,12 @@ GUIDES = {
         {"runner.run(100,": "runner.run(2,", 'path="data/beam"': 'path="data/stream"'},
     ),
     "cluster": Guide(),
+    "batched": Guide(
+        IMPORTS + "from physgym.batched.simulation import BatchedSimulation\n",
+        smaller={"samples=100_000, num_envs=256": "samples=40, num_envs=3"},
+        sketches={1: "a test that the reader writes"},
+        prepared=False,
+    ),
     "config": Guide(),
     "data": Guide(
         IMPORTS + "from physgym.sample import Field, SampleSpec\n"

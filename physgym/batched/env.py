@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -13,7 +13,6 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from physgym.errors import ConfigError
 from physgym.feedback import Declaration
 from physgym.sample import FieldKind, FieldRole
-from physgym.simulation import NonFinite
 from physgym.spaces import Array
 
 ROWS = "physgym.rows"  # key of the metadata of a vector environment, with one of the next two values
@@ -64,7 +63,7 @@ class BatchedEnv(VectorEnv[Any, Any, Any], ABC):
     parameter_units: ClassVar[dict[str, str]] = {}
     step_seconds: float | None = None
     files_read: Sequence[str | os.PathLike[str]] = ()
-    nonfinite: NonFinite = "error"
+    nonfinite: Literal["error", "reject", "allow"] = "error"
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED, ROWS: EXACT}  # noqa: RUF012 - as VectorEnv
 
     @abstractmethod

@@ -46,7 +46,7 @@ class RowEnv(gymnasium.Env[Any, Any]):
         """Begin an episode; see `gymnasium.Env.reset`."""
         self._alone("reset")
         super().reset(seed=seed)
-        self._seed = seed or 0
+        self._seed = int(self.np_random.integers(2**63)) if seed is None else seed
         given = dict(options or {})
         if "parameters" in given:
             given["parameters"] = _as_batch(given["parameters"])

@@ -82,6 +82,7 @@ class BatchedSimulation(BatchedEnv):
             raise ConfigError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
         exact = EXACT if self.device.type == "cpu" else ROUNDED
         self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.DISABLED, ROWS: exact}
+        self._given_seeds: list[tuple[int, int] | None] = [None] * self.num_envs  # and how many resets came after them
         self._ended, self._elapsed = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.int64)
 
     # --- what a simulation implements
@@ -209,10 +210,7 @@ class BatchedSimulation(BatchedEnv):
         named = [None] * self.num_envs if seed is None else seed
         if len(named) != self.num_envs or mask.shape != (self.num_envs,):
             raise ConfigError(f"seeds and reset_mask have an entry for each of the {self.num_envs} rows")
-        seeds = [
-            int(self.np_random.integers(2**63)) if one is None else int(one)
-            for one in (named[row] for row in chosen.tolist())
-        ]
+        seeds = [self._seed_of(row, named[row]) for row in chosen.tolist()]
         used = self.reset_rows(self._integers(seeds), self._integers(chosen), parameters)
         self._ended[chosen], self._elapsed[chosen] = False, 0
         infos: dict[str, Any] = {}
@@ -253,6 +251,15 @@ class BatchedSimulation(BatchedEnv):
         return self._host(drawn, self.single_action_space.dtype)
 
     # --- parts
+
+    def _seed_of(self, row: int, seed: int | None) -> int:
+        """Return the seed of the next episode of a row: the given one, or what follows from the last given one."""
+        if seed is not None:
+            self._given_seeds[row] = int(seed), 0
+            return int(seed)
+        last, since = self._given_seeds[row] or (int(self.np_random.integers(2**63)), 0)
+        self._given_seeds[row] = last, since + 1
+        return int(np.random.SeedSequence((last, since + 1)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def _use_spaces(self, observation: spaces.Space[Any], action: spaces.Space[Any]) -> None:
         """Set the spaces of a row and of all rows; for constructors of subclasses."""

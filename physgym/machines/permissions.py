@@ -25,6 +25,7 @@ HARMLESS = (
     "physgym/Burgers-v0",
     "physgym/BurgersStep-v0",
     "physgym/Heat-v0",
+    "physgym/HeatBatch-v0",
     "physgym/KuramotoSivashinsky-v0",
     "physgym/Spring-v0",
     "physgym/Track-v0",

@@ -27,7 +27,7 @@ from physgym.errors import PhysGymError, ProtocolError, SampleError
 from physgym.placement import Env, build
 from physgym.protocol.msgpack_values import encode_value
 from physgym.real_time import runs_in_real_time
-from physgym.registration import find_spec
+from physgym.registration import Registered, find_spec
 from physgym.running.surrogate_state import lacking_hooks
 from physgym.sample import SampleSpec, declaration, flat_items
 from physgym.scene.declared import declared_inputs, declared_scene
@@ -449,7 +449,7 @@ class _Registered(EnvConformance):
         self.spec = find_spec(env_id)
 
     def make_env(self, **kwargs: Any) -> Env:
-        return gymnasium.make(self.spec, **kwargs)
+        return Registered(self.spec)(**kwargs)
 
 
 def rules(suite: EnvConformance) -> dict[str, Callable[[], None]]:

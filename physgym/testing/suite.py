@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import pytest
 
-from physgym.registration import find_spec
+from physgym.registration import Registered, find_spec
 from physgym.testing.conformance import EnvConformance
 
 
@@ -20,4 +20,4 @@ class TestEnvironment(EnvConformance):
 
     def make_env(self, **kwargs: Any) -> gymnasium.Env[Any, Any]:
         """Return the registered environment."""
-        return gymnasium.make(self.spec, **kwargs)
+        return Registered(self.spec)(**kwargs)

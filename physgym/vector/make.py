@@ -6,7 +6,6 @@ Gymnasium calls a vector entry point without saying for which id, so that each i
 
 from __future__ import annotations
 
-import copy
 import difflib
 import functools
 import inspect
@@ -16,20 +15,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec, load_env_creator
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
 
 from physgym.batched.env import BATCHED
-from physgym.batched.row_env import row_env
-from physgym.batched.rows import VectorRows
 from physgym.checks import integer
 from physgym.errors import ConfigError
 from physgym.object_references import with_objects
 from physgym.placement import EnvFactory, PortableFactory, declared_metadata
 from physgym.registration import (
     ELSEWHERE,
+    MAKE_ARGUMENTS,
     EnvLike,
     Registered,
+    RowMaker,
     creator_of,
     env_maker,
     find_spec,
@@ -43,8 +42,6 @@ from physgym.worker.batch import RowBatch
 from physgym.worker.variants import ByEpisode
 
 NAMED = "env"  # what a description says is to be made
-LIMIT = "max_episode_steps"
-MAKE_ARGUMENTS = (LIMIT, "disable_env_checker", "render_mode")  # of gymnasium.make itself
 VECTOR_ARGUMENTS = tuple(list(inspect.signature(SocketVectorEnv).parameters)[1:])  # all but the factories
 
 
@@ -148,12 +145,13 @@ class NamedFactory(PortableFactory):
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """Make an environment."""
-        return _make(self._maker, self._kwargs)
+        made: gymnasium.Env[Any, Any] = _make(self._maker, self._kwargs)
+        return made
 
     @property
     def metadata(self) -> Mapping[str, Any]:
         """Return the metadata of their class; nothing where that is not known."""
-        creator = creator_of(self._maker.spec)[0] if isinstance(self._maker, Registered) else self._maker
+        creator: Any = creator_of(self._maker.spec)[0] if isinstance(self._maker, Registered) else self._maker
         return declared_metadata(creator)
 
     def describe(self) -> dict[str, Any]:
@@ -180,75 +178,54 @@ class BatchedFactory(NamedFactory):
 
     Args:
         env: Registered id, an `EnvSpec`, or the class of the vector environment.
-        maker: What makes the rows.
+        maker: What makes a row.
         kwargs: Arguments of the constructor, without ``num_envs``.
     """
 
     def __init__(self, env: EnvLike, maker: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
         super().__init__(env, maker, kwargs)
-        self._spec = maker.spec if isinstance(maker, Registered) else None
-        self._creator, given = creator_of(env if self._spec is None else self._spec)
-        self._arguments = {**given, **kwargs}
-        if "num_envs" in self._arguments:
+        if "num_envs" in kwargs:
             raise ConfigError("num_envs is the number of rows, and no argument of each; pass it as num_envs=")
-
-    def __call__(self) -> gymnasium.Env[Any, Any]:
-        """Make an environment that is the only row."""
-        env: gymnasium.Env[Any, Any] = row_env(self._rows(1))
-        for wrapper in () if self._spec is None else self._spec.additional_wrappers:
-            around: Any = load_env_creator(wrapper.entry_point)
-            env = around(env, **(wrapper.kwargs or {}))
-        return env
 
     @property
     def metadata(self) -> Mapping[str, Any]:
         """Return the metadata of its rows."""
-        creator = self._creator
+        creator = self._rows.creator
         known = creator.metadata if isinstance(creator, type) and issubclass(creator, VectorEnv) else {}
         return {**known, BATCHED: True}
 
     def batch(self, factories: Sequence[EnvFactory]) -> RowBatch | None:
         """Make the environments of several factories at once, where all are the same and nothing is around a row."""
-        same = all(isinstance(one, BatchedFactory) and one._made == self._made for one in factories)
-        wrapped = self._spec is not None and self._spec.additional_wrappers
-        return RowBatch(self._rows(len(factories))) if same and not wrapped else None
+        if self._rows.has_wrappers or any(
+            not isinstance(one, BatchedFactory) or one._made != self._made for one in factories
+        ):
+            return None
+        maker = self._rows
+
+        def rows(**kwargs: Any) -> Any:
+            return maker.rows(len(factories), kwargs)
+
+        return RowBatch(_make(self._maker, self._kwargs, rows))
+
+    @property
+    def _rows(self) -> RowMaker:
+        return self._maker if isinstance(self._maker, RowMaker) else RowMaker(self._maker.spec)  # type: ignore[attr-defined]
 
     @property
     def _made(self) -> tuple[Any, dict[str, Any]]:
-        return self._creator, self._arguments
-
-    def _rows(self, count: int) -> VectorRows:
-        """Make a vector environment of so many rows."""
-        known, arguments = parameters_of(self._creator), dict(self._arguments)
-        spec = copy.deepcopy(self._spec)
-        limit = arguments.get(LIMIT, None if spec is None else spec.max_episode_steps)
-        for name in MAKE_ARGUMENTS:
-            if name not in known:
-                arguments.pop(name, None)
-        if LIMIT in known and limit is not None:
-            arguments[LIMIT], limit = limit, None  # it looks itself
-        if "autoreset_mode" in known:
-            arguments.setdefault("autoreset_mode", AutoresetMode.DISABLED)
-        venv = _make(functools.partial(self._creator, num_envs=count), arguments)
-        if spec is not None:
-            spec.max_episode_steps = arguments.get(LIMIT, limit)
-        venv.spec = spec
-        try:
-            return VectorRows(venv, limit)  # type: ignore[arg-type]  # a vector environment
-        except BaseException:
-            venv.close()
-            raise
+        return self._rows.creator, self._kwargs
 
 
-def _make(maker: Callable[..., gymnasium.Env[Any, Any]], kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+def _make(maker: Callable[..., Any], kwargs: dict[str, Any], call: Callable[..., Any] | None = None) -> Any:
     """Make an environment; a constructor that passes ``**kwargs`` on finds a misspelled argument only when it runs."""
     try:
-        return maker(**with_objects(own_copies(kwargs), "env_kwargs"))
+        return (call or maker)(**with_objects(own_copies(kwargs), "env_kwargs"))
     except TypeError as error:
         found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if found is None or found[1] not in kwargs:
             raise
-        creator = creator_of(maker.spec)[0] if isinstance(maker, Registered) else maker
+        creator: Any = creator_of(maker.spec)[0] if isinstance(maker, Registered) else maker
+        creator = creator.creator if isinstance(creator, RowMaker) else creator
         name = maker.spec.id if isinstance(maker, Registered) else getattr(creator, "__name__", repr(creator))
         raise ConfigError(_no_argument(name, found[1], parameters_of(creator))) from error
 

@@ -32,7 +32,7 @@ def milder(observation, rng):
     return int(rng.choice([0, 1, 2, 8, 9]))
 
 
-@pytest.mark.parametrize("kind", [Counting, CountingNext])
+@pytest.mark.parametrize("kind", [Counting, pytest.param(CountingNext, marks=pytest.mark.slow)])
 def test_bytes_do_not_depend_on_the_number_of_rows(tmp_path, kind):
     found = set()
     for rows in (1, 2, 5):
@@ -41,6 +41,7 @@ def test_bytes_do_not_depend_on_the_number_of_rows(tmp_path, kind):
     assert len(found) == 1
 
 
+@pytest.mark.slow
 def test_a_row_of_a_batch_gives_what_it_gives_by_itself(tmp_path):
     options = {"env_kwargs": SMALL, "num_workers": 0, "samples": 90}
     batch = physgym.generate(HEAT, tmp_path / "batch", num_envs=7, **options)
@@ -71,6 +72,7 @@ def test_rejected_rows_and_rows_with_nan_are_those_of_their_episodes(tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_nan_and_too_many_rejected_steps_are_named(tmp_path):
     with pytest.raises(SampleError, match=r"episode 0, step \d+: info\[\"sample\"\]\['x'\] holds 2 non-finite values"):
         physgym.generate(Counting, tmp_path / "n", samples=30, num_envs=3, num_workers=0, actions=lambda o, r: 8)
@@ -80,6 +82,7 @@ def test_nan_and_too_many_rejected_steps_are_named(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_generation_is_continued(tmp_path):
     options = {"env_kwargs": SMALL, "num_workers": 0}
     physgym.generate(HEAT, tmp_path / "whole", samples=150, num_envs=4, **options)

@@ -11,6 +11,7 @@ import physgym
 from physgym.batched.row_env import row_env
 from physgym.batched.rows import VectorRows
 from physgym.errors import ConfigError, SampleError, WorkerError
+from physgym.testing import check_env
 from physgym.vector.make import env_factory
 from tests.support.batched import Counting, CountingNext, CountingSame, Entangled
 
@@ -136,6 +137,23 @@ def test_rows_of_other_arguments_are_made_one_by_one():
     with physgym.make_vec(Counting, env_kwargs=kwargs, num_workers=0) as envs:
         batches = [env.batch for env in envs._pool.workers[0].group.envs]
         assert [(one.num_envs, one.bad) for one in batches] == [(1, {1: 2}), (1, {})]
+
+
+def test_resets_without_seeds_follow_from_the_last_ones():
+    def run(rows):
+        with physgym.make_vec("physgym/HeatBatch-v0", rows, num_workers=0, size=4, max_episode_steps=2) as envs:
+            envs.reset(seed=3)
+            return [envs.step(np.zeros((rows, 4, 4), np.float32))[0][0] for _ in range(7)]
+
+    assert np.array_equal(run(1), run(3))
+    assert len({one.tobytes() for one in run(1)}) == 7
+
+
+@pytest.mark.slow
+def test_the_rules_of_environments_hold_for_a_row():
+    notes = []
+    check_env("physgym/HeatBatch-v0", lambda rule, result: notes.append(rule))
+    assert len(notes) > 15
 
 
 def test_a_row_by_itself_is_an_environment():
