@@ -54,6 +54,10 @@
 #error "include physgym.h before any other header, or compile with -D_POSIX_C_SOURCE=200809L"
 #endif
 
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* SIGPIPE is ignored */
+#endif
+
 #ifdef __GNUC__
 #define PG_PRINTS(which, first) __attribute__((format(printf, which, first)))
 #else
@@ -1042,7 +1046,7 @@ static inline int pg_load(char kind, size_t width, int big_endian, const unsigne
         } else { /* half precision */
             int exponent = (int)(bits >> 10 & 31u);
             double part = (double)(bits & 1023u);
-            double size = exponent == 31 ? (part > 0 ? NAN : INFINITY)
+            double size = exponent == 31 ? (part > 0 ? (double)NAN : HUGE_VAL)
                         : exponent ? ldexp(1024.0 + part, exponent - 25) : ldexp(part, -24);
             *value = bits >> 15 ? -size : size;
         }
@@ -1085,11 +1089,25 @@ static inline size_t pg_not_finite(pg_fields fields, const double *from) {
         size_t elements = pg_elements(&fields.list[f]);
         for (size_t i = 0; i < elements && pg_is_real(fields.list[f].dtype); i++) {
             double size = fabs(from[i]);
-            if (!(size < (fields.list[f].dtype == PG_FLOAT32 ? 3.4028235677973366e38 : INFINITY))) return f;
+            if (!(size < (fields.list[f].dtype == PG_FLOAT32 ? 3.4028235677973366e38 : HUGE_VAL))) return f;
         }
         from += elements;
     }
     return fields.count;
+}
+
+/* Return which field has a number beyond its bounds, or one that its integers do not hold, which may be an index in a program;
+ * NULL where none has. Real numbers count with `all`. */
+static inline const pg_field *pg_outside(pg_fields fields, const double *from, int all) {
+    for (size_t f = 0; f < fields.count; f++) {
+        const pg_field *field = &fields.list[f];
+        int real = pg_is_real(field->dtype);
+        for (size_t i = 0; i < pg_elements(field); i++, from++) {
+            if (real && !all) continue;
+            if (!(*from >= pg_bound(field, i, 0) && *from <= pg_bound(field, i, 1)) || (!real && floor(*from) != *from)) return field;
+        }
+    }
+    return NULL;
 }
 
 /* Read the numbers of a value: a number, an array, or a list of numbers. Return what is wrong, or NULL. */
@@ -1254,11 +1272,11 @@ static inline const char *pg_draw(pg_fields fields, pg_random *random, double *t
         size_t elements = pg_elements(field);
         for (size_t i = 0; i < elements; i++) {
             double low = pg_bound(field, i, 0), high = pg_bound(field, i, 1), point;
-            if (!(high - low < INFINITY)) return field->name != NULL ? field->name : "";
+            if (!(high - low < HUGE_VAL)) return field->name != NULL ? field->name : "";
             point = pg_unit(random);
             if (pg_is_real(field->dtype)) {
                 double span = high - low;
-                if (low + span < high) span = nextafter(span, INFINITY);
+                if (low + span < high) span = nextafter(span, HUGE_VAL);
                 double scaled = span * point; /* in two steps, each of which is rounded */
                 to[i] = pg_as_held(field, fmin(scaled + low, high));
             } else {
@@ -1553,14 +1571,11 @@ static inline int pg_take_parameters(pg_worker *w, pg_env *env, pg_cursor given,
         const pg_field *field = &fields.list[f];
         const char *wrong = pg_read_numbers(value, env->parameters + place, pg_elements(field));
         if (wrong != NULL) return pg_failed(failure, PG_CONFIG_ERROR, "parameter '%s' %s", field->name, wrong);
-        for (size_t i = 0; i < pg_elements(field); i++) {
-            double number = pg_as_held(field, env->parameters[place + i]);
-            int whole = pg_is_real(field->dtype) || floor(number) == number;
-            env->parameters[place + i] = number;
-            if (!whole || !(number >= pg_bound(field, i, 0) && number <= pg_bound(field, i, 1)))
-                return pg_failed(failure, PG_CONFIG_ERROR, "parameter '%s' = %g is not within its bounds, %g to %g", field->name,
-                                 number, pg_bound(field, i, 0), pg_bound(field, i, 1));
-        }
+        for (size_t i = 0; i < pg_elements(field); i++)
+            env->parameters[place + i] = pg_as_held(field, env->parameters[place + i]);
+        if (pg_outside(pg_fields_of(field, 1), env->parameters + place, 1) != NULL)
+            return pg_failed(failure, PG_CONFIG_ERROR, "parameter '%s' is not within its bounds, %g to %g%s", field->name,
+                             pg_bound(field, 0, 0), pg_bound(field, 0, 1), pg_elements(field) > 1 ? " (of the first element)" : "");
     }
     return 1;
 }
@@ -1820,7 +1835,10 @@ static inline void pg_step_one(pg_worker *w, size_t index, const double *action,
         }
         return;
     }
-    int code = pg_step_env(w, env, action, &failure);
+    const pg_field *outside = pg_outside(w->simulation->action, action, 0);
+    int code = PG_FAILED;
+    if (outside != NULL) pg_failed(&failure, PG_CONFIG_ERROR, "the action %s is none of its integers", outside->name ? outside->name : "");
+    else code = pg_step_env(w, env, action, &failure);
     if (code == PG_OK && samples) {
         size_t wrong = pg_not_finite(w->simulation->sample, env->sample);
         if (wrong < w->simulation->sample.count) {
@@ -2386,8 +2404,14 @@ static inline int pg_offer(pg_worker *w) {
         pg_put_text(&w->out, said[i].name);
         pg_put_text(&w->out, said[i].value);
     }
-    pg_put_text(&w->out, "codes");
-    pg_put_map(&w->out, 0);
+    pg_put_text(&w->out, "codes"); /* by id, which says what it makes */
+    pg_put_map(&w->out, 1);
+    pg_put_text(&w->out, w->simulation->id);
+    pg_put_map(&w->out, 1);
+    pg_put_text(&w->out, "packages");
+    pg_put_map(&w->out, 1);
+    pg_put_text(&w->out, "program");
+    pg_put_text(&w->out, w->program);
     return pg_send(w, PG_WORKER_OFFER);
 }
 
@@ -2935,13 +2959,15 @@ static inline int pg_print_states(const pg_simulation *s, const char *name) {
         int known = 1;
         if (size == 10 && memcmp(word, "parameters", 10) == 0 && !begun) {
             known = pg_scan(&at, given, parameters);
-            if (known && s->reset(env, given, &random, &result) != PG_OK) snprintf(why, PG_TEXT, "reset: %.900s", result.text);
+            const pg_field *outside = known ? pg_outside(s->parameters, given, 1) : NULL;
+            if (outside != NULL) snprintf(why, PG_TEXT, "parameter '%.200s' is not within its bounds", outside->name);
+            else if (known && s->reset(env, given, &random, &result) != PG_OK) snprintf(why, PG_TEXT, "reset: %.900s", result.text);
             begun = 1;
         } else if (size == 5 && memcmp(word, "state", 5) == 0 && begun && !steps && s->set_state != NULL) {
             known = pg_scan(&at, state, s->state_size);
             if (known) s->set_state(env, state);
         } else if (size == 6 && memcmp(word, "action", 6) == 0 && begun) {
-            known = pg_scan(&at, action, actions);
+            known = pg_scan(&at, action, actions) && pg_outside(s->action, action, 0) == NULL;
             if (known && !steps++) pg_print_state(s, env, state);
             if (known && s->step(env, action, &random, &result) == PG_FAILED) snprintf(why, PG_TEXT, "step: %.900s", result.text);
             else if (known) pg_print_state(s, env, state);

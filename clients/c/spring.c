@@ -52,7 +52,7 @@ static void propagate(const double constants[3], double propagator[2][3]) {
     double sum[3][3] = {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}, term[3][3] = {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}};
     double size = TIME_STEP * (1 + (k + c + 1) / m);
     int halvings = 0;
-    for (; size > 0.5; size /= 2) halvings++;
+    for (; size > 0.5 && halvings < 60; size /= 2) halvings++;
     for (int i = 0; i < 3; i++)
         for (int j = 0; j < 3; j++) system[i][j] *= ldexp(TIME_STEP, -halvings);
     for (int power = 1; power < 20; power++) {

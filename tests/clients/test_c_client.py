@@ -144,7 +144,7 @@ def test_stepping_gives_what_python_gives(tmp_path, toy, mode):
         listening(tmp_path, plain=True, on_difference="warn") as reception,
         dialling([toy], reception, tmp_path, 2, 2),
         SocketVectorEnv(factories, num_workers=0, autoreset_mode=mode) as here,
-        SocketVectorEnv(factories, num_workers=2, context=reception, autoreset_mode=mode) as there,
+        SocketVectorEnv(factories, num_workers=2, launcher=reception, autoreset_mode=mode) as there,
     ):
         assert here.single_observation_space == there.single_observation_space
         assert here.single_action_space == there.single_action_space
@@ -172,13 +172,16 @@ def test_actions_may_have_another_form_than_the_space(tmp_path, toy):
         listening(tmp_path, plain=True, on_difference="warn") as reception,
         dialling([toy], reception, tmp_path),
         SocketVectorEnv([factory], num_workers=0) as here,
-        SocketVectorEnv([factory], num_workers=1, context=reception) as there,
+        SocketVectorEnv([factory], num_workers=1, launcher=reception) as there,
     ):
         for venv in (here, there):
             venv.reset(seed=1)
         for push in (np.array([[0.25, 0.5]]), np.array([[1, 0]], np.int16), np.array([[0.5, 0.25]], np.float16)):
             actions = {"gear": np.array([2], np.int8), "push": push}
             same(here.step(actions)[:4], there.step(actions)[:4])
+        for gear in (0, 5, 2**60):  # which might be an index in C
+            with pytest.raises(ConfigError, match="the action gear is none of its integers"):
+                there.step({"gear": np.array([gear]), "push": np.zeros((1, 2), np.float32)})
 
 
 def test_a_link_that_is_cut_is_dialled_again(tmp_path, spring):

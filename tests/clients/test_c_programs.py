@@ -121,6 +121,7 @@ def test_the_states_of_the_plate_are_those_of_python(programs, tmp_path):
         ("parameters 1 2", "at byte 0: wanted are parameters and 5 numbers"),
         ("action 1", "at byte 0"),
         ("parameters 5 1 1 0 0 state 0 x", "at byte 21"),
+        ("parameters 5 0 1 0 0 action 1", "parameter 'mass' is not within its bounds"),
         ("parameters 5 1 1 0 0 action 1 state 0 0", "at byte 30"),
     ],
 )
