@@ -23,7 +23,7 @@ from physgym.adapters.fmu_values import (
     chosen,
     space_of,
 )
-from physgym.checks import flag, positive
+from physgym.checks import finite, flag, positive
 from physgym.errors import ConfigError, RejectSample
 from physgym.simulation import Simulation
 from physgym.spaces import Array
@@ -249,7 +249,7 @@ class _Clock:
         ratio = self.step / own if own else 1.0
         if ratio < 1 - WHOLE or not math.isclose(ratio, round(ratio), rel_tol=WHOLE):
             raise ConfigError(f"time_step={self.step} is no multiple of the own step of {about.path.name}, {own} s")
-        self.start = about.start_time if start is None else float(start)
+        self.start = about.start_time if start is None else finite("start_time", start)
         self.tolerance = about.tolerance if tolerance is None else float(positive("tolerance", tolerance))
         self.restart()
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import itertools
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +25,11 @@ from physgym.spaces import Array
 DISCARD, ERROR, FATAL, PENDING = 2, 3, 4, 5  # statuses of calls, the same in FMI 2 and 3
 TERMINATED, LAST_SUCCESSFUL_TIME = 3, 2  # what FMI 2 is asked for after a discarded step
 MESSAGES = 20  # of the FMU, the last of which errors have
-EARLY = 1e-9  # of a step, by which it may end sooner
+EARLY, ROUNDING = 1e-6, 1e-15  # of a step, and of the time, by which a step may end sooner
 
 _logs: dict[int, deque[str]] = {}  # of the instances in this process, since FMPy has one logger of FMI 2 for them all
 _keys = itertools.count(1)
-_alone: dict[tuple[str, str], int] = {}  # FMUs that a process has once, with the key of the instance that is there
+_alone: dict[tuple[int, str, str], int] = {}  # FMUs that this process has once, with the key of the instance
 
 
 class FmuFailure(SimulatorError):
@@ -68,11 +71,13 @@ class FmuInstance:
     """
 
     def __init__(self, description: FmuDescription, *, log: bool = False) -> None:
-        self.description, self._log = description, log
+        self.description, self._log, self._process = description, log, os.getpid()
         self._key = next(_keys)
         self._fmu: Any = None
         self._failure, self._stepping = 0, False
         library = library_of(description)
+        if description.once and self._identity in _alone:
+            gc.collect()  # one that nobody closed
         if description.once and _alone.setdefault(self._identity, self._key) != self._key:
             raise SharedProcess(
                 f"{description.path.name} can be instantiated only once per process "
@@ -90,9 +95,15 @@ class FmuInstance:
             self.close()
             raise
 
+    def __del__(self) -> None:
+        """Close an instance that nobody has closed, but in a child that was forked, and at the end of the process."""
+        with contextlib.suppress(Exception):
+            if os.getpid() == self._process and not sys.is_finalizing():
+                self.close()
+
     @property
-    def _identity(self) -> tuple[str, str]:
-        return self.description.identifier, self.description.token
+    def _identity(self) -> tuple[int, str, str]:
+        return self._process, self.description.identifier, self.description.token
 
     def _open(self) -> None:
         """Load the library and make an instance."""
@@ -201,18 +212,19 @@ class FmuInstance:
             FmuFailure: It fails; for "discard" the text says how far it came.
         """
         goes_back = self.description.keeps_state  # then it must keep what it needs for that
+        least = time + size - EARLY * size - ROUNDING * abs(time + size)
         if self.description.version == 2:
             ends: list[float] = []
             try:
                 with self._calling("step", lambda: self._after_discard(ends)):
                     self._fmu.doStep(time, size, not goes_back)
             except FmuFailure:
-                if not ends or ends[0] < time + size * (1 - EARLY):
+                if not ends or ends[0] < least:
                     raise
             return FmuStep(time + size, bool(ends))
         with self._calling("step"):
             _, terminated, early, reached = self._fmu.doStep(time, size, not goes_back)
-        if early and reached < time + size * (1 - EARLY):
+        if early and reached < least:
             raise FmuFailure(
                 self._text(f"{self.description.path.name} returned early from a step, at {reached} s, unasked"), DISCARD
             )

@@ -137,7 +137,7 @@ def test_an_element_of_an_array_and_a_second_name_are_variables_too(tmp_path):
 
 
 @BOTH
-def test_a_state_goes_to_another_environment_and_another_process(version, tmp_path):
+def test_a_state_goes_to_another_environment(version, tmp_path):
     env = springs(version, tmp_path, parameters={"stiffness": [5, 20]})
     env.reset(seed=1)
     env.step(PUSH)
@@ -160,6 +160,28 @@ def test_a_state_goes_to_another_environment_and_another_process(version, tmp_pa
         other.set_state({**state, "outputs/x": state["outputs/x"] + 1})
     env.close()
     other.close()
+
+
+@BOTH
+@pytest.mark.slow
+def test_a_state_goes_to_another_process(version, tmp_path):
+    env = springs(version, tmp_path)
+    env.reset(seed=1)
+    env.step(PUSH)
+    np.savez(tmp_path / "state.npz", **env.state())
+    wanted = env.step(PUSH)[0]
+    env.close()
+    code = f"""
+import numpy as np
+from physgym.adapters.fmu import FmuSimulation
+env = FmuSimulation({str(env.about.path)!r})
+env.reset(seed=2)
+env.set_state(dict(np.load({str(tmp_path / "state.npz")!r})))
+print(env.step(np.array({PUSH.tolist()}))[0].tolist())
+env.close()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == wanted.tolist()
 
 
 @BOTH
@@ -301,6 +323,7 @@ def test_arguments_that_do_not_fit_are_refused_by_name(version, tmp_path):
         ({"start": {"v": [1, 2, 3]}}, "'v' takes .* of shape .2,."),
         ({"units": {"x": "mm"}}, "'x' of springs.*.fmu is in m, not in mm; values are not converted"),
         ({"time_step": 0}, "time_step must be positive"),
+        ({"start_time": float("inf")}, "start_time must be a finite number"),
         ({"tolerance": -1}, "tolerance must be positive"),
         ({"renew": "no"}, "renew must be true or false"),
         ({"path": str(tmp_path / "none.fmu")}, "there is no FMU"),
@@ -359,7 +382,11 @@ def test_one_per_process_is_respected(version, tmp_path):
     with pytest.raises(SharedProcess, match="only once per process"):
         FmuSimulation(env.about.path)
     env.close()
-    FmuSimulation(env.about.path).close()
+    env = FmuSimulation(env.about.path)
+    path = env.about.path
+    del env  # without closing it
+    gc.collect()
+    FmuSimulation(path).close()
     assert "physgym.single" not in FmuSimulation.metadata
 
 
@@ -367,6 +394,7 @@ def test_one_per_process_is_respected(version, tmp_path):
 def test_one_per_process_gives_each_environment_a_worker(tmp_path):
     changes = {"<CoSimulation ": '<CoSimulation canBeInstantiatedOnlyOncePerProcess="true" '}
     path = make_fmu(tmp_path / "once.fmu", 3, changes)
+    check_env(lambda **more: gymnasium.make("physgym/Fmu-v0", path=str(path), **more))
     with physgym.make_vec("physgym/Fmu-v0", 2, path=str(path), num_workers=2) as envs:
         envs.reset(seed=1)
         assert envs.step(np.tile(PUSH, (2, 1)))[0].shape == (2, 3)

@@ -105,6 +105,7 @@ def test_it_keeps_the_rules_of_environments():
         check_env(lambda **more: gymnasium.make("physgym/UmBridge-v0", parameters=["theta"], **arguments, **more))
 
 
+@pytest.mark.slow
 def test_a_dataset_of_a_model_and_a_surrogate_in_its_place(tmp_path):
     with FakeServer() as server:
         arguments = {"url": server.url, "inputs": TWICE}
