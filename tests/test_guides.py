@@ -127,6 +127,7 @@ GUIDES = {
     ),
     "loading": Guide(IMPORTS + BEAM, {"range(10)": "range(2)", "< 10": "< 3"}),
     "machines": Guide(prepared=False),
+    "mpi": Guide(sketches={1: "runs in the ranks"}, prepared=False),
     "online": Guide(
         IMPORTS + "test = physgym.generate('physgym/Heat-v0', 'data/test', samples=20, seed=7, progress=False)\n",
         {

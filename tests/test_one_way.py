@@ -205,6 +205,7 @@ def test_handlers_of_signals_are_set_in_one_module():
 
 
 TEMPORARY_FOLDERS = {
+    "physgym.adapters.mpi": "the pipes of a program, and what its ranks print",
     "physgym.adapters.command_program": "the files of a run of a program",
     "physgym.training.checkpoint_files": "what is uploaded, kept where that fails",
     "physgym.experiment.repository": "an index of git's that nobody else reads",

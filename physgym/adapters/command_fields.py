@@ -47,9 +47,11 @@ class CommandFields:
                 )
         if not outputs:
             raise ConfigError("outputs is empty, so a run computes nothing; name what is to be read from its files")
-        self.parameters = {name: _space("parameters", name, said, DECLARED) for name, said in parameters.items()}
-        self.actions = {name: _space("actions", name, said, DECLARED) for name, said in actions.items()}
-        self.outputs = {name: _space("outputs", name, said, ()) for name, said in outputs.items()}
+        self.parameters = {
+            name: declared_space("parameters", name, said, DECLARED) for name, said in parameters.items()
+        }
+        self.actions = {name: declared_space("actions", name, said, DECLARED) for name, said in actions.items()}
+        self.outputs = {name: declared_space("outputs", name, said, ()) for name, said in outputs.items()}
         self.readers = {name: output_reader(name, said) for name, said in outputs.items()}
         every = {**parameters, **actions, **outputs}
         self.units = {name: str(said["unit"]) for name, said in every.items() if said.get("unit")}
@@ -66,8 +68,14 @@ class CommandFields:
         return spaces.Dict([*self.parameters.items(), *self.actions.items(), *self.outputs.items()])
 
 
-def _space(kind: str, name: str, declared: Any, known: Sequence[str]) -> spaces.Box:
+def declared_space(kind: str, name: str, declared: Any, known: Sequence[str]) -> spaces.Box:
     """Return the space of a field.
+
+    Args:
+        kind: Argument that declares it, for errors.
+        name: Its name.
+        declared: What is said of it.
+        known: What may be said; empty for anything. Without ``low`` it has no bounds.
 
     Raises:
         ConfigError: What is said of it is wrong.
@@ -82,13 +90,13 @@ def _space(kind: str, name: str, declared: Any, known: Sequence[str]) -> spaces.
         shape = tuple(int(size) for size in declared.get("shape", ()))
         if dtype.kind not in "iuf":
             raise ConfigError(f"{where}: dtype must be one of numbers, not {dtype}")
-        if kind == "outputs":
+        if "low" not in known:
             of: Any = np.iinfo(dtype) if dtype.kind in "iu" else None
             low, high = (of.min, of.max) if of else (-np.inf, np.inf)
         else:
             low, high = declared["low"], declared["high"]
         ends = [np.broadcast_to(np.asarray(end, dtype), shape) for end in (low, high)]
-        if kind != "outputs" and not (np.isfinite(ends).all() and (ends[0] <= ends[1]).all()):
+        if "low" in known and not (np.isfinite(ends).all() and (ends[0] <= ends[1]).all()):
             raise ConfigError(f"{where}: give finite bounds, low <= high")
         return spaces.Box(ends[0], ends[1], shape, dtype=dtype.type)
     except KeyError as error:

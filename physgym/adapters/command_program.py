@@ -128,14 +128,14 @@ class RunRules:
                     text = f"{Path(command[0]).name} took more than {self._timeout:g} s"
                     if self._reject_slow:
                         raise RejectSample(text) from None
-                    raise SimulatorError(f"{text} and was ended; raise timeout={_ends(folder)}") from None
+                    raise SimulatorError(f"{text} and was ended; raise timeout={last_output(folder)}") from None
         if self._reject is not None:
             for name in (STDOUT, STDERR):
                 if found := self._reject.search(_last(folder / name, LOOKED_AT)):
                     raise RejectSample(f"{Path(command[0]).name}: {found[0].strip()}")
         if status not in self._statuses:
             how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-            raise SimulatorError(f"{Path(command[0]).name} {how}{_ends(folder)}")
+            raise SimulatorError(f"{Path(command[0]).name} {how}{last_output(folder)}")
 
 
 class RunFolders:
@@ -240,7 +240,7 @@ def _last(file: Path, count: int) -> str:
         return opened.read(count).decode(errors="replace")
 
 
-def _ends(folder: Path) -> str:
+def last_output(folder: Path) -> str:
     """Return the last lines that a program printed, for an error."""
     said = []
     for name in (STDOUT, STDERR):

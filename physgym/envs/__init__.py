@@ -8,9 +8,10 @@ from gymnasium.envs.registration import WrapperSpec
 DONKEYCAR = "physgym/DonkeyCar-v0"
 COMMAND = "physgym/Command-v0"
 FMU = "physgym/Fmu-v0"
+MPI = "physgym/Mpi-v0"
 UMBRIDGE = "physgym/UmBridge-v0"
 # of programs and models of others, which somebody has to have; the rest runs as it is
-OF_OTHERS = (DONKEYCAR, COMMAND, FMU, UMBRIDGE)
+OF_OTHERS = (DONKEYCAR, COMMAND, FMU, MPI, UMBRIDGE)
 HEAT_BATCH = "physgym/HeatBatch-v0"
 
 
@@ -64,4 +65,11 @@ def register() -> None:
             entry_point="physgym.adapters.umbridge:UmBridgeSimulation",
             vector_entry_point="physgym.vector.make:UmBridge_v0",
             max_episode_steps=1,
+        )
+    if MPI not in gymnasium.registry:  # of a program that the arguments name
+        gymnasium.register(
+            MPI,
+            entry_point="physgym.adapters.mpi:MpiSimulation",
+            vector_entry_point="physgym.vector.make:Mpi_v0",
+            max_episode_steps=100,
         )

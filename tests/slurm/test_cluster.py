@@ -100,6 +100,7 @@ def test_samples_of_workers_on_both_nodes(cluster, folder, monkeypatch):
     assert digests[0].hexdigest() == digests[1].hexdigest()
 
 
+@pytest.mark.sweep
 def test_a_training_on_both_nodes(cluster, folder):
     """Put back into the queue in the middle."""
     made = run_command(folder, "generate", "physgym/Spring-v0", "--out", "data", "--samples", "2000", "--workers", "0")
