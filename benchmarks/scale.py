@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the crowd is one of the tests' tools
@@ -37,6 +38,7 @@ from tests.support.crowd import Crowd, Member
 from tests.support.machines import listening, settings_for
 
 ENV, EACH, STEPS = "benchmarks.scale:Still", 5, 50
+PART_SECONDS = 0.05  # a worker sends a part of its samples that is so old
 
 
 class Still(gym.Env):
@@ -66,17 +68,30 @@ class Still(gym.Env):
 
 
 class Ready(Member):
-    """A worker whose episodes are there already, so that the run alone is what takes time."""
+    """A worker whose episodes are there already, so that the run alone is what takes time.
+
+    Attributes:
+        rows: Samples in a message.
+    """
+
+    rows = STEPS
 
     def _served(self, message: Message) -> Message:
         if not isinstance(message, Rollout):
             return super()._served(message)
-        episodes = [entry[0] for entry in message.episodes]
-        count = STEPS * len(episodes)
-        field = np.zeros((count, self.group.spec["x"].shape[0]), np.float32)
-        steps = np.tile(np.arange(STEPS), len(episodes))
-        ended = [[episode, STEPS, STEPS, 0.0, {}, "truncated"] for episode in episodes]
-        return RolloutResult(np.repeat(episodes, STEPS), steps, {"x": field, "y": field}, ended, last=True)
+        *parts, last = [part for entry in message.episodes for part in self._parts(entry[0])]
+        for part in parts:
+            self.channel.send(part)
+        return replace(last, last=True)
+
+    def _parts(self, episode: int) -> Iterator[RolloutResult]:
+        values = np.zeros((self.rows, self.group.spec["x"].shape[0]), np.float32)
+        for begin in range(0, STEPS, self.rows):
+            steps = np.arange(begin, min(begin + self.rows, STEPS))
+            field = values[: len(steps)]
+            ended = [[episode, STEPS, STEPS, 0.0, {}, "truncated"]] if steps[-1] == STEPS - 1 else []
+            episodes = np.full(len(steps), episode)
+            yield RolloutResult(episodes, steps, {"x": field, "y": field}, ended, last=False)
 
 
 @contextlib.contextmanager
@@ -145,31 +160,55 @@ def stepping(plain: bool, rounds: int, seconds: float) -> None:
     )
 
 
-def generating(size: int, seconds: float, *, written: bool) -> None:
-    """Measure samples that come over 50 connections with TLS, and are stored or thrown away."""
+def generating(size: int, rows: int, seconds: float, *, written: bool) -> float:
+    """Measure samples that come over 50 connections with TLS; return the microseconds that the run takes for each.
+
+    Args:
+        size: Numbers in each of both fields.
+        rows: Samples in a message.
+        seconds: How long.
+        written: Whether they are stored, or thrown away.
+    """
+    make = type("Sending", (Ready,), {"rows": rows})
     with (
         reception(False) as (found, settings),
-        workers(settings, 50, make=Ready),
+        workers(settings, 50, make=make),
         tempfile.TemporaryDirectory() as there,
     ):
         options = {"path": Path(there) / "data"} if written else {}
         with SampleStream(
             ENV, launcher=found, timeout=60.0, env_kwargs={"size": size}, actions="uniform", **options
         ) as s:
-            taken, begun = 0, time.perf_counter() + 2.0  # all are there by then
+            taken, end = 0, time.perf_counter() + 1.0  # by which all are there
+            while (begun := time.perf_counter()) < end:
+                s.take(1000)
             cpu = time.process_time()
             while (now := time.perf_counter()) < begun + seconds:
-                count = len(s.take(1000))
-                if now < begun:
-                    cpu, begun_at = time.process_time(), now
-                else:
-                    taken += count
-            spent, lasted = time.process_time() - cpu, now - begun_at
+                taken += len(s.take(1000))
+            spent = 1e6 * (time.process_time() - cpu) / taken
     print(
-        f"samples of {8 * size} bytes, {'written' if written else 'taken'}: {taken / lasted:.0f} a second, of the "
-        f"run's own time {1e6 * spent / taken:.2f} us each ({100 * spent / lasted:.0f} % of a core)",
+        f"{8 * size} bytes, {rows:2} samples a message, {'written' if written else 'taken'}: "
+        f"{taken / (now - begun):.0f} a second, of the run's own time {spent:.1f} us each",
         flush=True,
     )
+    return spent
+
+
+def model(seconds: float) -> None:
+    """Fit what a sample, a message and a byte cost, and say how many simulators that feeds on."""
+    one, many = (generating(4, rows, seconds, written=True) for rows in (1, STEPS))
+    message = (one - many) * STEPS / (STEPS - 1)
+    sample = one - message
+    found = generating(4, 5, seconds, written=True)
+    print(
+        f"a sample takes {sample:.1f} us, a message {message:.1f}: 5 samples a message should take "
+        f"{sample + message / 5:.1f} us each, and take {found:.1f}"
+    )
+    large = generating(1024, STEPS, seconds, written=True)
+    print(f"a KiB takes {(large - many) / 8:.2f} us")
+    for step in (1e-3, 1e-2, 1.0):
+        cost = sample + message / max(1, PART_SECONDS / step)
+        print(f"simulators of {1e3 * step:g} ms: one run feeds on {1e6 * step / cost:.0f}, at {cost:.1f} us a sample")
 
 
 def turnover(episodes: int) -> None:
@@ -203,9 +242,7 @@ def main() -> None:
         for plain in (True, False):
             stepping(plain, arguments.rounds, arguments.seconds)
     if arguments.part in ("all", "generating"):
-        for size in (4, 1024):
-            for written in (False, True):
-                generating(size, 4 * arguments.seconds, written=written)
+        model(2 * arguments.seconds)
     if arguments.part in ("all", "turnover"):
         turnover(arguments.episodes)
 

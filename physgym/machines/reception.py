@@ -228,7 +228,7 @@ class Reception(DialInLauncher[DialledWorker]):
                 break
             time.sleep(0.02)
         said = "".join(f"\n{text}" for text in self.news())
-        raise WorkerError(f"no worker has dialled in within {timeout:g} s. Start one:\n  {self.command}{said}")
+        raise WorkerError(f"no worker has dialled in within {timeout:.3g} s. Start one:\n  {self.command}{said}")
 
     def news(self) -> list[str]:
         """Return what there is to say of workers that were not let in, once."""

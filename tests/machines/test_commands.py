@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from tests.support.commands import run_command
 from tests.support.machines import digests
+from tests.transport.test_certificates import of_days
 
 pytestmark = pytest.mark.slow
 GENERATE = ("generate", "physgym/Spring-v0", "--out", "d")
@@ -61,6 +63,49 @@ def test_a_training_takes_its_samples_from_elsewhere(tmp_path, monkeypatch):
         worker = run_command(tmp_path, *command_in(log), "--workers", "1")
         assert worker.returncode == 0, worker.stderr
         assert run.wait(100) == 0, log.read_text()
+
+
+def test_a_parent_that_is_killed_leaves_workers_that_end_or_wait_by_choice(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    options = ("--samples", "20000", "--allow-dirty-repo")
+    listen = ("--listen", "127.0.0.1:0", "--token-file", "token", "--plain")
+    with begun(tmp_path, *GENERATE[:2], "--out", "there", *options, *listen) as (run, log):
+        command = [*command_in(log), "--workers", "1"]
+        with (
+            begun(tmp_path, *command, "--stay") as (staying, _),
+            begun(tmp_path, *command, "--patience", "1") as (leaving, said),
+        ):
+            deadline = time.monotonic() + 60
+            while not [*tmp_path.glob("there/*.h5")]:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            run.kill()
+            assert run.wait(30) < 0, "it was over before"
+            assert leaving.wait(30) == 2
+            assert "no parent answers at 127.0.0.1" in said.read_text()
+            again = ("--resume", "--listen", command[1], *listen[2:])
+            found = run_command(tmp_path, *GENERATE[:2], "--out", "there", *options, *again)
+            assert found.returncode == 0, found.stderr
+            assert staying.poll() is None
+    assert run_command(tmp_path, *GENERATE[:2], "--out", "here", *options, "--workers", "0").returncode == 0
+    assert digests(tmp_path / "here") == digests(tmp_path / "there")
+
+
+def test_what_cannot_work_is_one_error_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    of_days(tmp_path, -3, -1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for listen, said in (
+            (("--listen", f"127.0.0.1:{port}"), f"cannot listen on 127.0.0.1:{port}: Address already in use"),
+            (("--listen", "127.0.0.1:0", "--certificate", "chain", "--key", "key"), "certificate has expired"),
+            (("--listen", "127.0.0.1:0", "--timeout", "0.5"), "no worker has dialled in within 0.5 s. Start one:"),
+        ):
+            found = run_command(tmp_path, *GENERATE, *listen, "--token-file", "token")
+            assert found.returncode == 2, found.stderr
+            assert said in found.stderr
+            assert "Traceback" not in found.stderr
+            assert not (tmp_path / "d").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,41 +18,73 @@ from tests.support.network import ADDRESSES, hosts
 
 pytestmark = pytest.mark.slow
 DOWN = 20.0  # seconds
+KILLED, PAUSED = 2, 3.0  # times, seconds
 OPTIONS = (SLOW, "--samples", "1000", "--allow-dirty-repo")
 
 
-def test_a_link_that_is_down_for_20_seconds_changes_no_byte(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+@contextlib.contextmanager
+def run_over_a_link(folder, monkeypatch):
+    """A run on one host; give both hosts, the run, a function that starts workers on the other host, and the log."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv(PAUSE, "0.01")
-    python = [sys.executable, "-m", "physgym"]
+    python, file = [sys.executable, "-m", "physgym"], folder / "log"
     with hosts() as two, contextlib.ExitStack() as stack:
         listen = ("--listen", f"{ADDRESSES[0]}:0", "--token-file", "token")
-        log = stack.enter_context((tmp_path / "log").open("w+"))
+        log = stack.enter_context(file.open("w+"))
 
         def begin(host, *words):
-            process = subprocess.Popen(two.within(host, [*python, *words]), cwd=tmp_path, stdout=log, stderr=log)
+            process = subprocess.Popen(two.within(host, [*python, *words]), cwd=folder, stdout=log, stderr=log)
             stack.callback(process.wait, 30)
             stack.callback(process.kill)
             return process
 
         run = begin(0, "generate", *OPTIONS, "--out", "there", *listen)
         deadline = time.monotonic() + 60
-        while (found := re.search(r"^  physgym (worker .*)$", (tmp_path / "log").read_text(), re.M)) is None:
+        while (found := re.search(r"^  physgym (worker .*)$", file.read_text(), re.M)) is None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        worker = begin(1, *shlex.split(found[1]), "--workers", "2")
-        while not [*tmp_path.glob("there/*.h5")]:
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.1)
-        time.sleep(1.0)
-        assert run.poll() is None
+        yield two, run, lambda: begin(1, *shlex.split(found[1]), "--workers", "2"), file.read_text
+
+
+def await_samples(folder, run, log):
+    """Wait until some are stored, and a second more."""
+    deadline = time.monotonic() + 60
+    while not [*folder.glob("there/*.h5")]:
+        assert time.monotonic() < deadline, log()
+        time.sleep(0.1)
+    time.sleep(1.0)
+    assert run.poll() is None
+
+
+def check_bytes(folder, monkeypatch):
+    monkeypatch.setenv(PAUSE, "0")
+    assert run_command(folder, "generate", *OPTIONS, "--out", "here", "--workers", "0").returncode == 0
+    assert digests(folder / "here") == digests(folder / "there")
+
+
+def test_a_link_that_is_down_for_20_seconds_changes_no_byte(tmp_path, monkeypatch):
+    with run_over_a_link(tmp_path, monkeypatch) as (two, run, begin, log):
+        worker = begin()
+        await_samples(tmp_path, run, log)
         two.link("down")
         time.sleep(DOWN)
         assert run.poll() is None, "it has ended before the link was up again"
         two.link("up")
-        assert run.wait(120) == 0, (tmp_path / "log").read_text()
-        assert worker.wait(60) == 0, (tmp_path / "log").read_text()
-    monkeypatch.setenv(PAUSE, "0")
-    assert run_command(tmp_path, "generate", *OPTIONS, "--out", "here", "--workers", "0").returncode == 0
-    assert digests(tmp_path / "here") == digests(tmp_path / "there")
+        assert run.wait(120) == 0, log()
+        assert worker.wait(60) == 0, log()
+    check_bytes(tmp_path, monkeypatch)
+
+
+def test_a_slow_link_and_a_host_that_is_killed_every_few_seconds_change_no_byte(tmp_path, monkeypatch):
+    with run_over_a_link(tmp_path, monkeypatch) as (two, run, begin, log):
+        two.limit("256kbit")
+        begin()
+        await_samples(tmp_path, run, log)
+        for _ in range(KILLED):
+            two.kill(1)
+            begin()
+            time.sleep(PAUSED)
+        assert run.wait(120) == 0, log()
+        assert "Others run its episodes again" in log()
+    check_bytes(tmp_path, monkeypatch)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,21 @@ class Hosts:
     def within(self, host: int, command: Sequence[str]) -> list[str]:
         """Return a command that runs on a host."""
         return ["ip", "netns", "exec", self.names[host], *command]
+
+    def limit(self, rate: str) -> None:
+        """Limit what passes from either host to the other one, such as to "2mbit"; skip the test without tbf."""
+        for host, name in enumerate(self.names):
+            words = ["tc", "-n", name, "qdisc", "add", "dev", f"v{host}", "root", "tbf", "rate", rate]
+            done = subprocess.run([*words, "burst", "16kb", "latency", "200ms"], capture_output=True, timeout=20)
+            if done.returncode:
+                pytest.skip(f"the rate of a link cannot be limited here: {done.stderr.decode().strip()}")
+
+    def kill(self, host: int) -> None:
+        """Kill all that runs on a host, as the loss of its power does."""
+        done = subprocess.run(["ip", "netns", "pids", self.names[host]], capture_output=True, text=True, timeout=20)
+        for pid in done.stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
     def link(self, state: str) -> None:
         """Take the link "down" or "up"."""
