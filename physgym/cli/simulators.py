@@ -159,7 +159,10 @@ def serve(
             page = StatusPage(status, str(service.address), most, lambda: service.state)
             stack.callback(page.close)
             _said(f"status: {page.url}")
-        service.wait()
+        try:
+            service.wait()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("all simulators were ended") from None
 
 
 @simulators.command()

@@ -302,7 +302,11 @@ class SimulatorPool:
             return
         self._number += 1
         settings = self.settings
-        program = Program(settings.command, settings.host, port, settings.patience, self._changed)
+        try:
+            program = Program(settings.command, settings.host, port, settings.patience, self._changed)
+        except RuntimeError as error:  # there can be no more threads
+            wanted.answer(f"no simulator could be started: {error}", {})
+            return
         self._simulators[self._number] = Simulator(self._number, program, wanted)
         self._say(f"simulator {self._number} is started at port {port} for {wanted.holder}")
 

@@ -97,13 +97,17 @@ class Program:
     # --- the thread
 
     def _run(self) -> None:
-        read, write = os.pipe()
+        try:
+            read, write = os.pipe()
+        except OSError as error:
+            self._become(Phase.ENDED, f"{self._words[0]} cannot be started: {error}")
+            return
         try:
             try:
                 child = Child(self._words, stdin=subprocess.DEVNULL, stdout=write, stderr=write)
             finally:
                 os.close(write)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             self._become(Phase.ENDED, f"{self._words[0]} cannot be started: {error}")
         else:
             try:

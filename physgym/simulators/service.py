@@ -179,12 +179,16 @@ class SimulatorService:
         if len(strangers) >= STRANGERS:  # of the address with most of them the one who has said nothing for longest
             crowd = Counter(strangers.values()).most_common(1)[0][0]
             self._dismiss(next(file for file, one in strangers.items() if one == crowd))
-        lasting(sock)
         channel: Channel
-        if self._context is None:
-            channel = SocketChannel(sock, Role.PARENT)
-        else:
-            channel = TlsChannel(sock, Role.PARENT, self._context)
+        try:
+            lasting(sock)
+            if self._context is None:
+                channel = SocketChannel(sock, Role.PARENT)
+            else:
+                channel = TlsChannel(sock, Role.PARENT, self._context)
+        except OSError:  # gone again, or there are no more descriptors
+            sock.close()
+            return
         self._lines[channel.fileno()] = Line(channel, str(peer[0]))
         with contextlib.suppress(ProtocolError):  # which shows when it is read
             challenge(channel)

@@ -119,7 +119,7 @@ def test_a_service_that_is_killed_leaves_no_simulator(tmp_path, nothing_left):  
 
 
 def test_a_simulator_that_is_held_is_given_back_at_ctrl_c(tmp_path):
-    with serving(tmp_path, "--plain", "--lease", "2") as (_, log):
+    with serving(tmp_path, "--plain", "--lease", "1") as (_, log):
         address, more = options(log)
         holder = subprocess.Popen(
             [sys.executable, "-m", "physgym", "simulators", "request", address, "--hold", *more],
@@ -129,7 +129,7 @@ def test_a_simulator_that_is_held_is_given_back_at_ctrl_c(tmp_path):
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         assert holder.stdout.readline().startswith("127.0.0.1:")
-        time.sleep(3)
+        time.sleep(1.5)
         assert " lent " in asked(tmp_path, log, "list").stdout
         holder.send_signal(signal.SIGINT)
         assert holder.wait(30) == 130

@@ -392,6 +392,24 @@ def test_a_service_that_fails_says_so(tmp_path, monkeypatch):
         assert not answers("127.0.0.1", lent.port, 1)
 
 
+def test_where_there_is_no_more_room_a_request_fails_and_the_service_goes_on(tmp_path, monkeypatch):
+    def none(*arguments, **more):
+        raise OSError(24, "Too many open files")
+
+    with lending(tmp_path) as service, ServiceClient(reaching(service)) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr("physgym.simulators.program.os.pipe", none)
+            with pytest.raises(SimulatorError, match="Too many open files"):
+                client.request()
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                "physgym.simulators.pool.Program", lambda *_: (_ for _ in ()).throw(RuntimeError("threads"))
+            )
+            with pytest.raises(SimulatorError, match="no simulator could be started: threads"):
+                client.request()
+        assert client.request().port
+
+
 def test_a_program_takes_its_phases_in_order():
     ended = threading.Event()
     found = Program(program("fails"), "127.0.0.1", 1, 5.0, lambda: ended.set() if found_ended() else None)
