@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,7 +124,7 @@ class Description:
             OSError: The disk refuses.
         """
         content = self.content
-        write_atomically(folder / DESCRIPTION, json.dumps(content, indent=1), durable=durable)
+        write_atomically(folder / DESCRIPTION, as_text(content), durable=durable)
         return content
 
     def provenance(self, mode: str) -> Any:
@@ -134,11 +135,32 @@ class Description:
         return self.modes[mode].get("provenance") if mode in self.modes else UNKNOWN
 
 
+def as_text(content: Mapping[str, Any]) -> str:
+    """Return the text of the file: indented, but for the partitions, of which there may be thousands, a line each."""
+    modes, lists = {}, {}
+    for mode, described in content["modes"].items():
+        mark = f"{mode} {secrets.token_hex(16)}"  # in no other text
+        lists[mark] = _in_lines(described["partitions"])
+        modes[mode] = {**described, "partitions": mark}
+    text = json.dumps({**content, "modes": modes}, indent=1)
+    for mark, partitions in lists.items():
+        text = text.replace(f'"{mark}"', partitions, 1)
+    return text
+
+
+def _in_lines(entries: Sequence[Any]) -> str:
+    """Return a JSON list with a line for each entry."""
+    text = json.dumps(entries)  # at once, and without `indent`, for which Python's slow encoder would be taken
+    lines = text.replace("}, {", "},\n    {")
+    return lines if text.count("}, {") == len(entries) - 1 else text  # it is in a name, perhaps
+
+
 def describe_partitions(
     partitions: Sequence[Partition],
     provenance: Any = UNKNOWN,
     reopened: Path | None = None,
     bounded: Mapping[str, Any] | None = None,
+    known: dict[Partition, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return what the description of a dataset says of the partitions of a mode.
 
@@ -147,12 +169,23 @@ def describe_partitions(
         provenance: Where the samples come from; None to leave it out.
         reopened: The sealed partition that is about to take further rows.
         bounded: How many partitions and samples were dropped; None of a dataset that drops none.
+        known: What was said of sealed partitions before, by partition; takes what is said now.
     """
     first = partitions[0]
     parameters = first.layout.parameters
+    said = known or {}
+    entries = []
+    for part in partitions:
+        entry = said.get(part)
+        if entry is None or not entry["sealed"] or (reopened is not None and part.path == reopened):
+            entry = _entry(part, part.sealed and part.path != reopened)
+        entries.append(entry)
+    if known is not None:
+        known.clear()
+        known.update(zip(partitions, entries, strict=True))
     described = {
-        "samples": sum(part.count for part in partitions),
-        "partitions": [_entry(part, part.sealed and part.path != reopened) for part in partitions],
+        "samples": sum(entry["samples"] for entry in entries),
+        "partitions": entries,
         "fields": first.spec.to_json(),
         "parameters": [] if parameters is None else parameters.to_json(),
         "source": json.loads(first.attributes["source"]),

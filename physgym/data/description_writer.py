@@ -48,7 +48,9 @@ class DescriptionWriter:
         self.constants: dict[str, Any] | str | None = found.constants or constants.recorded(claim.path)
         self.metadata: dict[str, str] = {}
         described = found.modes.get(mode)
-        self._described = {} if described is None else _by_file(described)
+        self._named: Sequence[Mapping[str, Any]] = [] if described is None else described["partitions"]
+        self._last: tuple[Description, tuple[int, ...]] | None = None  # what was written, and the file that holds it
+        self._entries: dict[Partition, dict[str, Any]] = {}
         self._bounded: dict[str, Any] | None = None if described is None else described.get(BOUNDED)
 
     def declare_bounded(self) -> None:
@@ -76,7 +78,8 @@ class DescriptionWriter:
 
     def names_open(self, part: Partition) -> bool:
         """Return whether the description names a partition as one that takes rows."""
-        return not self._described.get(part.path.name, {}).get("sealed", True)
+        found = next((entry for entry in reversed(self._named) if entry["file"] == part.path.name), None)
+        return found is not None and not found.get("sealed", True)
 
     def store_constants(self, values: Mapping[str, Any]) -> None:
         """Store arrays once for the whole dataset; the next description names them.
@@ -106,22 +109,30 @@ class DescriptionWriter:
         with self._lock:
             try:
                 self._claim.check()
-                found = Description.read(folder)
+                found = self._found(folder)
                 modes = dict(found.modes)  # a damaged one is made anew
                 modes.pop(self._mode, None)
                 if partitions := list(partitions):
-                    modes[self._mode] = describe_partitions(partitions, self.provenance, reopened, self._bounded)
+                    modes[self._mode] = describe_partitions(
+                        partitions, self.provenance, reopened, self._bounded, self._entries
+                    )
                 ordered = {mode: modes[mode] for mode in get_args(Mode) if mode in modes}
-                Description(ordered, self.constants, metadata={**self.metadata, **found.metadata}).write(
-                    folder, durable=self._durable
-                )
+                said = Description(ordered, self.constants, metadata={**self.metadata, **found.metadata})
+                said.write(folder, durable=self._durable)
+                self._last = said, _identity(folder)
             except OSError as error:
                 raise DatasetError(
                     f"cannot write {folder / DESCRIPTION}: {error.strerror or error}. Free space, then continue the "
                     "dataset"
                 ) from error
-            self._described = _by_file(modes.get(self._mode, {"partitions": []}))
+            self._named = modes.get(self._mode, {"partitions": []})["partitions"]
         self._written()
+
+    def _found(self, folder: Path) -> Description:
+        """Return the description that is there; it is read only if somebody else has written it."""
+        if self._last is not None and self._last[1] == _identity(folder):
+            return self._last[0]
+        return Description.read(folder)
 
     def complete(self, partitions: Sequence[Partition]) -> None:
         """Write the last description, or remove what a dataset without samples would leave."""
@@ -135,5 +146,10 @@ class DescriptionWriter:
                 (folder / name).unlink(missing_ok=True)
 
 
-def _by_file(described: Mapping[str, Any]) -> dict[str, Any]:
-    return {part["file"]: part for part in described["partitions"]}
+def _identity(folder: Path) -> tuple[int, ...]:
+    """Return what distinguishes the present file of a description from others; nothing where there is none."""
+    try:
+        found = (folder / DESCRIPTION).stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from physgym.data import constants
-from physgym.data.description import DESCRIPTION, Description, Mode, describe_partitions, partition_files
+from physgym.data.description import DESCRIPTION, Description, Mode, as_text, describe_partitions, partition_files
 from physgym.data.partition import Partition
 from physgym.data.partition_file import sealed_copy
 from physgym.data.remote import RemoteDescription, read_description
@@ -285,7 +285,7 @@ class Mirror:
         data = Description(modes, shared, metadata=said or Description.read(self.folder).metadata).content
         if not final:
             data["writer"] = self._state["token"]
-        text = json.dumps(data, indent=1).encode()
+        text = as_text(data).encode()
         sha256, before = hashlib.sha256(text).hexdigest(), self._described
         self._state["written"] = [sha256, *([] if before is None else [before.sha256])]
         self._save()  # first, so that it is known to be ours if this process dies after the next line

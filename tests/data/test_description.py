@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.description import rebuild_description
+from physgym.data.description import Description, as_text, rebuild_description
 from physgym.data.partition import Partition
 from physgym.data.partition_file import create_partition
 from physgym.data.summary import summarize
@@ -360,3 +362,26 @@ def test_a_test_part_lies_beside_the_others(tmp_path):
     write(tmp_path / "d", 7, mode="test")
     assert len(SampleDataset(tmp_path / "d", mode="test")) == 7
     assert any(line.startswith("test: 7 samples") for line in summarize(tmp_path / "d"))
+
+
+def test_each_partition_stands_in_a_line_of_its_own(folder):
+    lines = (folder / "dataset.json").read_text().splitlines()
+    named = [line for line in lines if '"file"' in line]
+    assert [re.search(r'"file": "(.*?)"', line)[1] for line in named] == names(folder)
+
+
+def test_names_with_brackets_are_written_as_they_are():
+    content = {"modes": {"test": {"partitions": [{"file": "a}, {b"}, {"file": "c"}]}, "training": {"partitions": []}}}
+    assert json.loads(as_text(content)) == content
+
+
+def test_what_others_say_while_a_writer_is_at_work_stays(tmp_path):
+    with SampleWriter(tmp_path / "d", SPEC, max_rows=2, source=SOURCE) as writer:
+        for start in range(0, 9, 3):
+            writer.append(rows(start, start + 3), **where(start, start + 3))
+            writer.commit()
+            if not start:
+                said = Description.read(tmp_path / "d")
+                replace(said, metadata={"author": "somebody"}).write(tmp_path / "d")
+    assert Description.read(tmp_path / "d").metadata == {"author": "somebody"}
+    assert_rows(SampleDataset(tmp_path / "d"), 0, 9)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 from physgym import files
 from physgym.data import constants
-from physgym.data.description import DESCRIPTION, Description
+from physgym.data.description import DESCRIPTION, Description, as_text
 from physgym.data.remote import read_description
 from physgym.data.surgery.unfinished import delete_unfinished, locked
 from physgym.errors import DatasetError, StorageError
@@ -76,7 +75,7 @@ def _upload(store: Backend, folder: Path) -> None:
         if isinstance(kept, dict):
             kept = entry(kept, folder / constants.CONSTANTS)
         content = Description(modes, kept, metadata=described.metadata).content
-        store.replace(DESCRIPTION, json.dumps(content, indent=1).encode(), None)
+        store.replace(DESCRIPTION, as_text(content).encode(), None)
     except BaseException as error:
         with contextlib.suppress(StorageError):
             for name, upload in parts:
