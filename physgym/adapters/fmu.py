@@ -24,11 +24,16 @@ from physgym.adapters.fmu_values import (
     space_of,
 )
 from physgym.checks import finite, flag, positive
-from physgym.errors import ConfigError, RejectSample
+from physgym.errors import ConfigError, RejectSample, SimulatorError
 from physgym.simulation import Simulation
+from physgym.single import COSTLY_START, PROCESS, SINGLE
 from physgym.spaces import Array
 
 WHOLE = 1e-6  # by which a step may differ from a multiple of the FMU's own one
+ADOPTED = (
+    "a network has made steps in place of {fmu}, which cannot take their outputs as its state; reset the environment "
+    "before the FMU goes on"
+)
 IN, PARAMETERS, BEFORE, AFTER = "inputs", "parameters", "outputs", "next_outputs"  # groups of the fields of a sample
 
 
@@ -137,6 +142,8 @@ class FmuSimulation(Simulation[Any, Any]):
             SimulatorError: It does not take the inputs, or has failed fatally.
         """
         clock = self._clock
+        if clock.adopted:
+            raise SimulatorError(ADOPTED.format(fmu=self.about.path.name))
         if clock.ended:
             raise RejectSample(f"{self.about.path.name} has ended this episode at {clock.time} s; reset it")
         values = self._plan.actions.unpack(action)
@@ -169,13 +176,31 @@ class FmuSimulation(Simulation[Any, Any]):
         """Return the ``time`` of the FMU in s, from the beginning of the episode."""
         return {"time": self._clock.count * self._clock.step}
 
+    def inputs(self, action: Any) -> Mapping[str, Any]:
+        """Return the inputs of a step, the parameters, and the outputs now."""
+        fed = {IN: self._plan.actions.unpack(action), PARAMETERS: self._values[PARAMETERS], BEFORE: self._values[AFTER]}
+        return {group: values for group, values in fed.items() if values}
+
+    def adopt(self, action: Any, prediction: Mapping[str, Array]) -> None:
+        """Show predicted outputs in place of the FMU's, which stays where it is: it makes no step more before a reset.
+
+        An FMU takes no outputs as its state.
+        """
+        after = {v.name: np.array(prediction[f"{AFTER}/{v.name}"], v.dtype) for v in self._plan.outputs}
+        acting = self._plan.actions.unpack(action)
+        self._values = {**self._values, IN: acting, BEFORE: self._values[AFTER], AFTER: after}
+        self._clock.count += self.simulations_per_step
+        self._clock.adopted = True
+
     def state(self) -> Mapping[str, Any]:
         """Return the state of the FMU as bytes, its outputs, the steps that were made, and the parameters.
 
         Raises:
             ConfigError: The FMU cannot give its state.
-            SimulatorError: It fails to.
+            SimulatorError: It fails to, or a network has made the last step.
         """
+        if self._clock.adopted:
+            raise SimulatorError(ADOPTED.format(fmu=self.about.path.name))
         if not self.about.keeps_state:
             raise ConfigError(
                 f"{self.about.path.name} cannot give its state as bytes (canGetAndSetFMUState, canSerializeFMUState), "
@@ -195,6 +220,9 @@ class FmuSimulation(Simulation[Any, Any]):
             ConfigError: It is none of this FMU, or the FMU does not show the outputs that it had.
             SimulatorError: The FMU does not take it.
         """
+        if not self._values:
+            raise ConfigError(f"{type(self).__name__}: reset the environment before its state is set")
+        self._clock.adopted = False
         kept = np.asarray(state.get("fmu", ()))
         if kept.dtype != np.uint8 or kept.ndim != 1:
             raise ConfigError(f"{type(self).__name__}: 'fmu' of a state is bytes, not {kept.dtype} {kept.shape}")
@@ -255,7 +283,7 @@ class _Clock:
 
     def restart(self) -> None:
         """Go to the beginning of an episode."""
-        self.count, self.ended = 0, False
+        self.count, self.ended, self.adopted = 0, False, False
 
     @property
     def time(self) -> float:
@@ -321,9 +349,9 @@ class _Plan:
         drawn = {v.name: space_of(v, bounds) for v, bounds in self.bounds.items()}
         groups = {IN: self.inputs, PARAMETERS: self.parameters, BEFORE: self.outputs, AFTER: self.outputs}
         fields = {f"{group}/{v.name}": v for group, members in groups.items() for v in members}
-        single = FmuSimulation.metadata | ({"physgym.single": "process"} if about.once else {})
+        said = ({SINGLE: PROCESS} if about.once else {}) | ({COSTLY_START: True} if about.needs_tool else {})
         return {
-            "metadata": single,
+            "metadata": FmuSimulation.metadata | said,
             "action_space": self.actions.space,
             "observation_space": self.observations.space,
             "sample_space": spaces.Dict(

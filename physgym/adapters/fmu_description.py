@@ -109,6 +109,7 @@ class FmuDescription:
         variables: Its variables by name.
         platforms: Platforms for which it has a library, in the words of FMPy.
         once: Whether a process may have one instance of it alone.
+        needs_tool: Whether it starts a program of its own, the tool that made it.
         keeps_state: Whether its state can be taken out as bytes, and put back.
         internal_step: Step of its own solver in s; None where it says none.
         step_size: Communication step that it proposes, in s; None where it proposes none.
@@ -124,6 +125,7 @@ class FmuDescription:
     variables: Mapping[str, FmuVariable]
     platforms: tuple[str, ...]
     once: bool
+    needs_tool: bool
     keeps_state: bool
     internal_step: float | None
     step_size: float | None
@@ -212,6 +214,7 @@ def read_description(path: Any, *, validate: bool = True) -> FmuDescription:
         variables=_variables(found, version),
         platforms=platforms,
         once=simulated.canBeInstantiatedOnlyOncePerProcess,
+        needs_tool=simulated.needsExecutionTool,
         keeps_state=simulated.canGetAndSetFMUstate and simulated.canSerializeFMUstate,
         internal_step=_number(simulated.fixedInternalStepSize),
         step_size=_number(experiment.stepSize if experiment else None),

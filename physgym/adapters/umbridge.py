@@ -53,6 +53,8 @@ class UmBridgeSimulation(Simulation[Any, Any]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - Env declares it so
+    _inputs: dict[str, Array]
+    _outputs: dict[str, Any]
 
     def __init__(
         self,
@@ -75,8 +77,6 @@ class UmBridgeSimulation(Simulation[Any, Any]):
             self.model.close()
             raise
         vars(self).update(self._plan.declarations())
-        self._inputs: dict[str, Array] = {}
-        self._outputs: dict[str, Array] = {}
 
     def begin(self, options: dict[str, Any]) -> None:
         """Forget what was computed.

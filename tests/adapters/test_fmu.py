@@ -25,6 +25,7 @@ from physgym.adapters.fmu import FmuSimulation
 from physgym.envs import FMU
 from physgym.errors import ConfigError, SharedProcess, SimulatorError
 from physgym.machines.permissions import HARMLESS, Permissions
+from physgym.runner import SurrogateEnv
 from physgym.testing import check_env
 from tests.support.fmus import (
     DISCARDS,
@@ -160,6 +161,31 @@ def test_a_state_goes_to_another_environment(version, tmp_path):
         other.set_state({**state, "outputs/x": state["outputs/x"] + 1})
     env.close()
     other.close()
+
+
+@BOTH
+def test_a_network_can_make_the_steps(version, tmp_path):
+    env = SurrogateEnv(
+        springs(version, tmp_path, outputs=["x", "v"]),
+        lambda fed: {"next_outputs/x": fed["outputs/x"] + fed["inputs/force"], "next_outputs/v": fed["outputs/v"] + 1},
+    )
+    env.reset(seed=1)
+    env.step(PUSH)
+    np.testing.assert_array_equal(env.step(PUSH)[0], [*(2 * PUSH), 2, 2])
+    env.close()
+    inner = springs(version, tmp_path)
+    with pytest.raises(ConfigError, match="reset the environment before"):
+        inner.set_state({})
+    inner.reset()
+    inner.step(PUSH)
+    state = inner.state()
+    inner.adopt(PUSH, {"next_outputs/x": np.zeros(2), "next_outputs/energy": np.zeros(())})
+    for call in (lambda: inner.step(PUSH), inner.state):
+        with pytest.raises(SimulatorError, match="a network has made steps in place of springs"):
+            call()
+    inner.set_state(state)
+    np.testing.assert_allclose(inner.step(PUSH)[0][:2], reference(2)[0])
+    inner.close()
 
 
 @BOTH
@@ -394,7 +420,7 @@ def test_one_per_process_is_respected(version, tmp_path):
 def test_one_per_process_gives_each_environment_a_worker(tmp_path):
     changes = {"<CoSimulation ": '<CoSimulation canBeInstantiatedOnlyOncePerProcess="true" '}
     path = make_fmu(tmp_path / "once.fmu", 3, changes)
-    check_env(lambda **more: gymnasium.make("physgym/Fmu-v0", path=str(path), **more))
+    check_env(lambda **more: gymnasium.make("physgym/Fmu-v0", path=str(path), **more), note=lambda *_: None)
     with physgym.make_vec("physgym/Fmu-v0", 2, path=str(path), num_workers=2) as envs:
         envs.reset(seed=1)
         assert envs.step(np.tile(PUSH, (2, 1)))[0].shape == (2, 3)
