@@ -158,6 +158,7 @@ GUIDES = {
     "sessions": Guide(),
     "simulators": Guide(prepared=False),
     "sofa": Guide(sketches={0: "needs SOFA"}, prepared=False),
+    "protocol": Guide(sketches={0: "tests of a worker that the reader writes"}),
     "simulation": Guide(
         IMPORTS,
         sketches={

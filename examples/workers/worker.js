@@ -81,6 +81,7 @@ const PARAMETERS = [['length', box(1, 0.5, 2), 'additional', 'm']];
 const dict = (fields) => ({ type: 'Dict', spaces: fields.map(([name, space]) => [name, space]) });
 const described = (fields) => fields.map(([name, { shape, dtype }, role, unit]) => ({ name, shape, dtype, role, unit }));
 const PROGRAM = crypto.createHash('sha256').update(fs.readFileSync(__filename)).digest('hex');
+const CODE = { packages: { program: PROGRAM } };
 const DESCRIPTION = {
   observation_space: box(3, null, null), observation_spaces: [], action_space: box(1, -2, 2), sample_space: dict(SAMPLE),
   sample_fields: described(SAMPLE), parameter_space: dict(PARAMETERS), parameter_fields: described(PARAMETERS),
@@ -244,7 +245,7 @@ function connect(host, port, token, count, deadline) {
       else if (type === 'Step') send('Results', envs.step(body), sequence);
       else if (type === 'Call') send('CallResult', { results: envs.call(body) }, sequence);
       else if (type === 'Rollout') await envs.rollout(body, (part) => send('RolloutResult', part, sequence));
-      else { status = 0; send('Closed', {}, sequence); socket.end(); }
+      else { status = 0; send('Closed', {}, sequence); socket.destroySoon(); }
     } catch (raised) {
       if (raised instanceof Fault) socket.destroy(raised); else send('Failure', failure(raised, type), sequence);
     }
@@ -258,11 +259,11 @@ function connect(host, port, token, count, deadline) {
       state = 'welcome';
     } else if (type === 'Welcome') {
       if (!proof('parent', nonce).equals(body.proof)) fault('it does not know the token');
-      send('WorkerOffer', { count, host: os.hostname(), versions: { packages: { node: process.version, program: PROGRAM }, codes: {} } });
+      send('WorkerOffer', { count, host: os.hostname(), versions: { packages: { node: process.version }, codes: { [NAME]: CODE } } });
       state = 'offering';
     } else if (type === 'Refusal') {
       status = body.reason ? console.error(`worker.js: ${body.reason}`) || 1 : 0; // no reason: the run is over
-      socket.end();
+      socket.destroySoon();
     } else if (type === 'Assignment') {
       try {
         envs = new Environments(body.start, body.environments);
@@ -270,7 +271,7 @@ function connect(host, port, token, count, deadline) {
         state = 'ready';
       } catch (raised) {
         console.error(`worker.js: ${raised.message}`);
-        socket.end(send('Failure', failure(raised, 'construction')));
+        socket.destroySoon(send('Failure', failure(raised, 'construction')));
         state = 'closing';
       }
     } else if (!ASIDE.includes(type)) serving = serving.then(() => serve(type, body, sequence));

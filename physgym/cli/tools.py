@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from physgym.cli.app import INTERRUPTED, USAGE, EnvId, Seed, app
+from physgym.cli.app import INTERRUPTED, USAGE, EnvArguments, Seed, app, arguments_of
 from physgym.errors import ConfigError
 
 
@@ -36,21 +37,48 @@ def demo(
 
 
 @app.command()
-def check(env: EnvId) -> None:
-    """Check an environment against the rules that physgym's parts rely on.
+def check(
+    env: Annotated[
+        str,
+        typer.Argument(
+            metavar="[ENV]",
+            help='Registered id; "module:id" imports a module first. With --worker: what it makes, by default what its '
+            "offer names.",
+        ),
+    ] = "",
+    worker: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", help="Check a program that dials in, in any language, against the protocol."),
+    ] = None,
+    arg: EnvArguments = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer of --worker.")] = 30.0,
+) -> None:
+    """Check an environment against the rules that physgym's parts rely on, or a worker against those of the protocol.
 
-    Example: physgym check my_package.sims:my/Sim-v0
+    Examples: physgym check my_package.sims:my/Sim-v0
+
+    physgym check --worker "node worker.js"
     """
-    from physgym.testing import check_env
+    from physgym.testing import check_env, check_worker
 
     def report(rule: str, fault: str) -> None:
-        print(f"{'FAIL' if fault else 'ok  '} {rule.removeprefix('test_').replace('_', ' ')}")
+        print(f"{'FAIL' if fault else 'ok  '} {rule.removeprefix('test_').replace('_', ' ')}", flush=True)
 
     def note(rule: str, text: str) -> None:
-        print(f"note {rule.removeprefix('test_').replace('_', ' ')}: {text}")
+        word = "note" if worker is None else "skip"
+        print(f"{word} {rule.removeprefix('test_').replace('_', ' ')}: {text}", flush=True)
 
     try:
-        check_env(env, report, note)
+        if worker is not None:
+            try:
+                command = shlex.split(worker)
+            except ValueError as error:
+                raise ConfigError(f"--worker {worker!r} is no command: {error}") from error
+            check_worker(command, env, arguments_of(arg), report, note, timeout=timeout)
+        elif env:
+            check_env(env, report, note, arguments=arguments_of(arg))
+        else:
+            raise ConfigError("name an environment, or give --worker COMMAND")
     except AssertionError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(USAGE) from None

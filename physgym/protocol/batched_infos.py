@@ -39,6 +39,18 @@ def pack_infos(infos: dict[int, Info]) -> Infos | None:
     return list(infos), values if columns is None else columns
 
 
+def infos_by_env(infos: Infos | None) -> dict[int, Info]:
+    """Return the infos of `pack_infos` by environment."""
+    if infos is None:
+        return {}
+    local, content = infos
+    if isinstance(content, dict):
+        return {
+            row: {key: _element(column, place) for key, column in content.items()} for place, row in enumerate(local)
+        }
+    return dict(zip(local, content, strict=True))
+
+
 def _columns(infos: list[Info]) -> dict[str, Any] | None:
     """Return one column per key; None unless all have the same keys, each with values of one kind."""
     first = infos[0]

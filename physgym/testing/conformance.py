@@ -9,10 +9,9 @@ Subclass `EnvConformance` in a test file and say how to make the environment::
 
 from __future__ import annotations
 
-import inspect
 import unittest
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -23,11 +22,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from physgym.episode import Transition, run_episode, sampler
-from physgym.errors import PhysGymError, ProtocolError, SampleError
+from physgym.errors import ProtocolError, SampleError
 from physgym.placement import Env, build
 from physgym.protocol.msgpack_values import encode_value
 from physgym.real_time import runs_in_real_time
-from physgym.registration import Registered, find_spec
 from physgym.running.surrogate_state import lacking_hooks
 from physgym.sample import SampleSpec, declaration, flat_items
 from physgym.scene.declared import declared_inputs, declared_scene
@@ -39,8 +37,10 @@ from physgym.testing.comparing import require as _require
 from physgym.testing.comparing import same_bits as _bits
 from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.testing.restoring import check_restored, keeps_states
+from physgym.testing.rules import Report, broken_rules
 from physgym.vector import SocketVectorEnv
-from physgym.worker.folders import Folder, OwnFolder
+from physgym.vector.make import env_factory
+from physgym.worker.folders import OwnFolder
 from physgym.worker.given_inputs import GIVEN, GivenInputs
 
 STEPS = 5  # per episode: rules show in a few steps, and a simulation may be slow
@@ -444,26 +444,23 @@ class EnvConformance:
         return transitions
 
 
-class _Registered(EnvConformance):
-    """The suite on a registered environment."""
+class _Given(EnvConformance):
+    """The suite on an environment that is given by its id, or by what makes it."""
 
-    def __init__(self, env_id: str) -> None:
-        self.spec = find_spec(env_id)
+    def __init__(self, env: str | Callable[..., Env], arguments: Mapping[str, Any]) -> None:
+        self._env, self._arguments = env, arguments
+        env_factory(env, arguments)  # which finds what is misspelled
 
     def make_env(self, **kwargs: Any) -> Env:
-        return Registered(self.spec)(**kwargs)
-
-
-def rules(suite: EnvConformance) -> dict[str, Callable[[], None]]:
-    """Return the tests of a suite by name, in the order of their definition."""
-    names = [n for cls in reversed(type(suite).__mro__) for n in vars(cls) if n.startswith("test_")]
-    return {name: getattr(suite, name) for name in dict.fromkeys(names) if inspect.ismethod(getattr(suite, name))}
+        return env_factory(self._env, {**self._arguments, **kwargs})()
 
 
 def check_env(
     env: str | Callable[..., Env],
-    report: Callable[[str, str], None] | None = None,
-    note: Callable[[str, str], None] | None = None,
+    report: Report | None = None,
+    note: Report | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
 ) -> None:
     """Check an environment against all rules.
 
@@ -472,39 +469,13 @@ def check_env(
         report: Called for each rule with its name and the broken rule's text, empty if it holds.
         note: Called with the name of a rule that holds only nearly, or is not checked in real time, and what there is
             to say; by default a warning.
+        arguments: Arguments of its constructor.
 
     Raises:
         AssertionError: Rules are broken; the text lists all of them.
-        ConfigError: The id is not registered.
+        ConfigError: The id is not registered, or the constructor lacks an argument.
     """
-    if isinstance(env, str):
-        suite: EnvConformance = _Registered(env)
-    else:
-        suite = EnvConformance()
-        suite.make_env = env  # type: ignore[method-assign]
-    broken = []
-    for name, rule in rules(suite).items():
-        try:
-            with Folder(), warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("default", ConformanceNote)
-                rule()
-            text = ""
-            for warning in said:
-                if note is not None and issubclass(warning.category, ConformanceNote):
-                    note(name, str(warning.message))
-                else:
-                    warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        except unittest.SkipTest as skipped:
-            if note is None:
-                warnings.warn(f"{name}: {skipped}", ConformanceNote, stacklevel=2)
-            else:
-                note(name, str(skipped))
-            continue
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - an environment may raise anything
-            text = str(error) if isinstance(error, (AssertionError, PhysGymError)) else f"it raised {error!r}"
-            broken.append(f"{name}: {text}")
-        if report is not None:
-            report(name, text)
+    broken = broken_rules(_Given(env, arguments or {}), report, note)
     if broken:
         raise AssertionError("the environment breaks rules:\n- " + "\n- ".join(broken))
 

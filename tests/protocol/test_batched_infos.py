@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from physgym.errors import ProtocolError
-from physgym.protocol.batched_infos import check_infos, merge_infos, pack_infos
+from physgym.protocol.batched_infos import check_infos, infos_by_env, merge_infos, pack_infos
 from physgym.protocol.msgpack_values import decode_value, encode_value
 from physgym.returned import taken
 from tests.support.conversation import assert_same
@@ -312,3 +312,19 @@ def test_a_text_beside_an_array_without_axes_keeps_the_zero_at_its_end():
     for text in ("a\0", b"a\0"):
         batch = ours({0: {"x": np.array(text[:1])}, 1: {"x": text}}, 2)
         assert batch["x"][1] == text
+
+
+@pytest.mark.parametrize(
+    "infos",
+    [
+        {},
+        {2: {"x": 1.5, "d": {"v": np.arange(2)}}, 0: {"x": 2.5, "d": {"v": np.ones(2, np.int64)}}},
+        {0: {"x": np.float64(1)}, 1: {"x": np.float64(2)}},
+        {0: {"x": 1.0}, 3: {"y": "text"}},
+    ],
+)
+def test_infos_come_back_by_environment(infos):
+    found = infos_by_env(pack_infos(infos))
+    assert list(found) == list(infos)
+    for env, info in infos.items():
+        assert encode_value(found[env]) == encode_value(info)

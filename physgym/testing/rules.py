@@ -1,0 +1,56 @@
+"""The rules of a conformance suite, tried one by one outside of pytest."""
+
+from __future__ import annotations
+
+import inspect
+import unittest
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from physgym.errors import PhysGymError
+from physgym.testing.isolation import ConformanceNote
+from physgym.worker.folders import Folder
+
+Report: TypeAlias = Callable[[str, str], None]
+
+
+def rules(suite: Any) -> dict[str, Callable[[], None]]:
+    """Return the tests of a suite by name, in the order of their definition."""
+    names = [n for cls in reversed(type(suite).__mro__) for n in vars(cls) if n.startswith("test_")]
+    return {name: getattr(suite, name) for name in dict.fromkeys(names) if inspect.ismethod(getattr(suite, name))}
+
+
+def broken_rules(suite: Any, report: Report | None = None, note: Report | None = None) -> list[str]:
+    """Try all rules of a suite; return the broken ones, each with its name.
+
+    Args:
+        suite: An object whose methods ``test_...`` are the rules.
+        report: Called for each rule with its name and the broken rule's text, empty if it holds.
+        note: Called with the name of a rule that holds only nearly, or is not tried, and what there is to say; by
+            default a warning.
+    """
+    broken = []
+    for name, rule in rules(suite).items():
+        try:
+            with Folder(), warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("default", ConformanceNote)
+                rule()
+            text = ""
+            for warning in said:
+                if note is not None and issubclass(warning.category, ConformanceNote):
+                    note(name, str(warning.message))
+                else:
+                    warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        except unittest.SkipTest as skipped:
+            if note is None:
+                warnings.warn(f"{name}: {skipped}", ConformanceNote, stacklevel=3)
+            else:
+                note(name, str(skipped))
+            continue
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - what is tested may raise anything
+            text = str(error) if isinstance(error, (AssertionError, PhysGymError)) else f"it raised {error!r}"
+            broken.append(f"{name}: {text}")
+        if report is not None:
+            report(name, text)
+    return broken

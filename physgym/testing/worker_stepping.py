@@ -1,0 +1,209 @@
+"""Rules for resets, steps and calls of a worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from physgym import spaces as walk
+from physgym.protocol.messages import Call, CallResult, Failure
+from physgym.testing.comparing import require
+from physgym.testing.worker_rules import (
+    SEED,
+    Row,
+    WorkerRules,
+    observation_of,
+    rows_of,
+    same_values,
+    step_request,
+)
+
+STEPS = 8  # of short runs
+LONGEST = 3000  # steps until the end of an episode is waited for no longer
+NO_NAME = "there_is_no_such_name"
+
+
+class SteppingRules(WorkerRules):
+    """Rules for Reset, Step and Call."""
+
+    def test_a_reset_begins_episodes(self) -> None:
+        """Check observations, rewards and flags after a reset, and the parameters where there are some."""
+        with self.asked() as link:
+            for row, one in self.reset(link, [SEED] * link.agreed.count).items():
+                self._begins(link, row, one, "after Reset")
+
+    def test_a_seed_gives_the_same_episode_again(self) -> None:
+        """Check that two episodes of a seed and the same actions are equal to the bit."""
+        with self.asked() as link:
+            self.skip_in_real_time(link)
+            same_runs(self.run(link, SEED, STEPS), self.run(link, SEED, STEPS), "the same seed and actions")
+
+    def test_seeds_may_be_large(self) -> None:
+        """Check the least and the largest seeds that physgym derives."""
+        with self.asked() as link:
+            for seed in (0, 2**31, 2**32, 2**63 - 1):
+                self.reset(link, [seed] * link.agreed.count)
+
+    def test_a_reset_without_a_seed_works(self) -> None:
+        """Check that the seed may be nil."""
+        with self.asked() as link:
+            self.reset(link, [None] * link.agreed.count)
+
+    def test_a_step_gives_what_the_spaces_say(self) -> None:
+        """Check that observations are elements of their space, and flags and rewards are there."""
+        with self.asked() as link:
+            for rows in self.run(link, SEED, STEPS):
+                for row, one in rows.items():
+                    require_observation(link, row, one)
+
+    def test_environments_do_not_depend_on_each_other(self) -> None:
+        """Check that a mask and a step of some rows leave the others as they are."""
+        with self.asked() as link:
+            self.skip_in_real_time(link)
+            count = self.several(link)
+            together = self.run(link, SEED, 2)
+            first, second = self.actions(link, 2)
+            self.reset(link, [SEED + i for i in range(count)])
+            order = list(reversed(range(count)))
+            apart = self.step(link, [first[i] for i in order], order)
+            same_runs([together[1]], [apart], "a step of the rows in another order")
+            self.reset(link, [SEED, *[None] * (count - 1)], [True, *[False] * (count - 1)])
+            rest = order[:-1]
+            stepped = self.step(link, [second[i] for i in rest], rest)
+            expected = {row: together[2][row] for row in rest}
+            same_runs([expected], [stepped], "a step of those that the mask of a Reset leaves out")
+            same_runs([{0: together[1][0]}], [self.step(link, [first[0]], [0])], "the first step after a Reset by mask")
+
+    def test_a_step_may_be_asked_for_in_parts(self) -> None:
+        """Check that flag 1 of Step changes nothing but the number of parts."""
+        with self.asked() as link:
+            self.skip_in_real_time(link)
+            expected = self.run(link, SEED, 1)
+            self.reset(link, [SEED + i for i in range(link.agreed.count)])
+            (actions,) = self.actions(link, 1)
+            rows = list(range(link.agreed.count))
+            same_runs([expected[1]], [self.step(link, actions, rows, stream=True)], "a step in parts")
+
+    def test_actions_that_make_no_sense_do_no_harm(self) -> None:
+        """Check that values that are no actions are for the environment to judge, and the next reset works."""
+        with self.asked() as link:
+            count = link.agreed.count
+            self.reset(link, [SEED] * count)
+            (actions,) = self.actions(link, 1)
+            request = step_request(link, actions)
+            for place in range(len(link.agreed.action_leaves)):
+                objects: list[Any] = [None] * len(link.agreed.action_leaves)
+                objects[place] = ["no action"] * count
+                parts = link.ask(type(request)(0, None, request.actions, objects))
+                require(bool(parts), "expected an answer to actions that are texts")
+            self.reset(link, [SEED] * count)
+
+    def test_next_step_resets_in_the_step_after_the_end(self) -> None:
+        """Check autoreset by NEXT_STEP."""
+        with self.asked() as link:
+            row, trace = self._until_end(link)
+            (actions,) = self.actions(link, 1)
+            self._begins(link, row, self.step(link, actions)[row], "in the step after the end, with NEXT_STEP,")
+            require(trace[-1][row].ended, "")
+
+    def test_same_step_resets_at_once(self) -> None:
+        """Check autoreset by SAME_STEP: flags and reward are those of the end, and the info has what it observed."""
+        with self.asked() as link:
+            self.skip_in_real_time(link)
+            row, expected = self._until_end(link)
+        with self.ready("SAME_STEP") as (_, link):
+            trace = self.run(link, SEED, len(expected) - 1)
+            same_runs(
+                [{row: rows[row]} for rows in expected[:-1]],
+                [{row: rows[row]} for rows in trace[:-1]],
+                "another autoreset mode",
+            )
+            last, end = trace[-1][row], expected[-1][row]
+            require(last[1:4] == end[1:4], f"expected reward and flags {end[1:4]} of the end; {last[1:4]} came")
+            for key in ("final_obs", "final_info"):
+                require(key in last.info, f"expected {key} in the info of a step with SAME_STEP; {set(last.info)} came")
+            final = walk.flatten(link.agreed.observation_space, last.info["final_obs"])
+            require(
+                same_values(final, end.observation),
+                f"expected the last observation {end.observation} as final_obs; {final} came",
+            )
+            require_observation(link, row, last)
+
+    def test_disabled_fails_in_a_step_after_the_end(self) -> None:
+        """Check that without autoreset a step after the end is a failure of its environment, and a reset helps."""
+        with self.ready("DISABLED") as (_, link):
+            row, _ = self._until_end(link)
+            (actions,) = self.actions(link, 1)
+            parts = link.ask(step_request(link, [actions[row]], [row]))
+            failed = parts[0] if isinstance(parts[0], Failure) else rows_of(link, parts)[row]
+            require(isinstance(failed, Failure), f"expected a failure of the step after the end; {failed} came")
+            self.reset(link, [SEED] * link.agreed.count)
+
+    def test_calls_are_answered(self) -> None:
+        """Check what a parent calls by itself: attributes that there are or not, and the scene."""
+        with self.asked() as link:
+            count = link.agreed.count
+            for name in ("constants", "step_seconds", NO_NAME):
+                for has in self._called(link, Call("call", "has_wrapper_attr", [name]), count):
+                    require(isinstance(has, bool), f"expected whether there is {name!r}; {has!r} came")
+            for scene in self._called(link, Call("scene"), count):
+                fits = isinstance(scene, dict) and "scene" in scene and isinstance(scene.get("scene_problem", ""), str)
+                require(fits, f"expected a map with scene, and maybe scene_problem; {scene!r:.300} came")
+            self._called(link, Call("call", "has_wrapper_attr", ["constants"], rows=[count - 1]), 1)
+
+    def test_a_name_that_nothing_has_is_a_failure(self) -> None:
+        """Check that a call of an unknown name is an AttributeError, and the next request is answered."""
+        with self.asked() as link:
+            (answer,) = link.ask(Call("call", NO_NAME))
+            require(isinstance(answer, Failure), f"expected a Failure for the name {NO_NAME}; {answer!r:.200} came")
+            error = "builtins:AttributeError"
+            require(answer.error == error, f"expected Failure.error {error!r}; {answer.error!r} came")
+            self.reset(link, [SEED] * link.agreed.count)
+
+    def _called(self, link: Any, request: Call, number: int) -> list[Any]:
+        (answer,) = link.answers(request)
+        require(isinstance(answer, CallResult), f"expected CallResult; {type(answer).__name__} came")
+        require(len(answer.results) == number, f"expected {number} results of {request}; {len(answer.results)} came")
+        return list(answer.results)
+
+    def _until_end(self, link: Any) -> tuple[int, list[dict[int, Row]]]:
+        """Run until an episode ends; return in which environment, and what all of them gave; skip without an end."""
+        trace = [self.reset(link, [SEED + i for i in range(link.agreed.count)])]
+        for actions in self.actions(link, LONGEST):
+            trace.append(self.step(link, actions))
+            for row, one in trace[-1].items():
+                if one.ended:
+                    return row, trace
+        self.skip(f"no episode ended within {LONGEST} steps")
+
+    def _begins(self, link: Any, row: int, one: Row, when: str) -> None:
+        """Check what the beginning of an episode gives."""
+        require_observation(link, row, one)
+        require(one.reward == 0.0 and not one.ended, f"expected reward 0 and no flag {when}; {one[1:4]} came")
+        space = link.agreed.parameter_space
+        if space is None:
+            return
+        given = one.info.get("parameters")
+        try:
+            fits = len(walk.flatten(space, given)) == len(walk.leaves(space))
+        except (KeyError, TypeError, IndexError):
+            fits = False
+        require(fits, f"expected parameters of {space} in the info {when}; {given!r:.300} came")
+
+
+def require_observation(link: Any, row: int, one: Row) -> None:
+    """Raise AssertionError where an observation is not in its space."""
+    space = link.agreed.observation_space
+    if walk.is_custom(walk.to_json(space)):
+        return
+    observation = observation_of(link, one)
+    require(space.contains(observation), f"expected an element of {space} of environment {row}; {observation!r} came")
+
+
+def same_runs(expected: list[dict[int, Row]], found: list[dict[int, Row]], what: str) -> None:
+    """Raise AssertionError where two runs differ."""
+    for step, (before, now) in enumerate(zip(expected, found, strict=True)):
+        for row, one in before.items():
+            require(
+                row in now and one.is_same(now[row]),
+                f"expected the same of {what}: environment {row}, step {step}: {one[:4]}; {now.get(row, ())[:4]} came",
+            )
