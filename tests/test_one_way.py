@@ -215,6 +215,7 @@ TEMPORARY_FOLDERS = {
     "physgym.formats.numpy_arrays": "an archive unpacked to be read",
     "physgym.adapters.fmu_folder": "an FMU that is unpacked as long as its environment is there",
     "physgym.scene.sample_view": "a film that becomes a cell of a notebook",
+    "physgym.testing.dialled_programs": "the token of a program that is tried, and what it writes",
     "physgym.running.rollout_episodes": "episodes that a network is compared with, and nobody keeps",
 }
 

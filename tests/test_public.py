@@ -38,7 +38,7 @@ NAMES = {
     "ReturnGap return_gap",
     "physgym.sample": "Field SampleSpec",
     "physgym.scene": "Scene SceneHandle Values field constant prediction norm stack draw",
-    "physgym.testing": "check_env EnvConformance ConformanceNote",
+    "physgym.testing": "check_env EnvConformance ConformanceNote check_worker WorkerConformance",
     "physgym.samplers": "Sampler Breed Gaussian Grid LatinHypercube NetworkPolicy ParameterTable Policy Sobol Uniform "
     "find_sampler rebuild_sampler",
     "physgym.errors": "PhysGymError ConfigError CheckpointError DatasetError SampleError WorkerError ChangedCode",

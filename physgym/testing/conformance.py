@@ -37,7 +37,7 @@ from physgym.testing.comparing import require as _require
 from physgym.testing.comparing import same_bits as _bits
 from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.testing.restoring import check_restored, keeps_states
-from physgym.testing.rules import Report, broken_rules
+from physgym.testing.rules import RuleReport, broken_rules
 from physgym.vector import SocketVectorEnv
 from physgym.vector.make import env_factory
 from physgym.worker.folders import OwnFolder
@@ -457,8 +457,8 @@ class _Given(EnvConformance):
 
 def check_env(
     env: str | Callable[..., Env],
-    report: Report | None = None,
-    note: Report | None = None,
+    report: RuleReport | None = None,
+    note: RuleReport | None = None,
     *,
     arguments: Mapping[str, Any] | None = None,
 ) -> None:

@@ -41,10 +41,10 @@ from physgym.transport.tcp import TcpListener
 SOON = 5.0  # seconds in which a worker notices that a connection is over, or is to be
 SHOWN = 2000  # characters of what the program has written that a message shows
 
-Kind = TypeVar("Kind", bound=Message)
+Heard = TypeVar("Heard", bound=Message)
 
 
-class Link:
+class ParentEnd:
     """The parent's end of a connection to a worker, which says of everything what was expected and what came.
 
     Args:
@@ -91,7 +91,7 @@ class Link:
 
     # --- from the worker
 
-    def hear(self, kind: type[Kind], what: str = "", timeout: float | None = None) -> Kind:
+    def hear(self, kind: type[Heard], what: str = "", timeout: float | None = None) -> Heard:
         """Wait for the next message, of a kind.
 
         Args:
@@ -265,7 +265,7 @@ class DialledProgram:
 
     def __init__(self, command: Sequence[str], envs: int = 0, timeout: float = 30.0) -> None:
         self._timeout = timeout
-        self._links: list[Link] = []
+        self._links: list[ParentEnd] = []
         self._token = secrets.token_bytes(32)
         with contextlib.ExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -284,7 +284,7 @@ class DialledProgram:
                 raise ConfigError(f"{command[0]} cannot be started: {error.strerror}") from error
             self._stack = stack.pop_all()
 
-    def accept(self) -> Link:
+    def accept(self) -> ParentEnd:
         """Wait until the program dials; return the connection.
 
         Raises:
@@ -297,14 +297,14 @@ class DialledProgram:
             require(time.monotonic() < deadline, f"expected that the program dials; it did not{self.written()}")
         return link
 
-    def accepted(self, seconds: float) -> Link | None:
+    def accepted(self, seconds: float) -> ParentEnd | None:
         """Return the next connection; None where none comes within so many seconds."""
         poll = select.poll()
         poll.register(self._listener.fileno(), select.POLLIN)
         if not poll.poll(seconds * 1000) or (channel := self._listener.accept()) is None:
             return None
         assert isinstance(channel, SocketChannel)
-        link = Link(channel, self._token, self._timeout)
+        link = ParentEnd(channel, self._token, self._timeout)
         self._links.append(link)
         return link
 
@@ -319,7 +319,7 @@ class DialledProgram:
             return self.child.process.wait(SOON)
         return None
 
-    def redialled(self, seconds: float = 0.0) -> Link | None:
+    def redialled(self, seconds: float = 0.0) -> ParentEnd | None:
         """Wait until the program dials again; return the connection, None where it ends, or does neither in time."""
         deadline = time.monotonic() + (seconds or SOON)
         while time.monotonic() < deadline:

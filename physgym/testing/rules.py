@@ -12,7 +12,7 @@ from physgym.errors import PhysGymError
 from physgym.testing.isolation import ConformanceNote
 from physgym.worker.folders import Folder
 
-Report: TypeAlias = Callable[[str, str], None]
+RuleReport: TypeAlias = Callable[[str, str], None]
 
 
 def rules(suite: Any) -> dict[str, Callable[[], None]]:
@@ -21,7 +21,7 @@ def rules(suite: Any) -> dict[str, Callable[[], None]]:
     return {name: getattr(suite, name) for name in dict.fromkeys(names) if inspect.ismethod(getattr(suite, name))}
 
 
-def broken_rules(suite: Any, report: Report | None = None, note: Report | None = None) -> list[str]:
+def broken_rules(suite: Any, report: RuleReport | None = None, note: RuleReport | None = None) -> list[str]:
     """Try all rules of a suite; return the broken ones, each with its name.
 
     Args:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from physgym.errors import ConfigError
-from physgym.testing.rules import Report, broken_rules
+from physgym.testing.rules import RuleReport, broken_rules
 from physgym.testing.worker_faults import FaultRules
 from physgym.testing.worker_greeting import GreetingRules
 from physgym.testing.worker_rollouts import RolloutRules
@@ -30,8 +30,8 @@ def check_worker(
     command: Sequence[str],
     env: str = "",
     arguments: Mapping[str, Any] | None = None,
-    report: Report | None = None,
-    skipped: Report | None = None,
+    report: RuleReport | None = None,
+    skipped: RuleReport | None = None,
     *,
     timeout: float = 30.0,
 ) -> None:

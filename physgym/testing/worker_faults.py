@@ -21,7 +21,7 @@ from physgym.protocol.messages import (
 )
 from physgym.protocol.msgpack_values import encode_value
 from physgym.testing.comparing import require
-from physgym.testing.dialled_programs import Link
+from physgym.testing.dialled_programs import ParentEnd
 from physgym.testing.worker_greeting import frame
 from physgym.testing.worker_rules import SEED, WorkerRules, rows_of, step_request
 from physgym.testing.worker_stepping import same_runs
@@ -113,7 +113,7 @@ class FaultRules(WorkerRules):
     def test_it_closes_at_rows_that_there_are_not(self) -> None:
         """Check that a step of an environment that does not exist ends the connection."""
 
-        def made(link: Link) -> bytes:
+        def made(link: ParentEnd) -> bytes:
             body = ROWS.pack(0, 4, 0, 1) + (999).to_bytes(4, "little") + bytes(link.agreed.actions.row)
             return frame(CODES[Step], body, link.sequence + 1)
 
@@ -147,14 +147,14 @@ class FaultRules(WorkerRules):
             link.close()
             require(program.is_done(END), f"expected that it ends, or dials again, within {END:g} s; it does neither")
 
-    def _closes(self, because: str, made: Callable[[Link], bytes]) -> None:
+    def _closes(self, because: str, made: Callable[[ParentEnd], bytes]) -> None:
         with self.ready() as (_, link):
             link.answers(Call("scene"))
             link.write(made(link))
             link.closed(because)
 
 
-def _call(link: Link, ahead: int = 1, **changed: Any) -> bytes:
+def _call(link: ParentEnd, ahead: int = 1, **changed: Any) -> bytes:
     """Return a legal call, but for what is changed."""
     body = encode_value({"kind": "scene", "name": "", "args": [], "kwargs": {}, "rows": None})
     return frame(CODES[Call], body, link.sequence + ahead, **changed)

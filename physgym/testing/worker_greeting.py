@@ -1,4 +1,4 @@
-"""Rules for the beginning of a worker: it dials, proves itself, offers environments and makes what it is told to."""
+"""Rules for the beginning of a worker: it dials, proves itself, offers environments, and makes those that it can."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from physgym.protocol.codec import HEADER, MAGIC, MAX_BODY_BEFORE_WELCOME, VERSI
 from physgym.protocol.messages import CODES, Assignment, Challenge, Failure, Refusal, Welcome, WorkerOffer
 from physgym.protocol.msgpack_values import encode_value
 from physgym.testing.comparing import require
-from physgym.testing.dialled_programs import DialledProgram, Link, assignment
+from physgym.testing.dialled_programs import DialledProgram, ParentEnd, assignment
 from physgym.testing.worker_rules import WorkerRules, with_words
 
 UNKNOWN = "physgym/there-is-no-such-simulation"
@@ -107,7 +107,7 @@ class GreetingRules(WorkerRules):
                 require(isinstance(value, kinds), f"expected {name} to be one of {kinds}; {value!r} came")
 
     @contextlib.contextmanager
-    def _stranger(self) -> Iterator[tuple[DialledProgram, Link]]:
+    def _stranger(self) -> Iterator[tuple[DialledProgram, ParentEnd]]:
         """Give a connection that was not greeted; a program that dials again serves several rules."""
         kept = type(self)._kept
         program = kept.get("stranger")

@@ -12,7 +12,7 @@ from physgym import spaces as walk
 from physgym.protocol.messages import Rollout, RolloutResult
 from physgym.spaces import Array
 from physgym.testing.comparing import require, same_bits
-from physgym.testing.dialled_programs import Link
+from physgym.testing.dialled_programs import ParentEnd
 from physgym.testing.worker_rules import SEED, WorkerRules
 
 LONGEST = 12  # steps of an episode
@@ -20,7 +20,7 @@ SEEDS = (SEED, SEED + 1, 2**62)
 
 
 @dataclass
-class Episode:
+class RolledEpisode:
     """An episode of a rollout, from all parts that name it.
 
     Attributes:
@@ -37,7 +37,7 @@ class Episode:
     parameters: list[Array] | None = None
     ended: list[Any] | None = None
 
-    def is_same(self, other: Episode) -> bool:
+    def is_same(self, other: RolledEpisode) -> bool:
         """Return whether samples and parameters are equal to the bit."""
         one, two = ([values for sample in episode.samples for values in sample] for episode in (self, other))
         one, two = one + (self.parameters or []), two + (other.parameters or [])
@@ -118,9 +118,9 @@ class RolloutRules(WorkerRules):
         with self.asked() as link:
             self.skip_in_real_time(link)
             plain = self._episodes(link, [[0, SEED]])[0]
-            told = self._episodes(link, [[0, SEED]], reports=True)[0]
-            require(plain.is_same(told), "expected the same samples with reports and without; they differ")
-            total, expected = sum(told.rewards), (told.ended or [0.0] * 4)[3]
+            reported = self._episodes(link, [[0, SEED]], reports=True)[0]
+            require(plain.is_same(reported), "expected the same samples with reports and without; they differ")
+            total, expected = sum(reported.rewards), (reported.ended or [0.0] * 4)[3]
             require(
                 bool(np.isclose(total, expected)),
                 f"expected rewards whose sum is {expected}, as ended says; {total} came",
@@ -143,9 +143,9 @@ class RolloutRules(WorkerRules):
             goes_on = bool(rest) and rest[0][0] in first
             second = self._episodes(link, rest, goes_on=goes_on)
             for i, one in whole.items():
-                early, late = first.get(i, Episode()), second.get(i, Episode())
+                early, late = first.get(i, RolledEpisode()), second.get(i, RolledEpisode())
                 new = [place for place, step in enumerate(late.steps) if step not in early.steps]
-                joined = Episode(
+                joined = RolledEpisode(
                     early.steps + [late.steps[place] for place in new],
                     early.samples + [late.samples[place] for place in new],
                     parameters=early.parameters or late.parameters,
@@ -176,19 +176,19 @@ class RolloutRules(WorkerRules):
                     f"expected the parameters {wanted} that were given; {one.parameters} came",
                 )
 
-    def _needs_samples(self, link: Link) -> Any:
+    def _needs_samples(self, link: ParentEnd) -> Any:
         if link.agreed.sample_spec is None:
             self.skip("the environment declares no samples")
         return link.agreed
 
-    def _made(self, link: Link) -> int:
+    def _made(self, link: ParentEnd) -> int:
         """Return how many samples came in all rollouts."""
         return int(link.channel.connection.ledger.samples)
 
-    def _episodes(self, link: Link, entries: Sequence[list[Any]], **options: Any) -> dict[int, Episode]:
+    def _episodes(self, link: ParentEnd, entries: Sequence[list[Any]], **options: Any) -> dict[int, RolledEpisode]:
         """Return the episodes of a rollout."""
         agreed = self._needs_samples(link)
-        found: dict[int, Episode] = {}
+        found: dict[int, RolledEpisode] = {}
         for part in link.answers(Rollout(list(entries), LONGEST, 10, **{"nonfinite": "allow", **options})):
             assert isinstance(part, RolloutResult)
             self._take(found, part, list(agreed.sample_spec))
@@ -197,11 +197,11 @@ class RolloutRules(WorkerRules):
             require(not lacking, f"expected the parameters of each episode; those of {lacking} did not come")
         return found
 
-    def _take(self, found: dict[int, Episode], part: RolloutResult, names: list[str]) -> None:
+    def _take(self, found: dict[int, RolledEpisode], part: RolloutResult, names: list[str]) -> None:
         kept = np.ones(len(part.steps), np.bool_) if part.reports is None else part.reports.accepted
         places = np.cumsum(kept) - 1
         for place, (number, step) in enumerate(zip(part.episodes.tolist(), part.steps.tolist(), strict=True)):
-            one = found.setdefault(number, Episode())
+            one = found.setdefault(number, RolledEpisode())
             if kept[place]:
                 one.steps.append(step)
                 one.samples.append([part.samples[name][places[place]].copy() for name in names])
@@ -209,7 +209,7 @@ class RolloutRules(WorkerRules):
                 one.rewards.append(float(part.reports.rewards[place]))
         if part.parameters is not None:
             for place, number in enumerate(part.parameters.episodes.tolist()):
-                one = found.setdefault(number, Episode())
+                one = found.setdefault(number, RolledEpisode())
                 one.parameters = [values[place].copy() for values in part.parameters.values.values()]
         for entry in part.ended:
-            found.setdefault(entry[0], Episode()).ended = entry
+            found.setdefault(entry[0], RolledEpisode()).ended = entry

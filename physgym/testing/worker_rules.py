@@ -1,4 +1,4 @@
-"""What the rules for workers share: how the worker is started, and what its messages say of environments."""
+"""The base of the rules for workers: how the worker is started, and what its messages say of environments."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from physgym.protocol.messages import Failure, Reset, Results, Step
 from physgym.protocol.msgpack_values import encode_value
 from physgym.real_time import runs_in_real_time
 from physgym.testing.comparing import require, same_bits
-from physgym.testing.dialled_programs import DialledProgram, Link
+from physgym.testing.dialled_programs import DialledProgram, ParentEnd
 
 SEVERAL = 3  # environments that a worker is asked for, where it hosts more than one
 SEED = 20
 
 
 class Row(NamedTuple):
-    """What a step or a reset gave of one environment.
+    """The results of a step or a reset of one environment.
 
     Attributes:
         observation: Its leaves.
@@ -70,7 +70,7 @@ class WorkerRules:
     arguments: Mapping[str, Any] = {}
     timeout: float = 30.0
     _kept: ClassVar[dict[str, DialledProgram]]
-    _link: ClassVar[Link | None]
+    _link: ClassVar[ParentEnd | None]
     _broken: ClassVar[str]  # why there is no connection
 
     def __init_subclass__(cls) -> None:
@@ -86,13 +86,13 @@ class WorkerRules:
     # --- connections
 
     @contextlib.contextmanager
-    def started(self, envs: int = 0) -> Iterator[tuple[DialledProgram, Link]]:
+    def started(self, envs: int = 0) -> Iterator[tuple[DialledProgram, ParentEnd]]:
         """Start the program; give it, and the first connection."""
         with DialledProgram(self.command, envs, self.timeout) as program, with_words(program):
             yield program, program.accept()
 
     @contextlib.contextmanager
-    def ready(self, mode: str = "NEXT_STEP") -> Iterator[tuple[DialledProgram, Link]]:
+    def ready(self, mode: str = "NEXT_STEP") -> Iterator[tuple[DialledProgram, ParentEnd]]:
         """Start the program, and have as many environments made as it is asked for elsewhere."""
         count = self.count
         with self.started(count if count > 1 else 0) as (program, link):
@@ -101,7 +101,7 @@ class WorkerRules:
             yield program, link
 
     @contextlib.contextmanager
-    def asked(self) -> Iterator[Link]:
+    def asked(self) -> Iterator[ParentEnd]:
         """Give the connection that rules share which leave it as it was; a rule that is broken ends it."""
         mine = type(self)
         require(not mine._broken, mine._broken)  # nobody waits for every rule again
@@ -117,7 +117,7 @@ class WorkerRules:
             mine._kept.pop("asked").close()
             raise
 
-    def _begun(self) -> Link:
+    def _begun(self) -> ParentEnd:
         """Start the program that rules share, with several environments where it hosts them."""
         for envs in (SEVERAL, 0):
             program = type(self)._kept["asked"] = DialledProgram(self.command, envs, self.timeout)
@@ -159,7 +159,7 @@ class WorkerRules:
         with self.asked() as link:
             return int(link.agreed.count)
 
-    def several(self, link: Link) -> int:
+    def several(self, link: ParentEnd) -> int:
         """Return how many environments there are; skip the rule where there is one alone."""
         count = int(link.agreed.count)
         if count < 2:
@@ -170,14 +170,14 @@ class WorkerRules:
         """Leave a rule out."""
         raise unittest.SkipTest(reason)
 
-    def skip_in_real_time(self, link: Link) -> None:
+    def skip_in_real_time(self, link: ParentEnd) -> None:
         """Leave a rule out where no episode is like another one."""
         if runs_in_real_time(link.ready.description["metadata"]):
             self.skip('the environment runs in real time (metadata["physgym.real_time"]): no episode comes twice')
 
     # --- environments
 
-    def reset(self, link: Link, seeds: Sequence[int | None], mask: Sequence[bool] | None = None) -> dict[int, Row]:
+    def reset(self, link: ParentEnd, seeds: Sequence[int | None], mask: Sequence[bool] | None = None) -> dict[int, Row]:
         """Reset environments; return what each of them gave."""
         wanted = [True] * len(seeds) if mask is None else list(mask)
         found = rows_of(link, link.answers(Reset(0, list(seeds), wanted)))
@@ -186,7 +186,7 @@ class WorkerRules:
         return {row: one for row, one in found.items() if isinstance(one, Row)}
 
     def step(
-        self, link: Link, actions: Sequence[Any], rows: list[int] | None = None, *, stream: bool = False
+        self, link: ParentEnd, actions: Sequence[Any], rows: list[int] | None = None, *, stream: bool = False
     ) -> dict[int, Row]:
         """Step environments; return what each of them gave.
 
@@ -200,7 +200,7 @@ class WorkerRules:
         require(not failed, f"expected that a step with an action of the space works; it failed: {failed[:1]}")
         return {row: one for row, one in found.items() if isinstance(one, Row)}
 
-    def actions(self, link: Link, number: int) -> list[list[Any]]:
+    def actions(self, link: ParentEnd, number: int) -> list[list[Any]]:
         """Return so many actions for each environment, the same every time."""
         space = link.agreed.action_space
         if walk.is_custom(walk.to_json(space)):
@@ -208,7 +208,7 @@ class WorkerRules:
         space.seed(SEED)
         return [[space.sample() for _ in range(link.agreed.count)] for _ in range(number)]
 
-    def run(self, link: Link, seed: int, number: int) -> list[dict[int, Row]]:
+    def run(self, link: ParentEnd, seed: int, number: int) -> list[dict[int, Row]]:
         """Return what a reset with a seed and so many steps gave."""
         count = link.agreed.count
         begun = self.reset(link, [seed + i for i in range(count)])
@@ -224,7 +224,9 @@ def with_words(program: DialledProgram) -> Iterator[None]:
         raise AssertionError(f"{error}{program.written()}") from error.__cause__
 
 
-def step_request(link: Link, actions: Sequence[Any], rows: list[int] | None = None, *, stream: bool = False) -> Step:
+def step_request(
+    link: ParentEnd, actions: Sequence[Any], rows: list[int] | None = None, *, stream: bool = False
+) -> Step:
     """Return the message that steps environments, one action for each."""
     agreed = link.agreed
     columns = zip(*(walk.flatten(agreed.action_space, action) for action in actions), strict=True)
@@ -236,7 +238,7 @@ def step_request(link: Link, actions: Sequence[Any], rows: list[int] | None = No
     return Step(0, rows, arrays, [] if all(one is None for one in objects) else objects, stream)
 
 
-def rows_of(link: Link, parts: Sequence[Results]) -> dict[int, Row | Failure]:
+def rows_of(link: ParentEnd, parts: Sequence[Results]) -> dict[int, Row | Failure]:
     """Return what each environment gave, by its index, or how it failed."""
     agreed = link.agreed
     found: dict[int, Row | Failure] = {}
@@ -260,6 +262,6 @@ def rows_of(link: Link, parts: Sequence[Results]) -> dict[int, Row | Failure]:
     return found
 
 
-def observation_of(link: Link, row: Row) -> Any:
+def observation_of(link: ParentEnd, row: Row) -> Any:
     """Return the observation of a row as an element of its space."""
     return walk.unflatten(link.agreed.observation_space, iter(row.observation))

@@ -64,8 +64,8 @@ class SteppingRules(WorkerRules):
             first, second = self.actions(link, 2)
             self.reset(link, [SEED + i for i in range(count)])
             order = list(reversed(range(count)))
-            apart = self.step(link, [first[i] for i in order], order)
-            same_runs([together[1]], [apart], "a step of the rows in another order")
+            stepped = self.step(link, [first[i] for i in order], order)
+            same_runs([together[1]], [stepped], "a step of the rows in another order")
             self.reset(link, [SEED, *[None] * (count - 1)], [True, *[False] * (count - 1)])
             rest = order[:-1]
             stepped = self.step(link, [second[i] for i in rest], rest)
@@ -100,10 +100,9 @@ class SteppingRules(WorkerRules):
     def test_next_step_resets_in_the_step_after_the_end(self) -> None:
         """Check autoreset by NEXT_STEP."""
         with self.asked() as link:
-            row, trace = self._until_end(link)
+            row, _ = self._until_end(link)
             (actions,) = self.actions(link, 1)
             self._begins(link, row, self.step(link, actions)[row], "in the step after the end, with NEXT_STEP,")
-            require(trace[-1][row].ended, "")
 
     def test_same_step_resets_at_once(self) -> None:
         """Check autoreset by SAME_STEP: flags and reward are those of the end, and the info has what it observed."""
@@ -144,7 +143,7 @@ class SteppingRules(WorkerRules):
             count = link.agreed.count
             for name in ("constants", "step_seconds", NO_NAME):
                 for has in self._called(link, Call("call", "has_wrapper_attr", [name]), count):
-                    require(isinstance(has, bool), f"expected whether there is {name!r}; {has!r} came")
+                    require(has is True or has is False, f"expected whether there is {name!r}; {has!r} came")
             for scene in self._called(link, Call("scene"), count):
                 fits = isinstance(scene, dict) and "scene" in scene and isinstance(scene.get("scene_problem", ""), str)
                 require(fits, f"expected a map with scene, and maybe scene_problem; {scene!r:.300} came")
