@@ -88,7 +88,11 @@ GUIDES = {
     "cluster": Guide(),
     "batched": Guide(
         IMPORTS + "from physgym.batched.simulation import BatchedSimulation\n",
-        smaller={"samples=100_000, num_envs=256": "samples=40, num_envs=3"},
+        smaller={
+            "samples=100_000, num_envs=256": "samples=40, num_envs=3",
+            "epochs=10, batches_per_epoch=100": "epochs=1, batches_per_epoch=2",
+            'num_envs=64, env_kwargs={"size": 32': 'num_envs=4, env_kwargs={"size": 8',
+        },
         sketches={1: "a test that the reader writes"},
         prepared=False,
     ),

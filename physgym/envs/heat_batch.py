@@ -29,8 +29,8 @@ class HeatBatch(BatchedSimulation):
     The *action* is the source q in K/s on the grid, constant during a step; the *observation* the temperature now. Both
     have shape (size, size), float32, rows of the array along y.
 
-    Sample: ``temperature`` before the step, ``source``, and the target ``next_temperature`` of shape (size, size), and
-    ``diffusivity`` of shape (1,); all float32.
+    Sample: ``temperature`` before the step, ``source``, ``diffusivity`` (the same at all points) and the target
+    ``next_temperature``; (size, size), float32.
 
     Args:
         num_envs: Number of plates.
@@ -61,7 +61,7 @@ class HeatBatch(BatchedSimulation):
         "diffusivity": "m²/s",
         "next_temperature": "K",
     }
-    sample_dimensions: ClassVar[dict[str, int]] = {"temperature": 2, "source": 2, "next_temperature": 2}
+    sample_dimensions: ClassVar[dict[str, int]] = dict.fromkeys(sample_roles, 2)
     sample_feedback: ClassVar[dict[str, str]] = {"next_temperature": "temperature"}
     parameter_units: ClassVar[dict[str, str]] = {
         "x": "length",
@@ -129,7 +129,7 @@ class HeatBatch(BatchedSimulation):
         )
         temperature = spaces.Box(-np.inf, np.inf, shape, np.float32)
         source = spaces.Box(-self.max_source, self.max_source, shape, np.float32)
-        diffusivity = spaces.Box(0.0, np.inf, (1,), np.float32)
+        diffusivity = spaces.Box(0.0, np.inf, shape, np.float32)
         self._use_spaces(temperature, source)
         self.sample_space = spaces.Dict(
             {
@@ -175,7 +175,7 @@ class HeatBatch(BatchedSimulation):
         return {
             "temperature": self._before,
             "source": self._source,
-            "diffusivity": self._diffusivity.clone(),
+            "diffusivity": self._diffusivity[:, :, None].expand_as(self._temperature),
             "next_temperature": self._temperature,
         }
 

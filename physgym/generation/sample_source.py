@@ -26,7 +26,10 @@ class SampleSource(HasOrigin, ABC):
 
     @abstractmethod
     def draw(self, batch_size: int) -> Sample:
-        """Return the next samples, as soon as there are so many: fields of shape (batch_size, *shape)."""
+        """Return the next samples, as soon as there are so many: fields of shape (batch_size, *shape).
+
+        They may be tensors of torch, on a device; a training on that device takes them as they are.
+        """
 
     def dataset(self) -> Any:
         """Return all samples drawn so far, as `physgym.training.Samples`; None where they are not stored."""

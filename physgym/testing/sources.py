@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from physgym.batched.rows import on_host
 from physgym.generation.sample_source import SampleSource
 from physgym.sample import Sample
 
@@ -65,7 +66,7 @@ class SampleSourceContract(ABC):
     def test_a_batch_has_the_declared_fields(self, source: SampleSource) -> None:
         """Check that every field has the shape and dtype of the declaration."""
         for size in (1, BATCH):
-            batch = source.draw(size)
+            batch = _arrays(source.draw(size))
             assert list(batch) == list(source.spec)
             for name, field in source.spec.items():
                 assert batch[name].shape == (size, *field.shape)
@@ -74,7 +75,7 @@ class SampleSourceContract(ABC):
     def test_a_batch_stays_as_it_is(self, source: SampleSource) -> None:
         """Check that the next draw does not write into the arrays of the one before."""
         first = source.draw(BATCH)
-        copies = {name: value.copy() for name, value in first.items()}
+        copies = {name: value.copy() for name, value in _arrays(first).items()}
         source.draw(BATCH)
         assert _same(first, copies)
 
@@ -162,7 +163,13 @@ class _Answers:
         raise AssertionError("nothing asks here")
 
 
-def _same(one: Sample, other: Sample) -> bool:
+def _arrays(batch: Mapping[str, Any]) -> Sample:
+    """Return a batch in arrays, which may be one of tensors."""
+    return {name: on_host(value) for name, value in batch.items()}
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    one, other = _arrays(first), _arrays(second)
     return list(one) == list(other) and all(
         np.array_equal(one[name], other[name], equal_nan=one[name].dtype.kind in "fc") for name in one
     )

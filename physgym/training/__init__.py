@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from physgym.training.metrics import Metrics
     from physgym.training.mlflow_logger import MLflow
     from physgym.training.sources import Samples
+    from physgym.training.tensor_source import TensorSource
     from physgym.training.tensorboard_logger import TensorBoard
     from physgym.training.trainer import Trainer
     from physgym.training.unroll import Unroll
@@ -38,6 +39,7 @@ _LAZY = {
     "SampleSource": "physgym.generation.sample_source",
     "Samples": "physgym.training.sources",
     "TensorBoard": "physgym.training.tensorboard_logger",
+    "TensorSource": "physgym.training.tensor_source",
     "Trainer": "physgym.training.trainer",
     "Unroll": "physgym.training.unroll",
     "WandB": "physgym.training.wandb_logger",
@@ -61,6 +63,7 @@ __all__ = [
     "SampleSource",
     "Samples",
     "TensorBoard",
+    "TensorSource",
     "Trainer",
     "Unroll",
     "WandB",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from physgym.batched.rows import on_host
 from physgym.data.differences import difference_statistics, drawn_differences
 from physgym.data.statistics import Statistics, of_samples
 from physgym.data.windows import without_windows
@@ -465,12 +466,13 @@ class FreshSupply(Supply):
         differences = {output: Statistics.empty(spec[output].shape) for output in pairs}
         for _ in range(min(self.num_batches, math.ceil(STATISTICS_SAMPLES / size))):
             batch = self._draw()
-            more = of_samples(spec, fields, batch.samples)
+            arrays = {name: on_host(value) for name, value in batch.samples.items()}  # once, where they are tensors
+            more = of_samples(spec, fields, arrays)
             statistics = {name: known.merge(more[name]) for name, known in statistics.items()}
-            changed = drawn_differences(spec, batch.samples, pairs)
+            changed = drawn_differences(spec, arrays, pairs)
             differences = {name: known.merge(changed[name]) for name, known in differences.items()}
             self._waiting.append(batch)
-        batches = [batch.samples for batch in self._waiting]
+        batches = [{name: on_host(value) for name, value in batch.samples.items()} for batch in self._waiting]
         fit_normalization(self.learner.predictor, spec, statistics, lambda _: batches, self.learner.loss_fields)
         if changes is not None and pairs:
             changes.fit(differences)

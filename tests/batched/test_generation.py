@@ -57,7 +57,9 @@ def test_parameters_are_of_each_row(tmp_path):
     made = [physgym.generate(HEAT, tmp_path / f"{rows}", num_envs=rows, **options) for rows in (1, 4)]
     assert digest(tmp_path / "1") == digest(tmp_path / "4")
     assert len(np.unique(made[1].parameters["diffusivity"])) == 6
-    assert np.array_equal(made[1].read(0, 60)["diffusivity"][::10], np.float32(made[1].parameters["diffusivity"]))
+    assert np.array_equal(
+        made[1].read(0, 60)["diffusivity"][::10, 0, :1], np.float32(made[1].parameters["diffusivity"])
+    )
 
 
 def test_rejected_rows_and_rows_with_nan_are_those_of_their_episodes(tmp_path):
@@ -112,9 +114,8 @@ def test_rows_that_may_depend_on_each_other_give_no_dataset(tmp_path):
 def test_workers_give_the_same_bytes(tmp_path):
     options = {"env_kwargs": SMALL, "samples": 200}
     physgym.generate(HEAT, tmp_path / "here", num_workers=0, num_envs=3, **options)
-    physgym.generate(HEAT, tmp_path / "one", **options)
     physgym.generate(HEAT, tmp_path / "two", num_workers=2, num_envs=10, **options)
-    assert digest(tmp_path / "here") == digest(tmp_path / "one") == digest(tmp_path / "two")
+    assert digest(tmp_path / "here") == digest(tmp_path / "two")
     with (
         listening(tmp_path, plain=True, envs=[HEAT]) as reception,
         workers(settings_for(reception, tmp_path, envs=[HEAT], count=6)),

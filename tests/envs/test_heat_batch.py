@@ -32,7 +32,7 @@ def test_modes_decay_and_grow_as_in_the_exact_solution():
         rates.append(a * (np.pi / 0.1) ** 2 * (k**2 + m**2))
     source = np.stack([10 * mode(SIZE, 2, 3)] * 3).astype(np.float32)
     sample = batch.step(source)[-1]["sample"]
-    a = sample["diffusivity"][1, 0]
+    a = sample["diffusivity"][1, 0, 0]
     for row, (k, m) in enumerate([(1, 1), (2, 3), (5, 4)]):
         grown = a * (np.pi / 0.1) ** 2 * 13 if row == 1 else float(batch._diffusivity[row]) * (np.pi / 0.1) ** 2 * 13
         want = np.exp(-rates[row] * 0.3) * mode(SIZE, k, m) + 10 * mode(SIZE, 2, 3) * (1 - np.exp(-grown * 0.3)) / grown
