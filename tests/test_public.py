@@ -24,7 +24,7 @@ NAMES = {
     "physgym": "make_vec SocketVectorEnv generate SampleDataset Loader Simulation RejectSample RecordTransition "
     "Recorder factory reopen evaluate view",
     "physgym.data": "Loader StackedSampler SampleWriter SampleStream Online SampleDataset EpisodeSplit",
-    "physgym.training": "Trainer Callback Checkpoints TensorBoard CSV MLflow WandB Logger EarlyStopping "
+    "physgym.training": "Trainer Callback Checkpoints TensorBoard TensorSource CSV MLflow WandB Logger EarlyStopping "
     "load_checkpoint save_checkpoint find_checkpoint list_checkpoints History SampleSource LearningRateMonitor Metrics "
     "ProgressBar Samples Unroll",
     "physgym.nn": "MLP UNet FNO CNN Autoencoder AutoencoderOptimization Predictor Transforms Normalize Optimization "
