@@ -322,8 +322,9 @@ def flat_values(variable: FmuVariable, value: Any, argument: str) -> Array:
         given = np.asarray(value)
         if given.dtype.kind not in "biuf" or variable.dtype is None:
             raise ValueError("it is no number")
-        values = given.astype(variable.dtype)
-        if not (np.isfinite(given).all() and (variable.real or (values == given).all())):
+        with np.errstate(all="ignore"):
+            values = given.astype(variable.dtype)
+        if not (np.isfinite(given).all() and np.isfinite(values).all() and (variable.real or (values == given).all())):
             raise ValueError(f"{variable.kind} does not hold it")
         values = np.broadcast_to(values, variable.shape).copy()
     except (TypeError, ValueError, OverflowError) as error:
@@ -332,9 +333,9 @@ def flat_values(variable: FmuVariable, value: Any, argument: str) -> Array:
             f"{argument}: {variable.name!r} takes {variable.kind} of shape {variable.shape}{names}, not {value!r} "
             f"({error})"
         ) from error
-    allowed = set(variable.choices.values())
-    if allowed and not set(values.ravel().tolist()) <= allowed:
-        raise ConfigError(f"{argument}: {variable.name!r} is one of {dict(variable.choices)}, not {value!r}")
+    allowed = {"false": 0, "true": 1} if variable.kind == "Boolean" else dict(variable.choices)
+    if allowed and not set(values.ravel().tolist()) <= set(allowed.values()):
+        raise ConfigError(f"{argument}: {variable.name!r} is one of {allowed}, not {value!r}")
     for bound, out in ((variable.low, values < (variable.low or 0)), (variable.high, values > (variable.high or 0))):
         if bound is not None and out.any():
             raise ConfigError(

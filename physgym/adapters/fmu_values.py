@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -58,9 +59,9 @@ def places(variables: Iterable[FmuVariable]) -> list[tuple[str, int]]:
 
 def check_once(variables: Sequence[FmuVariable]) -> None:
     """Raise ConfigError where a value of the FMU would be set in two ways."""
-    found = places(variables)
+    found = Counter(places(variables))
     for variable in variables:
-        if any(found.count(place) > 1 for place in places([variable])):
+        if any(found[place] > 1 for place in places([variable])):
             raise ConfigError(
                 f"{variable.name!r} is named twice among `inputs`, `parameters` and `start`, also as part of an array "
                 "or by another name; choose one"
@@ -69,11 +70,11 @@ def check_once(variables: Sequence[FmuVariable]) -> None:
 
 def _whole(variables: Sequence[FmuVariable]) -> list[FmuVariable]:
     """Return arrays and what is no element of them, in the order of the first element; each value once."""
-    arrays = {reference: v for v in variables if len(v.references) > 1 for reference in v.references}
+    arrays = {place: v for v in variables if len(v.references) > 1 for place in places([v])}
     found: dict[FmuVariable, None] = {}
     seen: set[tuple[str, int]] = set()
     for variable in variables:
-        array = arrays.get(variable.references[0], variable)
+        array = arrays.get(places([variable])[0], variable)
         if not seen.issuperset(places([variable])):  # an alias is the same value
             found[array] = None
             seen.update(places([array]))

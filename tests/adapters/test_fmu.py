@@ -131,6 +131,10 @@ def test_an_element_of_an_array_and_a_second_name_are_variables_too(tmp_path):
     assert observation[0] == observation[2] != 0
     assert observation[1] == 0
     env.close()
+    changes = {'"4" causality="parameter" variability="tunable"': '"4" causality="input" variability="discrete"'}
+    env = springs(2, tmp_path, changes)  # a number of a truth value, which is that of a real one as well
+    assert list(env.action_space) == ["force", "blocked"]
+    env.close()
     assert springs(3, tmp_path).observation_space.shape == (3,)  # energy, whose other name is total, once
     for changes in ({"inputs": ["force", "force[1]"]}, {"start": {"v": 1, "v[2]": 2}}):
         with pytest.raises(ConfigError, match="is named twice among `inputs`, `parameters` and `start`"):
@@ -343,6 +347,8 @@ def test_arguments_that_do_not_fit_are_refused_by_name(version, tmp_path):
         ({"parameters": {"friction": {"low": 0, "high": 1, "shape": 2}}}, "takes low, high and unit, not .'shape'."),
         ({"start": {"law": "square"}}, "one of .'linear', 'cubic'."),
         ({"start": {"law": 3}}, "'law' is one of"),
+        ({"start": {"blocked": 2}}, "'blocked' is one of .'false': 0, 'true': 1., not 2"),
+        ({"start": {"gain": 1e12}}, "does not hold it"),
         ({"start": {"gain": 1.5}}, "Int(eger|32) does not hold it"),
         ({"start": {"friction": float("nan")}}, "not nan"),
         ({"start": {"label": 3}}, "takes a text"),
