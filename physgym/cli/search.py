@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +16,7 @@ from physgym.cli.app import INTERRUPTED, app
 from physgym.cli.continuing import Begun, begun_session, origin_of
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
 from physgym.cli.reports import NoReport, write_session_report
+from physgym.errors import ConfigError
 from physgym.files import short
 
 if TYPE_CHECKING:
@@ -40,6 +43,10 @@ def search(
     overrides: Overrides = None,
     *,
     resume: Begun = False,
+    join: Annotated[
+        bool,
+        typer.Option("--join", help="Work on the session with others that do the same, as elements of an array do."),
+    ] = False,
     ray: Ray = None,
     no_report: NoReport = False,
     flags: Flags,
@@ -54,21 +61,74 @@ def search(
     from physgym.experiment.search.study import search as run
 
     settings = flags.load(config, overrides)
-    begun = begun_session(settings, "search") if resume else None
-    origin, log = origin_of(flags, config, overrides, begun)
-    if begun is not None:
-        resume_search(begun, settings, origin, ray, reported=not no_report)
+
+    def drive() -> None:
+        begun = begun_session(settings, "search") if resume or join else None
+        origin, log = origin_of(flags, config, overrides, begun)
+        if begun is not None:
+            resume_search(begun, settings, origin, ray, lent=join, reported=not no_report)
+            return
+        _finish(lambda: run(settings, origin, log=log, ray=ray, lent=join), settings, reported=not no_report)
+
+    if not join:
+        drive()
         return
-    _finish(lambda: run(settings, origin, log=log, ray=ray), settings, reported=not no_report)
+    if ray is not None or flags.no_logging:
+        raise ConfigError("--join works in a session that all share; leave --ray and --no-logging out")
+    _drive_or_lend(settings, drive)
+
+
+def _drive_or_lend(settings: Config, drive: Callable[[], None]) -> None:
+    """Drive a search where nobody else does, and lend its driver processes otherwise, until it is over.
+
+    Args:
+        settings: Its configuration.
+        drive: Runs it.
+
+    Raises:
+        ConfigError: There is no section search.
+    """
+    from physgym.experiment.search.lent import FOLDER, OVER, lend
+    from physgym.experiment.search.pool import environments
+    from physgym.experiment.search.study import device_of
+    from physgym.experiment.session import check_session
+    from physgym.files import try_lock
+    from physgym.interrupt import InterruptCounter
+
+    if settings.search is None:
+        raise ConfigError("the configuration has no section search")
+    session = check_session(settings.session)
+    session.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with try_lock(session.with_name(f".{session.name}.lock")) as mine:
+            if mine:
+                shutil.rmtree(session / FOLDER, ignore_errors=True)  # what an earlier driver has said
+                drive()
+                return
+        with InterruptCounter() as interrupts:
+            variables = environments(settings.search.workers, settings.search.threads, device_of(settings))
+            ended = lend(session, variables, interrupts)
+        if ended == OVER:
+            print(f"the search is over: {short(session)}")
+            return
+        if interrupts.count:
+            raise typer.Exit(INTERRUPTED)
+        time.sleep(1.0)  # for the next driver to begin
 
 
 def resume_search(
-    session: Path, settings: Config, origin: Origin, ray: str | None = None, *, reported: bool = True
+    session: Path,
+    settings: Config,
+    origin: Origin,
+    ray: str | None = None,
+    *,
+    lent: bool = False,
+    reported: bool = True,
 ) -> None:
     """Go on with the session of a search."""
     from physgym.experiment.search.study import resume_search as run
 
-    _finish(lambda: run(session, settings, origin, ray=ray), settings, reported=reported)
+    _finish(lambda: run(session, settings, origin, ray=ray, lent=lent), settings, reported=reported)
 
 
 def _finish(run: Callable[[], Found], settings: Config, *, reported: bool) -> None:

@@ -28,6 +28,9 @@ class JobOptions:
 
     time: Annotated[str, typer.Option(help="Limit, such as 4:00:00; then it saves, and goes on in a new turn.")]
     nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1
+    array: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Jobs of an array, which share the trials of a search.")
+    ] = 0
     cpus: Annotated[
         int | None, typer.Option(min=1, help="Cores on each node; by default one per worker or process.")
     ] = None
@@ -77,6 +80,7 @@ class JobOptions:
             self.partition,
             self.account,
             self.notice,
+            self.array,
             lines=self.sbatch or (),
         )
 
@@ -130,14 +134,15 @@ def submit(
         raise ConfigError(f"--advertise {advertise!r}: write a name, or text for the shell without quotes")
     settings = flags.load(config, overrides)
     folder = check_folder(Path(f"{settings.session}-job") if out is None else out)
-    resources = job.resources(folder, per_node or processes or 1)
+    trials = 1 if settings.search is None else settings.search.workers * (settings.search.threads or 1)
+    resources = job.resources(folder, per_node or processes or trials)
     if not only_samples:
         _, kept = flags.origin(config, overrides)  # nobody can be asked within the job
         if not kept:
             raise ConfigError(
                 "a job goes on from its session: leave --no-logging and --allow-dirty-repo out, or add --save-diff"
             )
-    plan = Plan(job.nodes, per_node, processes, only_samples, advertise, _passed_on(flags))
+    plan = Plan(job.nodes, per_node, processes, only_samples, advertise, _passed_on(flags), job.array)
     placed = plan.with_places(settings, folder)
     parts = plan.parts(placed, folder)
     script = script_of(
@@ -151,7 +156,8 @@ def submit(
         command=again(),
     )
     file = write_job(folder, placed, script, token=any(isinstance(part, WithWorkers) for part in parts))
-    print(f"{short(file)}: {job.nodes} node(s), at most {as_words(seconds_of(job.time))} at a time")
+    many = f"an array of {job.array}, each of " if job.array else ""
+    print(f"{short(file)}: {many}{job.nodes} node(s), at most {as_words(seconds_of(job.time))} at a time")
     print(hand_over(file) if go else f"submit it with: {shlex.join(['sbatch', short(file)])}")
 
 

@@ -156,13 +156,15 @@ SHELL = f"""\
 # --- When the time is nearly over SLURM sends USR2 to this script: what runs saves, and the job goes back into the
 # queue. TERM reaches what runs by SLURM itself, where the job is put back by others or preempted, or ended by scancel.
 announced= status= running=
+job=$SLURM_JOB_ID # of an array the number of one of its elements stands for all of them
+[ -z "${{SLURM_ARRAY_JOB_ID:-}}" ] || job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
 tell() {{
     woken=yes
     [ -n "$running" ] || return
     if [ "$1" = USR2 ]; then
         kill -USR2 "$running" 2>/dev/null # srun passes it on
     else
-        scancel --signal=TERM "$SLURM_JOB_ID" # to what srun has started; srun itself would kill it
+        scancel --signal=TERM "$job" # to what srun has started; srun itself would kill it
     fi
 }}
 trap 'announced=yes; tell "$passed_on"' USR2
@@ -188,7 +190,7 @@ leave() {{
     if [ "$status" -eq {SAVED} ] || {{ [ -n "$announced" ] && [ "$passed_on" = TERM ]; }} || preempted; then
         if [ "${{SLURM_RESTART_COUNT:-0}}" -ge "$restarts" ]; then
             echo "it has begun $restarts times again, the most by --restarts; go on with: sbatch $folder/job.sh" >&2
-        elif scontrol requeue "$SLURM_JOB_ID"; then
+        elif scontrol requeue "$job"; then
             echo "it goes back into the queue, and goes on from there" >&2
             sleep 300 # SLURM ends it
         else
@@ -198,7 +200,7 @@ leave() {{
     exit "$status"
 }}
 preempted() {{
-    [ "$status" -eq {ENDED} ] && scontrol show job -o "$SLURM_JOB_ID" | grep -q ' PreemptTime=[0-9]'
+    [ "$status" -eq {ENDED} ] && scontrol show job -o "$job" | grep -q ' PreemptTime=[0-9]'
 }}
 """
 

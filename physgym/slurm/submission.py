@@ -38,6 +38,7 @@ class Plan:
         only_samples: Whether to generate samples and nothing else.
         advertise: Name of the first node for the others, as text for the shell.
         flags: Options that every command of the job gets.
+        array: Elements of an array that work on one search; 0 for a job by itself.
     """
 
     nodes: int = 1
@@ -46,6 +47,7 @@ class Plan:
     only_samples: bool = False
     advertise: str = "$(hostname)"
     flags: Sequence[str] = ()
+    array: int = 0
 
     def with_places(self, config: Config, folder: Path) -> Config:
         """Return the configuration with the places of what the job makes, all in its folder."""
@@ -76,7 +78,7 @@ class Plan:
         kind = "search" if config.search is not None else "train"
         settings = str(folder / SETTINGS)
         generate = ("generate", settings, "--resume", *self.flags)
-        last = (kind, settings, "--resume", *self.flags)
+        last = (kind, settings, "--join" if self.array else "--resume", *self.flags)
         if self.only_samples:
             return [self._with_workers(config, generate) if self.workers else Alone(generate)]
         if self.trains_together:
@@ -102,6 +104,11 @@ class Plan:
             raise ConfigError("--per-node: a search takes nodes as elements of an array (--array N); leave it out")
         if self.workers and not self.only_samples and is_complete(config, None):
             raise ConfigError("--per-node: the samples of dataset.path are there already; leave it out")
+        if self.array and (config.search is None or self.nodes > 1 or self.only_samples or self.processes):
+            raise ConfigError(
+                "--array: the elements of an array share the trials of a search, each on one node: it needs a section "
+                "search, and no --nodes, --only-samples and --processes"
+            )
         if self.only_samples and (config.search is not None or self.processes):
             raise ConfigError("--only-samples trains nothing; leave search and --processes out")
         if isinstance(config.dataset.path, list) and (self.workers or self.only_samples):

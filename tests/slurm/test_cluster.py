@@ -21,7 +21,7 @@ from tests.support.slurm import slurm
 from tests.training.test_ranks import together
 
 __all__ = ["identity"]  # a fixture
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0  # seconds for something to begin
 
@@ -123,6 +123,33 @@ def test_a_training_on_both_nodes(cluster, folder):
     assert [run["outcome"] for run in runs] == ["interrupted", "completed"]
     assert runs[-1]["weights"] == whole[-1]["weights"]
     assert runs[-1]["results"]["loss"] == whole[-1]["results"]["loss"]
+
+
+@pytest.mark.sweep
+def test_a_search_by_an_array(cluster, folder):
+    """Its driver is to end before the search does; the other element drives on."""
+    settings = {
+        "environment": {"id": "physgym/Spring-v0"},
+        "dataset": {"samples": 640, "max_steps": 20, "num_workers": 0},
+        "training": {"epochs": 6, "batch_size": 8},
+        "search": {"parameters": {"optimization.lr": {"low": 1e-4, "high": 1e-2}}, "trials": 6},
+    }
+    job = submitted(folder, settings, "--array", "2")
+
+    def log():
+        return "".join(file.read_text() for file in (folder / "job").glob("*.log"))
+
+    session = folder / "job" / "session"
+    wait_until(lambda: any("send" in file.read_text() for file in session.glob("lent/*/asked")), log)
+    logs = {f"{job}_{number}": folder / "job" / f"{job}_{number}.log" for number in (0, 1)}
+    driver, other = sorted(logs, key=lambda element: "generate: " not in logs[element].read_text())
+    cluster.ask("scancel", "--batch", "--signal=USR2", driver)
+    cluster.wait(other, "COMPLETED", log=log)
+    assert "goes back into the queue" in log()
+    cluster.begin_now(driver)
+    cluster.wait(driver, "COMPLETED", log=log)
+    assert (session / "results.csv").read_text().count(",complete,") == 6
+    assert [run["outcome"] for run in read_record(session)["runs"]][:2] == ["interrupted", "completed"]
 
 
 def test_a_job_that_fails_ends_with_its_workers(cluster, folder):

@@ -135,6 +135,14 @@ def test_it_goes_back_so_often_and_no_more(stand_ins, monkeypatch):
     assert "--restarts" in errors
 
 
+def test_an_element_of_an_array_speaks_of_itself(stand_ins, monkeypatch):
+    """The number of one of them is that of the whole array."""
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    _, said, _ = run(stand_ins, *TWO, number=signal.SIGUSR2)
+    assert said == ["srun", "requeue 7_3"]
+
+
 @pytest.mark.parametrize(("time_of", "last"), [("None", []), ("2026-11-30T10:00:00", ["requeue 7"])])
 def test_term_puts_it_back_where_it_is_preempted_alone(stand_ins, time_of, last):
     """Not where a user has cancelled it."""

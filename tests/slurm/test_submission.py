@@ -68,6 +68,16 @@ def test_a_training_by_several_processes_has_its_samples_first(folder):
     assert "#SBATCH --cpus-per-task=8" in text
 
 
+def test_an_array_of_a_search(folder):
+    search = {"parameters": {"optimization.lr": {"low": 1e-4, "high": 1e-2}}, "workers": 3}
+    submit(*TIME, "--array", "20", "--out", "job", settings={**SPRING, "search": search})
+    text = (folder / "job" / "job.sh").read_text()
+    assert "#SBATCH --array=0-19\n" in text
+    assert "#SBATCH --cpus-per-task=3\n" in text
+    assert f"--output={folder}/job/%A_%a.log" in text
+    assert "config.yaml --join" in text
+
+
 ONLINE = {"environment": {"id": "physgym/Spring-v0"}, "dataset": {"samples": 10, "produce": "online"}}
 
 
@@ -87,6 +97,7 @@ ONLINE = {"environment": {"id": "physgym/Spring-v0"}, "dataset": {"samples": 10,
         ((*TIME, "--setup", "a\nb"), SPRING, "one line"),
         ((*TIME, "--advertise", 'a"; rm b'), SPRING, "without quotes"),
         ((*TIME, "--only-samples", "--processes", "2"), SPRING, "trains nothing"),
+        ((*TIME, "--array", "2"), SPRING, "needs a section search"),
         ((*TIME, "--no-logging"), SPRING, "goes on from its session"),
         ((*TIME, "network.type=None"), SPRING, "network"),
     ],

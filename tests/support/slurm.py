@@ -75,7 +75,7 @@ class Slurm:
         return done.stdout.strip()
 
     def state(self, job: str) -> dict[str, str]:
-        """Return what is known of a job."""
+        """Return what is known of a job; of an element of an array by ARRAY_INDEX."""
         return dict(
             pair.split("=", 1) for pair in self.ask("scontrol", "show", "job", "-o", job).split() if "=" in pair
         )

@@ -21,7 +21,7 @@ from tests.support.repositories import identity, ignoring
 from tests.training.test_ranks import together
 
 __all__ = ["identity"]  # a fixture
-pytestmark = [pytest.mark.slow, pytest.mark.sweep]
+pytestmark = [pytest.mark.slow, pytest.mark.sweep, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds for imports of torch by four processes, on a machine that others use too
 CONFIG = {

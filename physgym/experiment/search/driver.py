@@ -219,11 +219,14 @@ class Driver:
             if not message["last"]:
                 self._workers.idle.append(number)
             self._trials.end(job, message)
+            if message["state"] == "interrupted" and not self.interrupted:  # of a lender that is to end
+                job.attempts -= 1
+                self._trials.put_back(job)
         elif message["kind"] == "dead":
-            self._on_worker_death(number, message["reason"])
+            self._on_worker_death(number, message["reason"], lent=message.get("lent", False))
 
-    def _on_worker_death(self, number: int, reason: str) -> None:
-        """Begin the trial of a process that is gone again, or give it up."""
+    def _on_worker_death(self, number: int, reason: str, *, lent: bool) -> None:
+        """Begin the trial of a process that is gone again, or give it up; one that was lent is not replaced."""
         started, job = self._workers.lose(number, reason)
         if not started:
             return
@@ -232,4 +235,5 @@ class Driver:
                 self._trials.put_back(job)
             else:
                 self._trials.fail(job, f"its worker {reason}, {ATTEMPTS} times; was there enough memory?")
-        self._replace()
+        if not lent:
+            self._replace()

@@ -21,6 +21,7 @@ from physgym.experiment.record import read_config, read_record
 from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
 from physgym.experiment.search.driver import Driver
+from physgym.experiment.search.lent import LentProcesses
 from physgym.experiment.search.optuna_parts import make_pruner, make_sampler, open_study
 from physgym.experiment.search.pool import Pool, Processes, environments
 from physgym.experiment.search.report import TrialRow, best_trial, write_best, write_plots, write_results
@@ -57,7 +58,9 @@ class Found:
     timed_out: bool
 
 
-def search(config: Config, origin: Origin | None = None, *, log: bool = True, ray: str | None = None) -> Found:
+def search(
+    config: Config, origin: Origin | None = None, *, log: bool = True, ray: str | None = None, lent: bool = False
+) -> Found:
     """Search for the best values of some keys of a configuration, as its section ``search`` says.
 
     Args:
@@ -66,6 +69,7 @@ def search(config: Config, origin: Origin | None = None, *, log: bool = True, ra
         log: Whether to keep the session; without it, trials are in a temporary folder.
         ray: Address of a Ray cluster that takes the trials: "auto", "local", or host:port. The session must be on a
             file system that all its machines share, and the current folder there under the same path.
+        lent: Whether other processes may lend theirs, see `physgym.experiment.search.lent`.
 
     Raises:
         ConfigError: The section is wrong, or no trial was completed; the text has the reasons.
@@ -83,12 +87,17 @@ def search(config: Config, origin: Origin | None = None, *, log: bool = True, ra
         else:
             session = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="physgym-search-"))) / "session"
             session.mkdir()
-        found = _run(config.model_copy(update={"session": str(session)}), session, origin, ray)
+        found = _run(config.model_copy(update={"session": str(session)}), session, origin, ray, lent)
         return found if log else replace(found, session=None)
 
 
 def resume_search(
-    session: str | Path, config: Config | None = None, origin: Origin | None = None, *, ray: str | None = None
+    session: str | Path,
+    config: Config | None = None,
+    origin: Origin | None = None,
+    *,
+    ray: str | None = None,
+    lent: bool = False,
 ) -> Found:
     """Go on with a search that was interrupted or killed, or give it more trials.
 
@@ -100,6 +109,7 @@ def resume_search(
             searched, and how, stays as it is.
         origin: How this came about.
         ray: Address of a Ray cluster, as `search` takes it.
+        lent: Whether other processes may lend theirs.
 
     Raises:
         ConfigError: It is not the session of a search, or something else is to be changed, or no trial was completed.
@@ -118,7 +128,7 @@ def resume_search(
             )
     if changed := [name for name in now if name != "session" and now[name] != was[name]]:
         raise ConfigError(f"{changed[0]}: the trials of a search differ in what is searched alone; start a new search")
-    return _run(config.model_copy(update={"session": str(session)}), session, origin, ray)
+    return _run(config.model_copy(update={"session": str(session)}), session, origin, ray, lent)
 
 
 def is_search(session: Path) -> bool:
@@ -130,7 +140,7 @@ def is_search(session: Path) -> bool:
     return bool(read_record(session)["runs"][0]["kind"] == "search")
 
 
-def _run(config: Config, session: Path, origin: Origin | None, ray: str | None) -> Found:
+def _run(config: Config, session: Path, origin: Origin | None, ray: str | None, lent: bool) -> Found:
     """Run a search in its session."""
     space = _space_of(config)
     origin = Origin.here() if origin is None else origin
@@ -142,12 +152,14 @@ def _run(config: Config, session: Path, origin: Origin | None, ray: str | None) 
         if not space.own_samples():
             shared = {"dataset__path": _samples(space, session, run, origin.allow_changed_code)}
         # processes are ended before Ctrl-C raises again
-        with InterruptCounter() as interrupts, _pool(space.section, config, session, ray) as pool:
+        with InterruptCounter() as interrupts, _pool(space.section, config, session, ray, lent) as pool:
             patch = read_record(session)["runs"][-1]["patch"]
             packed = pack_origin(origin, None if patch is None else session / patch)
             trials = Trials(study, space, session, shared)
             driver = Driver(trials, space.section, pool, session / LOG, packed, interrupts)
             driver.run()
+            if isinstance(pool, LentProcesses) and not driver.interrupted:
+                pool.end_search()
         rows = trials.rows()
         best = best_trial(rows, space.section)
         write_results(session, rows, space.keys)
@@ -194,13 +206,18 @@ def _samples(space: Space, session: Path, run: Run, allow: bool) -> str | list[s
     return folder
 
 
-@contextlib.contextmanager
-def _pool(section: SearchSection, config: Config, session: Path, ray: str | None) -> Iterator[Pool]:
-    device = config.device
-    if device == "auto":
-        from physgym.nn.devices import as_device  # torch takes seconds to import
+def device_of(config: Config) -> str:
+    """Return the device that trials train on."""
+    if config.device != "auto":
+        return config.device
+    from physgym.nn.devices import as_device  # torch takes seconds to import
 
-        device = str(as_device(device))
+    return str(as_device(config.device))
+
+
+@contextlib.contextmanager
+def _pool(section: SearchSection, config: Config, session: Path, ray: str | None, lent: bool) -> Iterator[Pool]:
+    device = device_of(config)
     pool: Pool
     if ray is not None:
         from physgym.experiment.search.cluster import Cluster
@@ -208,6 +225,7 @@ def _pool(section: SearchSection, config: Config, session: Path, ray: str | None
         pool = Cluster(ray, threads=section.threads or 1, gpus=int(device.startswith("cuda")), log=session / LOG)
     else:
         pool = Processes(environments(section.workers, section.threads, device), session / LOG)
+        pool = LentProcesses(pool, session) if lent else pool
     try:
         yield pool
     finally:
