@@ -1,7 +1,7 @@
 /* Heat conduction in a square plate whose edges are kept at 0 K: T_t = a (T_xx + T_yy) + q.
  *
- * The twin of `physgym/Heat-v0` with size=16: sine series in space, exact in time under a constant source. That of Python
- * transforms by FFT, this one by the matrix of sines. */
+ * The twin of `physgym/Heat-v0` with size=16: sine series in space, exact in time under a constant source. That of
+ * Python transforms by FFT, this one by the matrix of sines. */
 #include "physgym.h"
 
 #ifndef SIZE
@@ -15,7 +15,7 @@
 #define SOURCE 20.0      /* K/s, at most */
 #define INITIAL 20.0     /* K, at most */
 #define SPOTS 4
-#define NARROW 0.05      /* standard deviation of a spot, as a part of the side */
+#define NARROW 0.05 /* standard deviation of a spot, as a part of the side */
 #define WIDE 0.15
 
 typedef struct {
@@ -79,7 +79,8 @@ static void add_spots(const double *spots, double bound, double *field) {
         for (int j = 0; j < SIZE; j++) {
             double sum = 0;
             for (int n = 0; n < (int)spots[0]; n++) {
-                double up = ((i + 1.0) / (SIZE + 1) - y[n]) / width[n], along = ((j + 1.0) / (SIZE + 1) - x[n]) / width[n];
+                double up = ((i + 1.0) / (SIZE + 1) - y[n]) / width[n],
+                       along = ((j + 1.0) / (SIZE + 1) - x[n]) / width[n];
                 sum += height[n] * exp(-(up * up) / 2) * exp(-(along * along) / 2);
             }
             field[i * SIZE + j] = sum;
@@ -140,7 +141,9 @@ static void draw_action(void *env, pg_random *random, double *source) {
 static void draw_parameters(pg_random *random, double *spots) { draw_spots(random, INITIAL, spots); }
 
 static void get_state(void *env, double *state) { memcpy(state, ((plate *)env)->temperature, CELLS * sizeof *state); }
-static void set_state(void *env, const double *state) { memcpy(((plate *)env)->temperature, state, CELLS * sizeof *state); }
+static void set_state(void *env, const double *state) {
+    memcpy(((plate *)env)->temperature, state, CELLS * sizeof *state);
+}
 
 int main(int argc, char **argv) {
     pg_simulation simulation = pg_declared("physgym/Heat-v0");

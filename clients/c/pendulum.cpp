@@ -4,7 +4,6 @@
 class Pendulum {
   public:
     Pendulum(double gravity, double length) : pull(gravity / length) {}
-
     void begin(double start, double damping) { angle = start, speed = 0, friction = damping; }
 
     void advance(double torque) { // midpoint rule, ten solver steps
@@ -19,17 +18,19 @@ class Pendulum {
 
   private:
     static constexpr double STEP = 0.005;
-    double acceleration(double at, double with, double torque) const { return -pull * std::sin(at) - friction * with + torque; }
+    double acceleration(double at, double rate, double u) const { return u - pull * std::sin(at) - friction * rate; }
     double pull, friction = 0;
 };
 
-static const pg_field seen[] = {{nullptr, PG_FLOAT32, {2}, -INFINITY, INFINITY, nullptr, PG_ADDITIONAL, nullptr, nullptr, 0}};
+static const double INF = INFINITY;
+static const pg_field seen[] = {{nullptr, PG_FLOAT32, {2}, -INF, INF, nullptr, PG_ADDITIONAL, nullptr, nullptr, 0}};
 static const pg_field torque[] = {{nullptr, PG_FLOAT32, {0}, -3, 3, nullptr, PG_ADDITIONAL, nullptr, nullptr, 0}};
 static const pg_field drawn[] = {{"angle", PG_FLOAT64, {0}, -3, 3, nullptr, PG_ADDITIONAL, "rad", nullptr, 0},
                                  {"damping", PG_FLOAT64, {0}, 0, 1, nullptr, PG_ADDITIONAL, "1/s", nullptr, 0}};
-static const pg_field sample[] = {{"state", PG_FLOAT32, {2}, -INFINITY, INFINITY, nullptr, PG_INPUT, "rad, rad/s", nullptr, 0},
-                                  {"torque", PG_FLOAT32, {0}, -3, 3, nullptr, PG_INPUT, "1/s2", nullptr, 0},
-                                  {"next_state", PG_FLOAT32, {2}, -INFINITY, INFINITY, nullptr, PG_TARGET, "rad, rad/s", "state", 0}};
+static const pg_field sample[] = {
+    {"state", PG_FLOAT32, {2}, -INF, INF, nullptr, PG_INPUT, "rad, rad/s", nullptr, 0},
+    {"torque", PG_FLOAT32, {0}, -3, 3, nullptr, PG_INPUT, "1/s2", nullptr, 0},
+    {"next_state", PG_FLOAT32, {2}, -INF, INF, nullptr, PG_TARGET, "rad, rad/s", "state", 0}};
 static const pg_setting settings[] = {{"gravity", 9.81, 0, 100}, {"length", 1, 0.01, 100}};
 
 int main(int argc, char **argv) {

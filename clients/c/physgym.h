@@ -2,8 +2,8 @@
  *
  *     ./spring HOST:PORT --token-file FILE
  *
- * One header, C99 (or C++11) and POSIX sockets; link with libm. With PHYSGYM_TLS defined it speaks TLS by OpenSSL as well
- * (link with -lssl -lcrypto). A program declares its simulation in a `pg_simulation` and calls `pg_main`:
+ * One header, C99 (or C++11) and POSIX sockets; link with libm. With PHYSGYM_TLS defined it speaks TLS by OpenSSL as
+ * well (link with -lssl -lcrypto). A program declares its simulation in a `pg_simulation` and calls `pg_main`:
  *
  *     static int reset(void *env, const double *parameters, pg_random *random, pg_result *result) { ... }
  *     static int step(void *env, const double *action, pg_random *random, pg_result *result) { ... }
@@ -64,29 +64,29 @@
 #define PG_PRINTS(which, first)
 #endif
 
-#define PG_CLIENT "1"  /* version of this header */
-#define PG_AXES 4      /* of a field, at most */
-#define PG_TEXT 1024   /* bytes of a reason, its end included */
+#define PG_CLIENT "1" /* version of this header */
+#define PG_AXES 4     /* of a field, at most */
+#define PG_TEXT 1024  /* bytes of a reason, its end included */
 
-/* What a field holds. PG_DISCRETE is one of the integers from `low` to `high` (a Discrete space of int64), all others are
- * arrays within bounds (a Box). */
+/* What a field holds. PG_DISCRETE is one of the integers from `low` to `high` (a Discrete space of int64), all
+ * others are arrays within bounds (a Box). */
 typedef enum { PG_FLOAT64, PG_FLOAT32, PG_INT64, PG_INT32, PG_UINT8, PG_BOOL, PG_DISCRETE } pg_dtype;
 
 /* What a field of a sample is for. */
 typedef enum { PG_ADDITIONAL, PG_INPUT, PG_TARGET } pg_role;
 
-/* A field: a space, or one of the named arrays of a space. Callbacks have all its numbers as doubles, in C order; on the
- * wire and in a dataset they have the dtype, and what it cannot hold is an error. */
+/* A field: a space, or one of the named arrays of a space. Callbacks have all its numbers as doubles, in C order; on
+ * the wire and in a dataset they have the dtype, and what it cannot hold is an error. */
 typedef struct {
-    const char *name;           /* NULL for a space that has no names */
+    const char *name; /* NULL for a space that has no names */
     pg_dtype dtype;
-    size_t shape[PG_AXES];      /* axes, up to the first that is 0; {0} for a single number */
-    double low, high;           /* bounds of all elements; -INFINITY and INFINITY for none */
-    const double *bounds;       /* in their place: low and high of each element, one after another; NULL for none */
-    pg_role role;               /* of a field of a sample */
-    const char *unit;           /* of a field of a sample, or of a parameter; NULL for none */
-    const char *feeds;          /* of a field of a sample: the input that it is in the next step; NULL for none */
-    int dimensions;             /* of a field of a sample: how many of its axes lie on a grid; 0 where not said */
+    size_t shape[PG_AXES]; /* axes, up to the first that is 0; {0} for a single number */
+    double low, high;      /* bounds of all elements; -INFINITY and INFINITY for none */
+    const double *bounds;  /* in their place: low and high of each element, one after another; NULL for none */
+    pg_role role;          /* of a field of a sample */
+    const char *unit;      /* of a field of a sample, or of a parameter; NULL for none */
+    const char *feeds;     /* of a field of a sample: the input that it is in the next step; NULL for none */
+    int dimensions;        /* of a field of a sample: how many of its axes lie on a grid; 0 where not said */
 } pg_field;
 
 /* Fields in their order, which is that of their numbers in a callback; see PG_FIELDS. */
@@ -105,23 +105,23 @@ typedef struct {
 
 /* A stream of random numbers, equal to that of NumPy for the same seed. */
 typedef struct {
-    int philox;             /* whether it is numpy.random.Philox, as for actions; else PCG64, as of Gymnasium */
-    uint64_t state[4];      /* PCG64: high and low word of state and increment; Philox: the counter */
+    int philox;        /* whether it is numpy.random.Philox, as for actions; else PCG64, as of Gymnasium */
+    uint64_t state[4]; /* PCG64: high and low word of state and increment; Philox: the counter */
     uint64_t key[2], made[4];
-    int used;               /* numbers of `made` that were taken */
-    int has_half;           /* whether 32 bits wait */
+    int used;     /* numbers of `made` that were taken */
+    int has_half; /* whether 32 bits wait */
     uint32_t half;
 } pg_random;
 
 /* What a reset or a step gives. */
 typedef struct {
-    double *observation;    /* to be filled: the observation, field after field */
-    double *sample;         /* to be filled by a step: the sample, field after field */
+    double *observation; /* to be filled: the observation, field after field */
+    double *sample;      /* to be filled by a step: the sample, field after field */
     double reward;
-    int terminated;         /* whether the episode has reached a terminal state */
-    int truncated;          /* whether it ends for another reason; `max_episode_steps` is seen to */
-    int rejected_sample;    /* of a step that is rejected: whether `sample` is filled nevertheless, for --keep-rejected */
-    char text[PG_TEXT];     /* why a step was rejected, or what failed; see pg_say */
+    int terminated;      /* whether the episode has reached a terminal state */
+    int truncated;       /* whether it ends for another reason; `max_episode_steps` is seen to */
+    int rejected_sample; /* of a step that is rejected: whether `sample` is filled nevertheless, for --keep-rejected */
+    char text[PG_TEXT];  /* why a step was rejected, or what failed; see pg_say */
 } pg_result;
 
 /* What a callback returns. */
@@ -136,8 +136,8 @@ typedef struct {
     pg_fields parameters;       /* of an episode, with names and bounds; none where episodes have none */
     const pg_setting *settings; /* arguments; NULL for none */
     size_t setting_count;
-    long max_episode_steps;     /* steps after which an episode is truncated; 0 for no end */
-    double time_step;           /* time of a step in s; 0 where it is not declared */
+    long max_episode_steps; /* steps after which an episode is truncated; 0 for no end */
+    double time_step;       /* time of a step in s; 0 where it is not declared */
 
     /* Make an environment; return it, or NULL with what is wrong in `text`. Where it is NULL itself, env is NULL. */
     void *(*make)(const double *settings, char text[PG_TEXT]);
@@ -176,27 +176,48 @@ static inline pg_fields pg_fields_of(const pg_field *list, size_t count);
 
 enum {
     PG_VERSION = 7,
-    PG_CHALLENGE = 0, PG_HELLO, PG_WELCOME, PG_READY, PG_ATTACH, PG_ATTACHED, PG_RESET, PG_STEP, PG_RESULTS, PG_ROLLOUT,
-    PG_ROLLOUT_RESULT, PG_CALL, PG_CALL_RESULT, PG_PREDICT, PG_PREDICTION, PG_CLOSE, PG_CLOSED, PG_FAILURE,
-    PG_WATCH_SCENES, PG_SCENE_PART, PG_GIVE_INPUTS, PG_WORKER_OFFER, PG_ASSIGNMENT, PG_REFUSAL
+    PG_CHALLENGE = 0,
+    PG_HELLO,
+    PG_WELCOME,
+    PG_READY,
+    PG_ATTACH,
+    PG_ATTACHED,
+    PG_RESET,
+    PG_STEP,
+    PG_RESULTS,
+    PG_ROLLOUT,
+    PG_ROLLOUT_RESULT,
+    PG_CALL,
+    PG_CALL_RESULT,
+    PG_PREDICT,
+    PG_PREDICTION,
+    PG_CLOSE,
+    PG_CLOSED,
+    PG_FAILURE,
+    PG_WATCH_SCENES,
+    PG_SCENE_PART,
+    PG_GIVE_INPUTS,
+    PG_WORKER_OFFER,
+    PG_ASSIGNMENT,
+    PG_REFUSAL
 };
-enum { PG_INLINE = 4, PG_LAST = 2, PG_STREAM = 1 };                       /* flags of Step and Results */
-enum { PG_DONE = 0, PG_USAGE = 2, PG_LOST = 3, PG_REFUSED = 4 };          /* how a conversation ends */
-enum { PG_NEXT_STEP, PG_SAME_STEP, PG_DISABLED };                         /* autoreset modes */
+enum { PG_INLINE = 4, PG_LAST = 2, PG_STREAM = 1 }; /* flags of Step and Results */
+enum { PG_DONE = 0, PG_USAGE = 2, PG_LOST = 3, PG_REFUSED = 4 }; /* how a conversation ends */
+enum { PG_NEXT_STEP, PG_SAME_STEP, PG_DISABLED }; /* autoreset modes */
 #define PG_ALL 0xFFFFFFFFu
-#define PG_TOKEN 32u                          /* bytes of a token, a nonce and a proof */
-#define PG_BODY ((uint64_t)1 << 30)           /* bytes of a body */
+#define PG_TOKEN 32u                /* bytes of a token, a nonce and a proof */
+#define PG_BODY ((uint64_t)1 << 30) /* bytes of a body */
 #define PG_BODY_BEFORE_WELCOME ((uint64_t)1 << 10)
-#define PG_AHEAD ((size_t)1 << 20)            /* bytes that are read ahead while a request is served */
-#define PG_PART ((size_t)1 << 20)             /* bytes of samples that are sent at once */
+#define PG_AHEAD ((size_t)1 << 20) /* bytes that are read ahead while a request is served */
+#define PG_PART ((size_t)1 << 20)  /* bytes of samples that are sent at once */
 #define PG_PART_SECONDS 0.05
-#define PG_SIGN_OF_LIFE 1.0                   /* seconds until a part without samples is sent */
-#define PG_LOOK_SECONDS 0.05                  /* between two looks whether the run wants to close */
-#define PG_GREETING 15.0                      /* seconds for the handshakes */
-#define PG_FAREWELL 2.0                       /* seconds to wait for the parent to hang up */
-#define PG_ENVS 4096                          /* environments of a worker, at most */
-#define PG_VARIANTS 1024                      /* sets of arguments of an environment, at most */
-#define PG_EXACT 9007199254740992.0           /* 2^53: integers that a double holds */
+#define PG_SIGN_OF_LIFE 1.0         /* seconds until a part without samples is sent */
+#define PG_LOOK_SECONDS 0.05        /* between two looks whether the run wants to close */
+#define PG_GREETING 15.0            /* seconds for the handshakes */
+#define PG_FAREWELL 2.0             /* seconds to wait for the parent to hang up */
+#define PG_ENVS 4096                /* environments of a worker, at most */
+#define PG_VARIANTS 1024            /* sets of arguments of an environment, at most */
+#define PG_EXACT 9007199254740992.0 /* 2^53: integers that a double holds */
 
 /* --- memory and texts */
 
@@ -358,8 +379,8 @@ static inline void pg_sha256_block(uint32_t state[8], const unsigned char *block
 
 /* Hash parts, one after another. */
 static inline void pg_sha256(const pg_bytes *parts, size_t count, unsigned char digest[32]) {
-    uint32_t state[8] = {0x6a09e667u, 0xbb67ae85u, 0x3c6ef372u, 0xa54ff53au, 0x510e527fu, 0x9b05688cu, 0x1f83d9abu,
-                         0x5be0cd19u};
+    uint32_t state[8] = {0x6a09e667u, 0xbb67ae85u, 0x3c6ef372u, 0xa54ff53au,
+                         0x510e527fu, 0x9b05688cu, 0x1f83d9abu, 0x5be0cd19u};
     unsigned char block[64];
     uint64_t total = 0;
     size_t filled = 0;
@@ -558,11 +579,11 @@ static inline int64_t pg_integer(pg_random *random, int64_t low, int64_t high) {
 /* --- a connection: bytes in both directions, over TCP or TLS */
 
 typedef struct {
-    int file;               /* -1 where there is none */
-    double deadline;        /* until which to wait; 0 for ever */
-    pg_bytes in;            /* what has arrived: from `taken` to in.size */
+    int file;        /* -1 where there is none */
+    double deadline; /* until which to wait; 0 for ever */
+    pg_bytes in;     /* what has arrived: from `taken` to in.size */
     size_t taken;
-    const char *trouble;    /* what is wrong with what the peer sent, or NULL: it is gone */
+    const char *trouble; /* what is wrong with what the peer sent, or NULL: it is gone */
 #ifdef PHYSGYM_TLS
     SSL_CTX *context;
     SSL *tls;
@@ -636,8 +657,10 @@ static inline int pg_write(pg_link *link, const unsigned char *from, size_t size
 #endif
         {
             ssize_t got = send(link->file, from, part, MSG_NOSIGNAL);
-            if (got > 0) taken = (size_t)got;
-            else if (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) return 0;
+            if (got > 0)
+                taken = (size_t)got;
+            else if (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+                return 0;
         }
         if (taken == 0 && !pg_wait(link, event)) return 0;
         from += taken;
@@ -684,7 +707,8 @@ static inline void pg_hang_up(pg_link *link) {
 
 /* --- msgpack: writing */
 
-static inline void pg_put_head(pg_bytes *b, unsigned few, unsigned most, unsigned code8, unsigned code16, uint64_t count) {
+static inline void pg_put_head(pg_bytes *b, unsigned few, unsigned most, unsigned code8, unsigned code16,
+                               uint64_t count) {
     /* a fixed code for up to `most`, else the codes of 8 (0 for none), 16 and 32 bits */
     if (count <= most) {
         pg_put_number(b, few | count, 1);
@@ -776,15 +800,16 @@ typedef struct {
     int bad;
 } pg_cursor;
 
-/* What stands at a cursor: 'n' nil, '?' bool, 'i' int, 'f' float, 's' text, 'b' bytes, 'l' list, 'm' map, 'x' extension. */
+/* What stands at a cursor: 'n' nil, '?' bool, 'i' int, 'f' float, 's' text, 'b' bytes, 'l' list, 'm' map, 'x'
+ * extension. */
 typedef struct {
     char kind;
-    int negative;                   /* of an int, whose bits are `number` */
-    uint64_t number;                /* an int, or a bool */
-    double real;                    /* a float, or an int as one */
-    const unsigned char *data;      /* of text, bytes and extension */
-    size_t size;                    /* of these in bytes; of a list and a map the number of entries */
-    int type;                       /* of the extension */
+    int negative;              /* of an int, whose bits are `number` */
+    uint64_t number;           /* an int, or a bool */
+    double real;               /* a float, or an int as one */
+    const unsigned char *data; /* of text, bytes and extension */
+    size_t size;               /* of these in bytes; of a list and a map the number of entries */
+    int type;                  /* of the extension */
 } pg_value;
 
 static inline uint64_t pg_big_endian(pg_cursor *c, size_t size) {
@@ -824,14 +849,42 @@ static inline pg_value pg_next(pg_cursor *c) {
     } else {
         switch (code) {
         case 0xC0: break;
-        case 0xC2: case 0xC3: v.kind = '?'; v.number = code & 1u; break;
-        case 0xC4: case 0xC5: case 0xC6: v.kind = 'b'; size = pg_big_endian(c, (size_t)1 << (code - 0xC4)); break;
-        case 0xC7: case 0xC8: case 0xC9: v.kind = 'x'; size = pg_big_endian(c, (size_t)1 << (code - 0xC7)); break;
-        case 0xCA: v.kind = 'f'; v.real = pg_float_of((uint32_t)pg_big_endian(c, 4)); break;
-        case 0xCB: v.kind = 'f'; v.real = pg_double_of(pg_big_endian(c, 8)); break;
-        case 0xCC: case 0xCD: case 0xCE: case 0xCF:
-            v.kind = 'i'; v.number = pg_big_endian(c, (size_t)1 << (code - 0xCC)); break;
-        case 0xD0: case 0xD1: case 0xD2: case 0xD3: {
+        case 0xC2:
+        case 0xC3:
+            v.kind = '?';
+            v.number = code & 1u;
+            break;
+        case 0xC4:
+        case 0xC5:
+        case 0xC6:
+            v.kind = 'b';
+            size = pg_big_endian(c, (size_t)1 << (code - 0xC4));
+            break;
+        case 0xC7:
+        case 0xC8:
+        case 0xC9:
+            v.kind = 'x';
+            size = pg_big_endian(c, (size_t)1 << (code - 0xC7));
+            break;
+        case 0xCA:
+            v.kind = 'f';
+            v.real = pg_float_of((uint32_t)pg_big_endian(c, 4));
+            break;
+        case 0xCB:
+            v.kind = 'f';
+            v.real = pg_double_of(pg_big_endian(c, 8));
+            break;
+        case 0xCC:
+        case 0xCD:
+        case 0xCE:
+        case 0xCF:
+            v.kind = 'i';
+            v.number = pg_big_endian(c, (size_t)1 << (code - 0xCC));
+            break;
+        case 0xD0:
+        case 0xD1:
+        case 0xD2:
+        case 0xD3: {
             size_t width = (size_t)1 << (code - 0xD0);
             v.kind = 'i';
             v.number = pg_big_endian(c, width);
@@ -839,10 +892,30 @@ static inline pg_value pg_next(pg_cursor *c) {
             if (v.negative && width < 8) v.number |= ~(uint64_t)0 << (8 * width);
             break;
         }
-        case 0xD4: case 0xD5: case 0xD6: case 0xD7: case 0xD8: v.kind = 'x'; size = (uint64_t)1 << (code - 0xD4); break;
-        case 0xD9: case 0xDA: case 0xDB: v.kind = 's'; size = pg_big_endian(c, (size_t)1 << (code - 0xD9)); break;
-        case 0xDC: case 0xDD: v.kind = 'l'; size = pg_big_endian(c, (size_t)2 << (code - 0xDC)); break;
-        case 0xDE: case 0xDF: v.kind = 'm'; size = pg_big_endian(c, (size_t)2 << (code - 0xDE)); break;
+        case 0xD4:
+        case 0xD5:
+        case 0xD6:
+        case 0xD7:
+        case 0xD8:
+            v.kind = 'x';
+            size = (uint64_t)1 << (code - 0xD4);
+            break;
+        case 0xD9:
+        case 0xDA:
+        case 0xDB:
+            v.kind = 's';
+            size = pg_big_endian(c, (size_t)1 << (code - 0xD9));
+            break;
+        case 0xDC:
+        case 0xDD:
+            v.kind = 'l';
+            size = pg_big_endian(c, (size_t)2 << (code - 0xDC));
+            break;
+        case 0xDE:
+        case 0xDF:
+            v.kind = 'm';
+            size = pg_big_endian(c, (size_t)2 << (code - 0xDE));
+            break;
         default: c->bad = 1; break; /* 0xC1 */
         }
     }
@@ -911,8 +984,8 @@ static inline int pg_is_kind(const pg_value *v, char kind) {
 
 /* Find the values of a map by name; where it has other keys, or a value is of another kind, return 0.
  *
- * `names` are separated by blanks, `kinds` has a letter for each of them: those of pg_value, M and L for map and list or
- * nil, * for anything. With `open` the map may have further keys. */
+ * `names` are separated by blanks, `kinds` has a letter for each of them: those of pg_value, M and L for map and list
+ * or nil, * for anything. With `open` the map may have further keys. */
 static inline int pg_read_map(pg_cursor *c, const char *names, const char *kinds, pg_cursor *found, int open) {
     size_t count = strlen(kinds), had = 0;
     pg_value map = pg_next(c);
@@ -1003,7 +1076,9 @@ static inline double pg_as_held(const pg_field *field, double value) {
 }
 
 static inline double pg_bound(const pg_field *field, size_t element, int high) {
-    double bound = field->bounds != NULL ? field->bounds[2 * element + (size_t)(high != 0)] : high ? field->high : field->low;
+    double bound = field->bounds != NULL ? field->bounds[2 * element + (size_t)(high != 0)]
+                   : high                ? field->high
+                                         : field->low;
     return pg_as_held(field, bound);
 }
 
@@ -1047,7 +1122,8 @@ static inline int pg_load(char kind, size_t width, int big_endian, const unsigne
             int exponent = (int)(bits >> 10 & 31u);
             double part = (double)(bits & 1023u);
             double size = exponent == 31 ? (part > 0 ? (double)NAN : HUGE_VAL)
-                        : exponent ? ldexp(1024.0 + part, exponent - 25) : ldexp(part, -24);
+                          : exponent     ? ldexp(1024.0 + part, exponent - 25)
+                                         : ldexp(part, -24);
             *value = bits >> 15 ? -size : size;
         }
         return 1;
@@ -1066,7 +1142,8 @@ static inline void pg_load_field(const pg_field *field, const unsigned char *fro
         if (!pg_load(code[1], width, 0, from + i * width, to + i)) to[i] = NAN; /* which no space of integers holds */
 }
 
-/* Store the numbers of fields, each into a column of its own; return the name of the one that does not hold its numbers. */
+/* Store the numbers of fields, each into a column of its own; return the name of the one that does not hold its
+ * numbers. */
 static inline const char *pg_store_row(pg_fields fields, const double *from, pg_bytes *columns) {
     for (size_t f = 0; f < fields.count; f++) {
         const pg_field *field = &fields.list[f];
@@ -1075,7 +1152,8 @@ static inline const char *pg_store_row(pg_fields fields, const double *from, pg_
         unsigned char *to = columns[f].data + columns[f].size;
         for (size_t i = 0; i < elements; i++)
             if (!pg_store(field->dtype, *from++, to + i * width)) {
-                for (size_t k = 0; k < f; k++) columns[k].size -= pg_elements(&fields.list[k]) * pg_width(fields.list[k].dtype);
+                for (size_t k = 0; k < f; k++)
+                    columns[k].size -= pg_elements(&fields.list[k]) * pg_width(fields.list[k].dtype);
                 return field->name != NULL ? field->name : "observation";
             }
         columns[f].size += elements * width;
@@ -1096,15 +1174,16 @@ static inline size_t pg_not_finite(pg_fields fields, const double *from) {
     return fields.count;
 }
 
-/* Return which field has a number beyond its bounds, or one that its integers do not hold, which may be an index in a program;
- * NULL where none has. Real numbers count with `all`. */
+/* Return which field has a number beyond its bounds, or one that its integers do not hold, which may be an index in
+ * a program; NULL where none has. Real numbers count with `all`. */
 static inline const pg_field *pg_outside(pg_fields fields, const double *from, int all) {
     for (size_t f = 0; f < fields.count; f++) {
         const pg_field *field = &fields.list[f];
         int real = pg_is_real(field->dtype);
         for (size_t i = 0; i < pg_elements(field); i++, from++) {
             if (real && !all) continue;
-            if (!(*from >= pg_bound(field, i, 0) && *from <= pg_bound(field, i, 1)) || (!real && floor(*from) != *from)) return field;
+            if (!(*from >= pg_bound(field, i, 0) && *from <= pg_bound(field, i, 1)) || (!real && floor(*from) != *from))
+                return field;
         }
     }
     return NULL;
@@ -1136,7 +1215,8 @@ static inline const char *pg_read_numbers(pg_cursor c, double *to, size_t count)
     pg_cursor inner = pg_over(v.data, v.size);
     pg_value parts = pg_next(&inner), dtype = pg_next(&inner), shape = pg_next(&inner);
     uint64_t elements = 1;
-    if (parts.kind != 'l' || parts.size != 3 || dtype.kind != 's' || shape.kind != 'l' || shape.size > 64) return "is damaged";
+    if (parts.kind != 'l' || parts.size != 3 || dtype.kind != 's' || shape.kind != 'l' || shape.size > 64)
+        return "is damaged";
     for (size_t i = 0; i < shape.size; i++) {
         pg_value side = pg_next(&inner);
         if (side.kind != 'i' || side.negative || side.number > PG_BODY) return "is damaged";
@@ -1164,10 +1244,14 @@ static inline void pg_put_bounds(pg_bytes *b, const pg_field *field, int high) {
     if (shown > 1) pg_put_list(b, shown);
     for (size_t i = 0; i < shown; i++) {
         double bound = pg_bound(field, i, high);
-        if (isinf(bound)) pg_put_nil(b);
-        else if (pg_is_real(field->dtype)) pg_put_float(b, bound);
-        else if (field->dtype == PG_BOOL) pg_put_bool(b, bound != 0);
-        else pg_put_int(b, (int64_t)bound);
+        if (isinf(bound))
+            pg_put_nil(b);
+        else if (pg_is_real(field->dtype))
+            pg_put_float(b, bound);
+        else if (field->dtype == PG_BOOL)
+            pg_put_bool(b, bound != 0);
+        else
+            pg_put_int(b, (int64_t)bound);
     }
 }
 
@@ -1182,14 +1266,20 @@ static inline void pg_put_single_space(pg_bytes *b, const pg_field *field) {
     pg_put_text(b, "type");
     pg_put_text(b, discrete ? "Discrete" : "Box");
     pg_put_text(b, discrete ? "n" : "shape");
-    if (discrete) pg_put_int(b, (int64_t)(field->high - field->low) + 1);
-    else pg_put_shape(b, field);
+    if (discrete)
+        pg_put_int(b, (int64_t)(field->high - field->low) + 1);
+    else
+        pg_put_shape(b, field);
     pg_put_text(b, discrete ? "start" : "dtype");
-    if (discrete) pg_put_int(b, (int64_t)field->low);
-    else pg_put_text(b, pg_code(field->dtype));
+    if (discrete)
+        pg_put_int(b, (int64_t)field->low);
+    else
+        pg_put_text(b, pg_code(field->dtype));
     pg_put_text(b, discrete ? "dtype" : "low");
-    if (discrete) pg_put_text(b, pg_code(field->dtype));
-    else pg_put_bounds(b, field, 0);
+    if (discrete)
+        pg_put_text(b, pg_code(field->dtype));
+    else
+        pg_put_bounds(b, field, 0);
     if (discrete) return;
     pg_put_text(b, "high");
     pg_put_bounds(b, field, 1);
@@ -1247,8 +1337,8 @@ static inline void pg_put_described(pg_bytes *b, pg_fields fields, int roles) {
     }
 }
 
-/* Put a map of arrays by name, or the array without a name. `numbers` says what is a number of numpy in place of an array of no
- * axis: nothing (0), one of several (1), any single number (2). */
+/* Put a map of arrays by name, or the array without a name. `numbers` says what is a number of numpy in place of an
+ * array of no axis: nothing (0), one of several (1), any single number (2). */
 static inline void pg_put_arrays(pg_bytes *b, pg_fields fields, const double *from, int numbers) {
     if (fields.list[0].name != NULL) pg_put_map(b, fields.count);
     for (size_t f = 0; f < fields.count; f++) {
@@ -1258,8 +1348,7 @@ static inline void pg_put_arrays(pg_bytes *b, pg_fields fields, const double *fr
         for (size_t i = 0; i < elements; i++) (void)pg_store(field->dtype, from[i], data + i * width);
         if (field->name != NULL) pg_put_text(b, field->name);
         int number = numbers == 2 ? pg_axes(field) == 0 : numbers == 1 && field->dtype == PG_DISCRETE;
-        pg_put_array(b, number ? 2 : 1, pg_code(field->dtype), field->shape, pg_axes(field), data,
-                     elements * width);
+        pg_put_array(b, number ? 2 : 1, pg_code(field->dtype), field->shape, pg_axes(field), data, elements * width);
         free(data);
         from += elements;
     }
@@ -1305,11 +1394,13 @@ static inline const char *pg_wrong_fields(pg_fields fields, int named) {
             return "a field needs a name without '/'";
         for (size_t other = 0; other < f; other++)
             if (strcmp(field->name, fields.list[other].name) == 0) return "two fields have one name";
-        if (field->dtype == PG_DISCRETE && (pg_axes(field) != 0 || field->bounds != NULL)) return "PG_DISCRETE is one number";
+        if (field->dtype == PG_DISCRETE && (pg_axes(field) != 0 || field->bounds != NULL))
+            return "PG_DISCRETE is one number";
         for (size_t i = 0; i < pg_elements(field); i++) {
             double low = pg_bound(field, i, 0), high = pg_bound(field, i, 1);
             if (!(low <= high)) return "low must not be above high";
-            if (!pg_is_real(field->dtype) && !(fabs(low) < PG_EXACT && fabs(high) < PG_EXACT && floor(low) == low && floor(high) == high))
+            if (!pg_is_real(field->dtype) &&
+                !(fabs(low) < PG_EXACT && fabs(high) < PG_EXACT && floor(low) == low && floor(high) == high))
                 return "integers need bounds, integers below 2^53 as well";
         }
     }
@@ -1319,27 +1410,27 @@ static inline const char *pg_wrong_fields(pg_fields fields, int named) {
 /* --- a worker and its environments */
 
 typedef struct {
-    void **instances;               /* one for each set of arguments, made when an episode needs it; see `made` */
+    void **instances; /* one for each set of arguments, made when an episode needs it; see `made` */
     unsigned char *made;
-    size_t variant;                 /* which one runs */
+    size_t variant; /* which one runs */
     double *observation, *sample, *parameters;
     pg_random random;
-    int seeded, ended, cut;         /* cut: its worker takes the place of one that was lost, and no reset has come */
+    int seeded, ended, cut; /* cut: its worker takes the place of one that was lost, and no reset has come */
     int has_seed;
-    uint64_t seed;                  /* for the reset after that */
+    uint64_t seed; /* for the reset after that */
     long steps;
     pg_result result;
 } pg_env;
 
 typedef struct {
     size_t env;
-    int any;                        /* whether it is of no environment in particular */
-    const char *error;              /* class in Python */
+    int any;           /* whether it is of no environment in particular */
+    const char *error; /* class in Python */
     const char *doing;
     char text[PG_TEXT];
 } pg_failure;
 
-typedef struct {                    /* what waits to be sent of a rollout */
+typedef struct { /* what waits to be sent of a rollout */
     pg_bytes episodes, steps, ended, begun, rejected_episodes, rejected_steps, reasons;
     pg_bytes rewards, unknown, rejected_places, report_reasons;
     pg_bytes *samples, *rejected, *parameters; /* a column for each field */
@@ -1347,8 +1438,8 @@ typedef struct {                    /* what waits to be sent of a rollout */
     double since;
 } pg_part;
 
-typedef struct {                    /* an episode of a rollout */
-    int stopped;                    /* whether a limit has stopped it, and another rollout may go on with it */
+typedef struct { /* an episode of a rollout */
+    int stopped; /* whether a limit has stopped it, and another rollout may go on with it */
     uint64_t episode, kept, reason_count, rejects;
     long step;
     double reward;
@@ -1367,17 +1458,17 @@ typedef struct {
     unsigned char token[512];
     size_t token_size, offered, count, variants;
     pg_env *envs;
-    double *settings;               /* of each set of arguments */
-    unsigned char *uniform;         /* for each of them: whether the run wants uniform actions */
+    double *settings;       /* of each set of arguments */
+    unsigned char *uniform; /* for each of them: whether the run wants uniform actions */
     int mode;
-    uint32_t number, asked;         /* of the request that is served; of the last one that was received */
-    int heard, ready;               /* whether the parent has said a word; whether the worker has described itself */
+    uint32_t number, asked; /* of the request that is served; of the last one that was received */
+    int heard, ready;       /* whether the parent has said a word; whether the worker has described itself */
     pg_bytes body, out;
     pg_part part;
     pg_episode running;
-    uint64_t samples;               /* of all rollouts, and rejected steps where these are reported */
+    uint64_t samples; /* of all rollouts, and rejected steps where these are reported */
     double next_look;
-    char program[65];               /* SHA-256 of its file, as hexadecimal digits; empty where it is not known */
+    char program[65]; /* SHA-256 of its file, as hexadecimal digits; empty where it is not known */
 } pg_worker;
 
 /* Have the connection closed, since the peer has sent what no peer may send. */
@@ -1414,19 +1505,22 @@ static inline int pg_receive(pg_worker *w, uint32_t legal, uint64_t most) {
     unsigned type = head[3];
     uint64_t length = pg_number_of(head + 8, 8);
     uint32_t number = (uint32_t)pg_number_of(head + 4, 4);
-    if (head[0] != 'P' || head[1] != 'G') return pg_fault(w, "it sends no frames of physgym; perhaps it speaks TLS"), -1;
+    if (head[0] != 'P' || head[1] != 'G')
+        return pg_fault(w, "it sends no frames of physgym; perhaps it speaks TLS"), -1;
     if (head[2] != PG_VERSION) return pg_fault(w, "it speaks another version of the protocol; update one of both"), -1;
     if (type > PG_REFUSAL) return pg_fault(w, "it sends an unknown message"), -1;
     if (length > most) return pg_fault(w, "it sends a message that is too large"), -1;
     if (!(legal & PG_BIT(type))) return pg_fault(w, "it sends a message that it may not send now"), -1;
     int asks = w->ready && type != PG_WATCH_SCENES && type != PG_GIVE_INPUTS;
-    if (number != (asks ? w->asked + 1u : w->ready ? w->asked : 0u)) return pg_fault(w, "it numbers its messages wrongly"), -1;
+    if (number != (asks ? w->asked + 1u : w->ready ? w->asked : 0u))
+        return pg_fault(w, "it numbers its messages wrongly"), -1;
     if (!pg_fill(link, 16 + (size_t)length, 1)) return -1;
     w->body.size = 0;
     pg_put(&w->body, link->in.data + link->taken + 16, (size_t)length);
     link->taken += 16 + (size_t)length;
     if (asks) w->asked = w->number = number;
-    if (type != PG_STEP && !pg_is_whole(w->body.data, w->body.size)) return pg_fault(w, "it sends a body that is no value"), -1;
+    if (type != PG_STEP && !pg_is_whole(w->body.data, w->body.size))
+        return pg_fault(w, "it sends a body that is no value"), -1;
     return (int)type;
 }
 
@@ -1452,8 +1546,10 @@ static inline int pg_look(pg_worker *w) {
 static inline void pg_put_failure(pg_bytes *b, const pg_failure *failure) {
     pg_put_map(b, 5);
     pg_put_text(b, "env");
-    if (failure->any) pg_put_number(b, 0xFF, 1); /* -1 */
-    else pg_put_int(b, (int64_t)failure->env);
+    if (failure->any)
+        pg_put_number(b, 0xFF, 1); /* -1 */
+    else
+        pg_put_int(b, (int64_t)failure->env);
     pg_put_text(b, "error");
     pg_put_text(b, failure->error);
     pg_put_text(b, "message");
@@ -1542,9 +1638,10 @@ static inline void pg_set_up(pg_worker *w, const pg_simulation *simulation, size
 static inline void pg_free_worker(pg_worker *w) {
     const pg_simulation *s = w->simulation;
     pg_part *part = &w->part;
-    pg_bytes *all[] = {&part->episodes, &part->steps, &part->ended, &part->begun, &part->rejected_episodes,
-                       &part->rejected_steps, &part->reasons, &part->rewards, &part->unknown, &part->rejected_places,
-                       &part->report_reasons, &w->running.reasons, &w->body, &w->out};
+    pg_bytes *all[] = {
+        &part->episodes,       &part->steps,        &part->ended,   &part->begun,   &part->rejected_episodes,
+        &part->rejected_steps, &part->reasons,      &part->rewards, &part->unknown, &part->rejected_places,
+        &part->report_reasons, &w->running.reasons, &w->body,       &w->out};
     pg_free_envs(w);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) pg_free(all[i]);
     pg_free_columns(part->samples, s->sample.count);
@@ -1566,27 +1663,29 @@ static inline int pg_take_parameters(pg_worker *w, pg_env *env, pg_cursor given,
         pg_skip(&given);
         for (; f < fields.count && !pg_is_text(&name, fields.list[f].name); f++) place += pg_elements(&fields.list[f]);
         if (f == fields.count)
-            return pg_failed(failure, PG_CONFIG_ERROR, "there is no parameter '%.*s'", (int)(name.size < 100 ? name.size : 100),
-                             (const char *)name.data);
+            return pg_failed(failure, PG_CONFIG_ERROR, "there is no parameter '%.*s'",
+                             (int)(name.size < 100 ? name.size : 100), (const char *)name.data);
         const pg_field *field = &fields.list[f];
         const char *wrong = pg_read_numbers(value, env->parameters + place, pg_elements(field));
         if (wrong != NULL) return pg_failed(failure, PG_CONFIG_ERROR, "parameter '%s' %s", field->name, wrong);
         for (size_t i = 0; i < pg_elements(field); i++)
             env->parameters[place + i] = pg_as_held(field, env->parameters[place + i]);
         if (pg_outside(pg_fields_of(field, 1), env->parameters + place, 1) != NULL)
-            return pg_failed(failure, PG_CONFIG_ERROR, "parameter '%s' is not within its bounds, %g to %g%s", field->name,
-                             pg_bound(field, 0, 0), pg_bound(field, 0, 1), pg_elements(field) > 1 ? " (of the first element)" : "");
+            return pg_failed(failure, PG_CONFIG_ERROR, "parameter '%s' is not within its bounds, %g to %g%s",
+                             field->name, pg_bound(field, 0, 0), pg_bound(field, 0, 1),
+                             pg_elements(field) > 1 ? " (of the first element)" : "");
     }
     return 1;
 }
 
 /* Reset an environment, with the seed of its state or a new one, and options: a map, or nil. */
-static inline int pg_reset_env(pg_worker *w, pg_env *env, const uint64_t *seed, pg_cursor options, pg_failure *failure) {
+static inline int pg_reset_env(pg_worker *w, pg_env *env, const uint64_t *seed, pg_cursor options,
+                               pg_failure *failure) {
     const pg_simulation *s = w->simulation;
     pg_cursor given = pg_over(NULL, 0);
     pg_value map = pg_next(&options);
     size_t variant = 0;
-    int any = 0; /* whether there are parameters among them */
+    int any = 0;    /* whether there are parameters among them */
     env->ended = 1; /* should it fail */
     for (size_t entry = 0; map.kind == 'm' && entry < map.size; entry++) {
         pg_value name = pg_next(&options);
@@ -1618,9 +1717,12 @@ static inline int pg_reset_env(pg_worker *w, pg_env *env, const uint64_t *seed, 
     env->has_seed = env->cut = 0;
     if (s->parameters.count > 0) {
         const char *unbounded = NULL;
-        if (s->draw_parameters != NULL) s->draw_parameters(&env->random, env->parameters);
-        else unbounded = pg_draw(s->parameters, &env->random, env->parameters);
-        if (unbounded != NULL) return pg_failed(failure, PG_CONFIG_ERROR, "parameter '%s' has no bounds to draw from", unbounded);
+        if (s->draw_parameters != NULL)
+            s->draw_parameters(&env->random, env->parameters);
+        else
+            unbounded = pg_draw(s->parameters, &env->random, env->parameters);
+        if (unbounded != NULL)
+            return pg_failed(failure, PG_CONFIG_ERROR, "parameter '%s' has no bounds to draw from", unbounded);
         if (any && !pg_take_parameters(w, env, given, failure)) return 0;
     } else if (any) {
         return pg_failed(failure, PG_CONFIG_ERROR, "%s has no parameters, and some are given", s->id);
@@ -1661,7 +1763,7 @@ static inline int pg_say_not_finite(pg_worker *w, size_t field, const char *wher
 
 /* --- Reset and Step */
 
-typedef struct {                    /* what their answer has beside its arrays */
+typedef struct { /* what their answer has beside its arrays */
     pg_bytes which, infos, failures, cut;
     size_t info_count, failure_count, cut_count;
 } pg_remarks;
@@ -1711,7 +1813,8 @@ static inline int pg_send_results(pg_worker *w, const uint32_t *rows, size_t cou
             memset(&failure, 0, sizeof failure);
             failure.env = index;
             failure.doing = "observation";
-            pg_failed(&failure, PG_SAMPLE_ERROR, "'%s' of the observation has a number that its dtype does not hold", wrong);
+            pg_failed(&failure, PG_SAMPLE_ERROR, "'%s' of the observation has a number that its dtype does not hold",
+                      wrong);
             pg_remark_failure(remarks, &w->envs[index], &failure);
             pg_store_row(fields, zero, columns);
         }
@@ -1768,7 +1871,8 @@ static inline int pg_serve_reset(pg_worker *w) {
     if (!pg_read_map(&body, "slot seeds mask options", "illM", found, 0)) return pg_fault(w, "its Reset is wrong");
     pg_value slot = pg_next(&found[0]), seeds = pg_next(&found[1]), mask = pg_next(&found[2]);
     pg_cursor seed = found[1], wanted = found[2];
-    int right = slot.kind == 'i' && !slot.negative && slot.number < 256 && seeds.size == w->count && mask.size == w->count;
+    int right =
+        slot.kind == 'i' && !slot.negative && slot.number < 256 && seeds.size == w->count && mask.size == w->count;
     for (size_t i = 0; right && i < w->count; i++) {
         pg_value one = pg_next(&seed), flag = pg_next(&wanted);
         right = flag.kind == '?' && (one.kind == 'n' || pg_is_kind(&one, 'i'));
@@ -1810,8 +1914,10 @@ static inline void pg_step_one(pg_worker *w, size_t index, const double *action,
     failure.doing = "step";
     if (env->ended) { /* NEXT_STEP, or the worker takes the place of one that was lost */
         int cut = env->cut, resets = !cut || w->mode == PG_SAME_STEP, ok = 1;
-        if (!cut && w->mode == PG_DISABLED) ok = pg_failed(&failure, PG_CONFIG_ERROR, "the episode has ended; reset the environment");
-        else if (resets) ok = pg_reset_env(w, env, NULL, pg_over(NULL, 0), &failure);
+        if (!cut && w->mode == PG_DISABLED)
+            ok = pg_failed(&failure, PG_CONFIG_ERROR, "the episode has ended; reset the environment");
+        else if (resets)
+            ok = pg_reset_env(w, env, NULL, pg_over(NULL, 0), &failure);
         if (!ok) {
             pg_remark_failure(remarks, env, &failure);
             return;
@@ -1837,8 +1943,11 @@ static inline void pg_step_one(pg_worker *w, size_t index, const double *action,
     }
     const pg_field *outside = pg_outside(w->simulation->action, action, 0);
     int code = PG_FAILED;
-    if (outside != NULL) pg_failed(&failure, PG_CONFIG_ERROR, "the action %s is none of its integers", outside->name ? outside->name : "");
-    else code = pg_step_env(w, env, action, &failure);
+    if (outside != NULL)
+        pg_failed(&failure, PG_CONFIG_ERROR, "the action %s is none of its integers",
+                  outside->name ? outside->name : "");
+    else
+        code = pg_step_env(w, env, action, &failure);
     if (code == PG_OK && samples) {
         size_t wrong = pg_not_finite(w->simulation->sample, env->sample);
         if (wrong < w->simulation->sample.count) {
@@ -1879,7 +1988,8 @@ static inline void pg_step_one(pg_worker *w, size_t index, const double *action,
 }
 
 /* Read the actions that stand in a Step as values, in place of those of its batch; return 0 for what is no Step. */
-static inline int pg_read_actions(pg_worker *w, pg_cursor rest, int batch, size_t count, double *actions, const char **wrong) {
+static inline int pg_read_actions(pg_worker *w, pg_cursor rest, int batch, size_t count, double *actions,
+                                  const char **wrong) {
     const pg_fields fields = w->simulation->action;
     size_t row = pg_numbers_of(fields), place = 0;
     pg_value list = pg_next(&rest);
@@ -1949,13 +2059,15 @@ static inline int pg_serve_step(pg_worker *w) {
         size_t place = 0;
         for (size_t f = 0; f < fields.count; f++) {
             size_t size = pg_elements(&fields.list[f]) * pg_width(fields.list[f].dtype);
-            for (size_t i = 0; i < count; i++, at += size) pg_load_field(&fields.list[f], at, actions + i * row + place);
+            for (size_t i = 0; i < count; i++, at += size)
+                pg_load_field(&fields.list[f], at, actions + i * row + place);
             place += pg_elements(&fields.list[f]);
         }
         left -= batch;
     }
     if (right && left > 0)
-        right = pg_is_whole(at, left) && pg_read_actions(w, pg_over(at, left), (flags & PG_INLINE) != 0, count, actions, wrong);
+        right = pg_is_whole(at, left) &&
+                pg_read_actions(w, pg_over(at, left), (flags & PG_INLINE) != 0, count, actions, wrong);
     else if (right && !(flags & PG_INLINE) && count > 0)
         right = 0; /* they would be in shared memory, and there is none */
     if (!right) {
@@ -1988,9 +2100,9 @@ static inline int pg_serve_step(pg_worker *w) {
 
 static inline void pg_clear_part(pg_worker *w) {
     pg_part *part = &w->part;
-    pg_bytes *all[] = {&part->episodes, &part->steps, &part->ended, &part->begun, &part->rejected_episodes,
-                       &part->rejected_steps, &part->reasons, &part->rewards, &part->unknown, &part->rejected_places,
-                       &part->report_reasons};
+    pg_bytes *all[] = {&part->episodes,          &part->steps,           &part->ended,         &part->begun,
+                       &part->rejected_episodes, &part->rejected_steps,  &part->reasons,       &part->rewards,
+                       &part->unknown,           &part->rejected_places, &part->report_reasons};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) all[i]->size = 0;
     for (size_t f = 0; f < w->simulation->sample.count; f++) part->samples[f].size = part->rejected[f].size = 0;
     for (size_t f = 0; f < w->simulation->parameters.count; f++) part->parameters[f].size = 0;
@@ -2009,8 +2121,10 @@ static inline int pg_send_part(pg_worker *w, int reports, int last) {
     pg_put_list(&head, part->ended_count);
     pg_put(&head, part->ended.data, part->ended.size);
     pg_put_bool(&head, last);
-    if (part->begun.size > 0) pg_put_column(&head, "<i8", &part->begun);
-    else pg_put_nil(&head);
+    if (part->begun.size > 0)
+        pg_put_column(&head, "<i8", &part->begun);
+    else
+        pg_put_nil(&head);
     if (part->rejected_steps.size > 0) {
         pg_put_list(&head, 3);
         pg_put_column(&head, "<i8", &part->rejected_episodes);
@@ -2036,7 +2150,8 @@ static inline int pg_send_part(pg_worker *w, int reports, int last) {
     pg_put(b, head.data, head.size);
     pg_free(&head);
     for (size_t f = 0; f < w->simulation->sample.count; f++) pg_put(b, part->samples[f].data, part->samples[f].size);
-    for (size_t f = 0; f < w->simulation->parameters.count; f++) pg_put(b, part->parameters[f].data, part->parameters[f].size);
+    for (size_t f = 0; f < w->simulation->parameters.count; f++)
+        pg_put(b, part->parameters[f].data, part->parameters[f].size);
     for (size_t f = 0; f < w->simulation->sample.count; f++) pg_put(b, part->rejected[f].data, part->rejected[f].size);
     pg_clear_part(w);
     return pg_send(w, PG_ROLLOUT_RESULT);
@@ -2062,14 +2177,16 @@ static inline int pg_begin_episode(pg_worker *w, pg_env *env, pg_cursor entry, p
     running->step = 0;
     running->reward = 0;
     running->reasons.size = 0;
-    if (pg_read_seed(&seed, &number) != 1) return pg_failed(failure, PG_CONFIG_ERROR, "a seed must be an integer from 0 to 2^64 - 1");
+    if (pg_read_seed(&seed, &number) != 1)
+        return pg_failed(failure, PG_CONFIG_ERROR, "a seed must be an integer from 0 to 2^64 - 1");
     running->random = pg_of_actions(number);
     if (!pg_reset_env(w, env, &number, options, failure)) return 0;
     env->ended = 1; /* where the parent steps it after the rollout */
     if (w->simulation->parameters.count > 0) {
         const char *wrong = pg_store_row(w->simulation->parameters, env->parameters, w->part.parameters);
         if (wrong != NULL)
-            return pg_failed(failure, PG_SAMPLE_ERROR, "parameter '%s' has a number that its dtype does not hold", wrong);
+            return pg_failed(failure, PG_SAMPLE_ERROR, "parameter '%s' has a number that its dtype does not hold",
+                             wrong);
         pg_put_number(&w->part.begun, running->episode, 8);
     }
     return 1;
@@ -2082,7 +2199,8 @@ static inline int pg_draw_action(pg_worker *w, pg_env *env, double *action, pg_f
         return 1;
     }
     if (pg_draw(s->action, &w->running.random, action) == NULL) return 1;
-    return pg_failed(failure, PG_CONFIG_ERROR, "the actions of %s have no bounds to draw from; give it draw_action", s->id);
+    return pg_failed(failure, PG_CONFIG_ERROR, "the actions of %s have no bounds to draw from; give it draw_action",
+                     s->id);
 }
 
 static inline void pg_reject(pg_worker *w, pg_env *env, const pg_rollout *request, const char *reason, int has_sample) {
@@ -2103,7 +2221,8 @@ static inline void pg_reject(pg_worker *w, pg_env *env, const pg_rollout *reques
 }
 
 /* Take the sample of a step, or reject it. */
-static inline int pg_take_step(pg_worker *w, pg_env *env, const pg_rollout *request, int code, int ends, pg_failure *failure) {
+static inline int pg_take_step(pg_worker *w, pg_env *env, const pg_rollout *request, int code, int ends,
+                               pg_failure *failure) {
     const pg_fields fields = w->simulation->sample;
     pg_part *part = &w->part;
     size_t wrong = fields.count;
@@ -2115,11 +2234,14 @@ static inline int pg_take_step(pg_worker *w, pg_env *env, const pg_rollout *requ
         if (ends && !env->result.terminated) { /* a sample that says so */
             double *number = env->sample;
             for (size_t f = 0; f < fields.count; number += pg_elements(&fields.list[f++]))
-                if (strcmp(fields.list[f].name, "truncated") == 0 && pg_axes(&fields.list[f]) == 0 && !pg_is_real(fields.list[f].dtype))
+                if (strcmp(fields.list[f].name, "truncated") == 0 && pg_axes(&fields.list[f]) == 0 &&
+                    !pg_is_real(fields.list[f].dtype))
                     *number = 1;
         }
         const char *name = pg_store_row(fields, env->sample, part->samples);
-        if (name != NULL) return pg_failed(failure, PG_SAMPLE_ERROR, "%s: field '%s' has a number that its dtype does not hold", where, name);
+        if (name != NULL)
+            return pg_failed(failure, PG_SAMPLE_ERROR, "%s: field '%s' has a number that its dtype does not hold",
+                             where, name);
         w->running.kept++;
         w->running.rejects = 0;
         w->samples++;
@@ -2158,7 +2280,8 @@ static inline int pg_is_enough(pg_worker *w, const pg_rollout *request) {
 }
 
 /* Run the rest of an episode: 1 at its end or at the limit, 0 for a failure, -1 where the connection is over. */
-static inline int pg_run_episode(pg_worker *w, pg_env *env, const pg_rollout *request, double *action, pg_failure *failure) {
+static inline int pg_run_episode(pg_worker *w, pg_env *env, const pg_rollout *request, double *action,
+                                 pg_failure *failure) {
     for (int last = 0; !last;) {
         if (!pg_draw_action(w, env, action, failure)) return 0;
         int code = pg_step_env(w, env, action, failure);
@@ -2179,10 +2302,11 @@ static inline int pg_run_episode(pg_worker *w, pg_env *env, const pg_rollout *re
             return pg_failed(failure, PG_CLOSED_ERROR, "episode %llu was cut short, since the run closes",
                              (unsigned long long)w->running.episode);
         if (w->running.rejects >= request->max_rejects)
-            return pg_failed(failure, PG_SAMPLE_ERROR,
-                             "episode %llu: %llu steps in a row gave no valid sample (max_rejects=%llu); the last reason: %.500s",
-                             (unsigned long long)w->running.episode, (unsigned long long)w->running.rejects,
-                             (unsigned long long)request->max_rejects, env->result.text);
+            return pg_failed(
+                failure, PG_SAMPLE_ERROR,
+                "episode %llu: %llu steps in a row gave no valid sample (max_rejects=%llu); the last reason: %.500s",
+                (unsigned long long)w->running.episode, (unsigned long long)w->running.rejects,
+                (unsigned long long)request->max_rejects, env->result.text);
     }
     return 1;
 }
@@ -2205,7 +2329,8 @@ static inline int pg_are_episodes(pg_cursor list) {
 static inline int pg_read_rollout(pg_worker *w, pg_rollout *request, pg_cursor *episodes) {
     pg_cursor found[9], body = pg_over(w->body.data, w->body.size);
     pg_value numbers[4], flags[3];
-    if (!pg_read_map(&body, "episodes max_steps max_rejects limit made keep_rejected goes_on reports nonfinite", "liiii???s", found, 0))
+    if (!pg_read_map(&body, "episodes max_steps max_rejects limit made keep_rejected goes_on reports nonfinite",
+                     "liiii???s", found, 0))
         return 0;
     *episodes = found[0];
     for (size_t i = 0; i < 4; i++) numbers[i] = pg_next(&found[1 + i]);
@@ -2238,7 +2363,8 @@ static inline int pg_serve_rollout(pg_worker *w) {
     w->running.stopped = 0;
     pg_clear_part(w);
     if (w->simulation->sample.count == 0)
-        right = pg_failed(&failure, PG_SAMPLE_ERROR, "%s declares no sample, so there is nothing to store", w->simulation->id);
+        right = pg_failed(&failure, PG_SAMPLE_ERROR, "%s declares no sample, so there is nothing to store",
+                          w->simulation->id);
     double *action = (double *)pg_take(pg_numbers_of(w->simulation->action), sizeof *action);
     pg_value all = pg_next(&episodes);
     for (size_t i = 0; right == 1 && i < all.size && !pg_is_enough(w, &request); i++) {
@@ -2248,7 +2374,8 @@ static inline int pg_serve_rollout(pg_worker *w) {
         (void)parts;
         failure.env = (size_t)(index.number % w->count);
         snprintf(doing, sizeof doing, "rollout of episode %llu", (unsigned long long)index.number);
-        if (!(i == 0 && goes_on && w->running.episode == index.number)) right = pg_begin_episode(w, env, episodes, &failure);
+        if (!(i == 0 && goes_on && w->running.episode == index.number))
+            right = pg_begin_episode(w, env, episodes, &failure);
         if (right == 1) right = pg_run_episode(w, env, &request, action, &failure);
         pg_skip(&episodes);
     }
@@ -2277,9 +2404,11 @@ static inline int pg_serve_call(pg_worker *w) {
         if (right) seen[row.number] = 1;
     }
     free(seen);
-    if (!right || (pg_is_text(&kind, "set") && args.size != count)) return pg_fault(w, "its Call names wrong environments");
+    if (!right || (pg_is_text(&kind, "set") && args.size != count))
+        return pg_fault(w, "its Call names wrong environments");
     pg_value asked = args.size > 0 ? pg_next(&found[2]) : args;
-    int calls = pg_is_text(&kind, "call"), has = calls && pg_is_text(&name, "has_wrapper_attr") && args.size == 1 && asked.kind == 's';
+    int calls = pg_is_text(&kind, "call"),
+        has = calls && pg_is_text(&name, "has_wrapper_attr") && args.size == 1 && asked.kind == 's';
     if (!has && !(calls && pg_has_attribute(w, &name)) && !pg_is_text(&kind, "render") && !pg_is_text(&kind, "scene")) {
         pg_failure failure;
         memset(&failure, 0, sizeof failure);
@@ -2310,7 +2439,8 @@ static inline int pg_serve_call(pg_worker *w) {
 
 /* --- the conversation */
 
-static inline int pg_prove(pg_worker *w, const char *role, const unsigned char nonce[PG_TOKEN], unsigned char proof[PG_TOKEN]) {
+static inline int pg_prove(pg_worker *w, const char *role, const unsigned char nonce[PG_TOKEN],
+                           unsigned char proof[PG_TOKEN]) {
     unsigned char text[64];
     size_t size = strlen(role);
     memcpy(text, role, size);
@@ -2348,7 +2478,8 @@ static inline int pg_greet(pg_worker *w) {
     if (!pg_read_map(&body, "proof", "b", found, 0)) return pg_fault(w, "its Welcome is wrong");
     theirs = pg_next(&found[0]);
     pg_prove(w, "parent", nonce, proof);
-    if (theirs.size != PG_TOKEN || !pg_equal(theirs.data, proof, PG_TOKEN)) return pg_fault(w, "it does not know the token");
+    if (theirs.size != PG_TOKEN || !pg_equal(theirs.data, proof, PG_TOKEN))
+        return pg_fault(w, "it does not know the token");
     return 1;
 }
 
@@ -2430,7 +2561,8 @@ static inline int pg_read_variant(pg_worker *w, pg_cursor c, size_t variant, pg_
             if (!pg_read_map(&found[2], "sampler", "s", named, 1)) break;
             pg_value sampler = pg_next(&named[0]);
             if (!pg_is_text(&sampler, "uniform"))
-                return pg_failed(failure, PG_CONFIG_ERROR, "a worker in C draws uniform actions, or those of its own draw_action "
+                return pg_failed(failure, PG_CONFIG_ERROR,
+                                 "a worker in C draws uniform actions, or those of its own draw_action "
                                  "where the run names no sampler; leave --actions out");
             w->uniform[variant] = 1;
             continue;
@@ -2445,7 +2577,8 @@ static inline int pg_read_variant(pg_worker *w, pg_cursor c, size_t variant, pg_
         if (!same || (id.size > size && id.data[id.size - size - 1] != ':'))
             return pg_failed(failure, PG_CONFIG_ERROR, "this worker does not make '%.*s'; it makes %s",
                              (int)(id.size < 100 ? id.size : 100), (const char *)id.data, s->id);
-        for (size_t i = 0; i < s->setting_count; i++) w->settings[variant * s->setting_count + i] = s->settings[i].value;
+        for (size_t i = 0; i < s->setting_count; i++)
+            w->settings[variant * s->setting_count + i] = s->settings[i].value;
         for (size_t entry = 0; entry < arguments.size; entry++) {
             pg_value name = pg_next(&found[2]);
             double number = 0;
@@ -2456,14 +2589,15 @@ static inline int pg_read_variant(pg_worker *w, pg_cursor c, size_t variant, pg_
                                  (int)(name.kind == 's' && name.size < 100 ? name.size : 0), (const char *)name.data);
             const char *wrong = pg_read_numbers(found[2], &number, 1);
             if (wrong != NULL || !(number >= s->settings[i].low && number <= s->settings[i].high))
-                return pg_failed(failure, PG_CONFIG_ERROR, "the argument '%s' of %s must be a number from %g to %g", s->settings[i].name,
-                                 s->id, s->settings[i].low, s->settings[i].high);
+                return pg_failed(failure, PG_CONFIG_ERROR, "the argument '%s' of %s must be a number from %g to %g",
+                                 s->settings[i].name, s->id, s->settings[i].low, s->settings[i].high);
             w->settings[variant * s->setting_count + i] = number;
             pg_skip(&found[2]);
         }
         return 1;
     }
-    return pg_failed(failure, PG_CONFIG_ERROR, "what the run wants made cannot be read; it has another version of physgym");
+    return pg_failed(failure, PG_CONFIG_ERROR,
+                     "what the run wants made cannot be read; it has another version of physgym");
 }
 
 static inline void pg_allocate(pg_worker *w, size_t count, size_t variants) {
@@ -2488,15 +2622,19 @@ static inline int pg_take_assignment(pg_worker *w, pg_failure *failure) {
     pg_cursor found[2], started[2], body = pg_over(w->body.data, w->body.size);
     if (!pg_read_map(&body, "start environments", "ml", found, 0) ||
         !pg_read_map(&found[0], "autoreset_mode seeds", "sL", started, 1))
-        return pg_failed(failure, PG_CONFIG_ERROR, "what the run says cannot be read; it has another version of physgym");
+        return pg_failed(failure, PG_CONFIG_ERROR,
+                         "what the run says cannot be read; it has another version of physgym");
     pg_value mode = pg_next(&started[0]), seeds = pg_next(&started[1]), list = pg_next(&found[1]);
-    w->mode = pg_is_text(&mode, "SAME_STEP") ? PG_SAME_STEP : pg_is_text(&mode, "DISABLED") ? PG_DISABLED : PG_NEXT_STEP;
+    w->mode = pg_is_text(&mode, "SAME_STEP")  ? PG_SAME_STEP
+              : pg_is_text(&mode, "DISABLED") ? PG_DISABLED
+                                              : PG_NEXT_STEP;
     if (w->mode == PG_NEXT_STEP && !pg_is_text(&mode, "NEXT_STEP"))
         return pg_failed(failure, PG_CONFIG_ERROR, "the autoreset mode of the run is unknown here");
     if (list.size < 1 || list.size > w->offered)
-        return pg_failed(failure, PG_CONFIG_ERROR, "the run wants %lu environments, and --envs says %lu", (unsigned long)list.size,
-                         (unsigned long)w->offered);
-    if (seeds.kind == 'l' && seeds.size != list.size) return pg_failed(failure, PG_CONFIG_ERROR, "the seeds of the run are wrong");
+        return pg_failed(failure, PG_CONFIG_ERROR, "the run wants %lu environments, and --envs says %lu",
+                         (unsigned long)list.size, (unsigned long)w->offered);
+    if (seeds.kind == 'l' && seeds.size != list.size)
+        return pg_failed(failure, PG_CONFIG_ERROR, "the seeds of the run are wrong");
     pg_cursor first = found[1], maps[2], several = first;
     pg_value make;
     size_t variants = 1;
@@ -2506,7 +2644,8 @@ static inline int pg_take_assignment(pg_worker *w, pg_failure *failure) {
     several = first;
     int by_episode = pg_is_text(&make, "by episode");
     if (by_episode) {
-        if (!pg_read_map(&several, "make of", "sl", maps, 0)) return pg_failed(failure, PG_CONFIG_ERROR, "what the run wants made cannot be read");
+        if (!pg_read_map(&several, "make of", "sl", maps, 0))
+            return pg_failed(failure, PG_CONFIG_ERROR, "what the run wants made cannot be read");
         first = maps[1];
         variants = pg_next(&first).size;
         if (variants < 1 || variants > PG_VARIANTS)
@@ -2568,8 +2707,10 @@ static inline int pg_send_ready(pg_worker *w) {
     pg_put_text(b, "render_mode");
     pg_put_nil(b);
     pg_put_text(b, "max_episode_steps");
-    if (s->max_episode_steps > 0) pg_put_int(b, s->max_episode_steps);
-    else pg_put_nil(b);
+    if (s->max_episode_steps > 0)
+        pg_put_int(b, s->max_episode_steps);
+    else
+        pg_put_nil(b);
     pg_put_text(b, "code");
     pg_put_map(b, 3);
     pg_put_text(b, "classes");
@@ -2608,10 +2749,11 @@ static inline void pg_await_end(pg_link *link) {
     while (pg_read(link, some, sizeof some, 1) > 0) continue;
 }
 
-/* Serve requests until Close: PG_DONE; PG_LOST where the connection ends before, or the run has more for a new worker. */
+/* Serve requests until Close: PG_DONE; PG_LOST where the connection ends before, or the run has more for a new
+ * worker. */
 static inline int pg_serve(pg_worker *w) {
-    const uint32_t legal = PG_BIT(PG_ATTACH) | PG_BIT(PG_RESET) | PG_BIT(PG_STEP) | PG_BIT(PG_ROLLOUT) | PG_BIT(PG_CALL) |
-                           PG_BIT(PG_CLOSE) | PG_BIT(PG_WATCH_SCENES) | PG_BIT(PG_GIVE_INPUTS);
+    const uint32_t legal = PG_BIT(PG_ATTACH) | PG_BIT(PG_RESET) | PG_BIT(PG_STEP) | PG_BIT(PG_ROLLOUT) |
+                           PG_BIT(PG_CALL) | PG_BIT(PG_CLOSE) | PG_BIT(PG_WATCH_SCENES) | PG_BIT(PG_GIVE_INPUTS);
     w->ready = 1;
     for (;;) {
         int type = pg_receive(w, legal, PG_BODY);
@@ -2730,7 +2872,8 @@ static inline int pg_dial(pg_link *link, const pg_options *options, const char *
     int status = PG_LOST;
     for (struct addrinfo *one = all; one != NULL && link->file < 0; one = one->ai_next) {
         if (!options->tls && !pg_is_loopback(one->ai_addr)) {
-            pg_tell("%s is no address of this machine, and the rest would travel in clear; give --fingerprint or --authorities",
+            pg_tell("%s is no address of this machine, and the rest would travel in clear; give --fingerprint or "
+                    "--authorities",
                     options->host);
             status = PG_REFUSED;
             break;
@@ -2742,9 +2885,12 @@ static inline int pg_dial(pg_link *link, const pg_options *options, const char *
         fcntl(file, F_SETFD, FD_CLOEXEC);
         fcntl(file, F_SETFL, O_NONBLOCK);
         if (connect(file, one->ai_addr, one->ai_addrlen) != 0) {
-            if (errno != EINPROGRESS) trouble = errno;
-            else if (!pg_wait(link, POLLOUT)) trouble = ETIMEDOUT;
-            else if (getsockopt(file, SOL_SOCKET, SO_ERROR, &trouble, &size) != 0) trouble = errno;
+            if (errno != EINPROGRESS)
+                trouble = errno;
+            else if (!pg_wait(link, POLLOUT))
+                trouble = ETIMEDOUT;
+            else if (getsockopt(file, SOL_SOCKET, SO_ERROR, &trouble, &size) != 0)
+                trouble = errno;
         }
         if (trouble) {
             *why = strerror(trouble);
@@ -2777,13 +2923,15 @@ static inline int pg_begin_tls(pg_link *link, const pg_options *options) {
     if (options->fingerprint == NULL) {
         int loaded = options->authorities ? SSL_CTX_load_verify_locations(link->context, options->authorities, NULL)
                                           : SSL_CTX_set_default_verify_paths(link->context);
-        if (loaded != 1) return pg_tls_error(options->authorities ? options->authorities : "the authorities of this system");
+        if (loaded != 1)
+            return pg_tls_error(options->authorities ? options->authorities : "the authorities of this system");
         SSL_CTX_set_verify(link->context, SSL_VERIFY_PEER, NULL);
     } else {
         SSL_CTX_set_verify(link->context, SSL_VERIFY_NONE, NULL); /* the fingerprint decides alone */
     }
-    if (options->certificate != NULL && (SSL_CTX_use_certificate_chain_file(link->context, options->certificate) != 1 ||
-                                         SSL_CTX_use_PrivateKey_file(link->context, options->key, SSL_FILETYPE_PEM) != 1))
+    if (options->certificate != NULL &&
+        (SSL_CTX_use_certificate_chain_file(link->context, options->certificate) != 1 ||
+         SSL_CTX_use_PrivateKey_file(link->context, options->key, SSL_FILETYPE_PEM) != 1))
         return pg_tls_error(options->certificate);
     link->tls = SSL_new(link->context);
     if (link->tls == NULL || SSL_set_fd(link->tls, link->file) != 1) return pg_tls_error("TLS");
@@ -2819,7 +2967,8 @@ static inline int pg_begin_tls(pg_link *link, const pg_options *options) {
         for (unsigned i = 0; i < size; i++) snprintf(shown + 2 * i, 3, "%02x", (unsigned)digest[i]);
         shown[2 * size] = 0;
         if (!right || !pg_equal((const unsigned char *)shown, (const unsigned char *)options->fingerprint, 64)) {
-            pg_tell("the certificate of the run has the fingerprint %s, and --fingerprint says %s", shown, options->fingerprint);
+            pg_tell("the certificate of the run has the fingerprint %s, and --fingerprint says %s", shown,
+                    options->fingerprint);
             return PG_REFUSED;
         }
     }
@@ -2843,7 +2992,8 @@ static inline int pg_run(pg_worker *w, const pg_options *options) {
 #endif
         if (status == PG_DONE) {
             status = pg_converse(w);
-            if (status == PG_REFUSED && w->link.trouble != NULL) pg_tell("%s:%s: %s", options->host, options->port, w->link.trouble);
+            if (status == PG_REFUSED && w->link.trouble != NULL)
+                pg_tell("%s:%s: %s", options->host, options->port, w->link.trouble);
             if (status == PG_LOST)
                 why = w->ready   ? "the connection was lost"
                       : w->heard ? "it hangs up: it does not know this token, or is crowded"
@@ -2911,7 +3061,9 @@ static inline const char *pg_read_token(pg_worker *w, const char *name) {
         w->token[w->token_size] = (unsigned char)strtoul(two, NULL, 16);
     }
     free(text);
-    return w->token_size >= PG_TOKEN ? NULL : "the token file holds no token of 32 bytes; copy the file that --listen has made";
+    return w->token_size >= PG_TOKEN
+               ? NULL
+               : "the token file holds no token of 32 bytes; copy the file that --listen has made";
 }
 
 /* Read so many numbers; return whether they are there. */
@@ -2937,7 +3089,8 @@ static inline int pg_print_states(const pg_simulation *s, const char *name) {
     size_t parameters = pg_numbers_of(s->parameters), actions = pg_numbers_of(s->action);
     char *text = pg_read_file(name, (size_t)1 << 28), *at = text;
     double *given = (double *)pg_take(parameters, sizeof *given), *action = (double *)pg_take(actions, sizeof *action);
-    double *state = (double *)pg_take(s->state_size, sizeof *state), *settings = (double *)pg_take(s->setting_count, sizeof *settings);
+    double *state = (double *)pg_take(s->state_size, sizeof *state),
+           *settings = (double *)pg_take(s->setting_count, sizeof *settings);
     pg_random random = pg_seeded(0);
     pg_result result;
     char why[PG_TEXT] = "";
@@ -2947,9 +3100,12 @@ static inline int pg_print_states(const pg_simulation *s, const char *name) {
     result.observation = (double *)pg_take(pg_numbers_of(s->observation), sizeof(double));
     result.sample = (double *)pg_take(pg_numbers_of(s->sample), sizeof(double));
     for (size_t i = 0; i < s->setting_count; i++) settings[i] = s->settings[i].value;
-    if (s->state_size == 0 || s->get_state == NULL) snprintf(why, PG_TEXT, "%s declares no state", s->id);
-    else if (text == NULL) snprintf(why, PG_TEXT, "%s cannot be read", name);
-    else if (s->make != NULL && (env = s->make(settings, why)) == NULL && why[0] == 0) snprintf(why, PG_TEXT, "it cannot be made");
+    if (s->state_size == 0 || s->get_state == NULL)
+        snprintf(why, PG_TEXT, "%s declares no state", s->id);
+    else if (text == NULL)
+        snprintf(why, PG_TEXT, "%s cannot be read", name);
+    else if (s->make != NULL && (env = s->make(settings, why)) == NULL && why[0] == 0)
+        snprintf(why, PG_TEXT, "it cannot be made");
     while (why[0] == 0) {
         at += strspn(at, " \t\r\n");
         size_t size = strcspn(at, " \t\r\n");
@@ -2960,8 +3116,10 @@ static inline int pg_print_states(const pg_simulation *s, const char *name) {
         if (size == 10 && memcmp(word, "parameters", 10) == 0 && !begun) {
             known = pg_scan(&at, given, parameters);
             const pg_field *outside = known ? pg_outside(s->parameters, given, 1) : NULL;
-            if (outside != NULL) snprintf(why, PG_TEXT, "parameter '%.200s' is not within its bounds", outside->name);
-            else if (known && s->reset(env, given, &random, &result) != PG_OK) snprintf(why, PG_TEXT, "reset: %.900s", result.text);
+            if (outside != NULL)
+                snprintf(why, PG_TEXT, "parameter '%.200s' is not within its bounds", outside->name);
+            else if (known && s->reset(env, given, &random, &result) != PG_OK)
+                snprintf(why, PG_TEXT, "reset: %.900s", result.text);
             begun = 1;
         } else if (size == 5 && memcmp(word, "state", 5) == 0 && begun && !steps && s->set_state != NULL) {
             known = pg_scan(&at, state, s->state_size);
@@ -2969,15 +3127,20 @@ static inline int pg_print_states(const pg_simulation *s, const char *name) {
         } else if (size == 6 && memcmp(word, "action", 6) == 0 && begun) {
             known = pg_scan(&at, action, actions) && pg_outside(s->action, action, 0) == NULL;
             if (known && !steps++) pg_print_state(s, env, state);
-            if (known && s->step(env, action, &random, &result) == PG_FAILED) snprintf(why, PG_TEXT, "step: %.900s", result.text);
-            else if (known) pg_print_state(s, env, state);
+            if (known && s->step(env, action, &random, &result) == PG_FAILED)
+                snprintf(why, PG_TEXT, "step: %.900s", result.text);
+            else if (known)
+                pg_print_state(s, env, state);
         } else {
             known = 0;
         }
         if (!known && why[0] == 0)
-            snprintf(why, PG_TEXT, "%.200s, at byte %lu: wanted are parameters and %lu numbers, then state and %lu, then action and %lu "
-                     "for each step", name, (unsigned long)(word - text), (unsigned long)parameters, (unsigned long)s->state_size,
-                     (unsigned long)actions);
+            snprintf(
+                why, PG_TEXT,
+                "%.200s, at byte %lu: wanted are parameters and %lu numbers, then state and %lu, then action and %lu "
+                "for each step",
+                name, (unsigned long)(word - text), (unsigned long)parameters, (unsigned long)s->state_size,
+                (unsigned long)actions);
     }
     if (why[0] == 0 && !steps) snprintf(why, PG_TEXT, "%.200s names no action", name);
     if (why[0]) pg_tell("%s", why);
@@ -3013,7 +3176,8 @@ static inline int pg_read_address(const char *text, pg_options *options) {
         text++;
         size -= 2;
     }
-    if (size >= sizeof options->host || digits == 0 || digits > 5 || colon[1 + digits] != 0 || atol(colon + 1) > 65535) return 0;
+    if (size >= sizeof options->host || digits == 0 || digits > 5 || colon[1 + digits] != 0 || atol(colon + 1) > 65535)
+        return 0;
     memcpy(options->host, text, size);
     options->host[size] = 0;
     memcpy(options->port, colon + 1, digits + 1);
@@ -3042,7 +3206,8 @@ static inline const char *pg_wrong_simulation(const pg_simulation *s) {
     if (s->id == NULL || !s->id[0] || s->reset == NULL || s->step == NULL) return "it needs an id, reset and step";
     if (s->observation.count == 0 || s->action.count == 0) return "it needs an observation and an action";
     for (size_t i = 0; i < s->setting_count; i++)
-        if (s->settings == NULL || !(s->settings[i].low <= s->settings[i].value && s->settings[i].value <= s->settings[i].high))
+        if (s->settings == NULL ||
+            !(s->settings[i].low <= s->settings[i].value && s->settings[i].value <= s->settings[i].high))
             return "a setting is not within its bounds";
     if (wrong == NULL) wrong = pg_wrong_fields(s->observation, 0);
     if (wrong == NULL) wrong = pg_wrong_fields(s->action, 0);
@@ -3096,7 +3261,8 @@ static inline const char *pg_read_options(int argc, char **argv, pg_options *opt
         } else if (strcmp(name, "--patience") == 0) {
             char *end;
             options->patience = strtod(value, &end);
-            if (*end != 0 || !(options->patience >= 0 && options->patience < 1e9)) return "--patience must be a number of seconds";
+            if (*end != 0 || !(options->patience >= 0 && options->patience < 1e9))
+                return "--patience must be a number of seconds";
         } else {
             return "an option is unknown";
         }
@@ -3104,7 +3270,8 @@ static inline const char *pg_read_options(int argc, char **argv, pg_options *opt
     if (options->states != NULL) return NULL;
     options->tls = options->fingerprint != NULL || options->authorities != NULL;
     for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--plain") == 0 && options->tls) return "--plain does without TLS, and so without certificates";
+        if (strcmp(argv[i], "--plain") == 0 && options->tls)
+            return "--plain does without TLS, and so without certificates";
     if (address == NULL || !pg_read_address(address, options)) return "write HOST:PORT, as the run has printed it";
     if (options->token_file == NULL) return "--token-file FILE is missing, the secret of the run";
     if ((options->certificate == NULL) != (options->key == NULL)) return "--certificate and --key go together";

@@ -9,8 +9,8 @@
 enum { STIFFNESS, MASS, FRICTION, POSITION, VELOCITY, PARAMETERS };
 
 typedef struct {
-    double state[2];        /* position in m, velocity in m/s */
-    double constants[3];    /* stiffness in N/m, mass in kg, friction in N s/m */
+    double state[2];     /* position in m, velocity in m/s */
+    double constants[3]; /* stiffness in N/m, mass in kg, friction in N s/m */
     double propagator[2][3];
 } spring;
 
@@ -44,8 +44,8 @@ static void multiply(double a[3][3], double b[3][3], double product[3][3]) {
     memcpy(product, sum, sizeof sum);
 }
 
-/* Set the exact map of (position, velocity, force) to (position, velocity) over a step: the upper rows of the exponential
- * of the system augmented by the force, by its series after scaling and before squaring. */
+/* Set the exact map of (position, velocity, force) to (position, velocity) over a step: the upper rows of the
+ * exponential of the system augmented by the force, by its series after scaling and before squaring. */
 static void propagate(const double constants[3], double propagator[2][3]) {
     double k = constants[STIFFNESS], m = constants[MASS], c = constants[FRICTION];
     double system[3][3] = {{0, 1, 0}, {-k / m, -c / m, 1 / m}, {0, 0, 0}};
@@ -91,7 +91,8 @@ static int step(void *env, const double *force, pg_random *random, pg_result *re
     double next[2];
     (void)random;
     for (int i = 0; i < 2; i++)
-        next[i] = s->propagator[i][0] * s->state[0] + s->propagator[i][1] * s->state[1] + s->propagator[i][2] * force[0];
+        next[i] =
+            s->propagator[i][0] * s->state[0] + s->propagator[i][1] * s->state[1] + s->propagator[i][2] * force[0];
     if (!isfinite(next[0]) || !isfinite(next[1]))
         return pg_say(result, PG_REJECTED, "the state is not finite after a force of %g N", force[0]);
     result->sample[0] = force[0];

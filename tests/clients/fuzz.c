@@ -21,9 +21,12 @@ static void *talk(void *given) {
     unsigned char some[65536];
     size_t said = 0;
     while (said < parent->bytes->size) {
-        ssize_t sent = send(parent->file, parent->bytes->data + said, parent->bytes->size - said, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (sent > 0) said += (size_t)sent;
-        else if (errno != EAGAIN) break;
+        ssize_t sent =
+            send(parent->file, parent->bytes->data + said, parent->bytes->size - said, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent > 0)
+            said += (size_t)sent;
+        else if (errno != EAGAIN)
+            break;
         while (recv(parent->file, some, sizeof some, MSG_DONTWAIT) > 0) continue;
     }
     struct pollfd answer = {parent->file, POLLIN, 0};
@@ -41,8 +44,8 @@ static size_t below(pg_random *random, size_t count) { return (size_t)pg_integer
 
 /* Change some bytes, cut some out, put some in, or repeat some. */
 static void mutate(pg_bytes *bytes, pg_random *random) {
-    static const unsigned char odd[] = {0x00, 0x01, 0x7F, 0x80, 0x90, 0xA0, 0xC0, 0xC1, 0xC4, 0xC6, 0xC7, 0xC9, 0xCB, 0xCF, 0xD3,
-                                        0xD4, 0xD8, 0xD9, 0xDB, 0xDC, 0xDD, 0xDF, 0xE0, 0xFF};
+    static const unsigned char odd[] = {0x00, 0x01, 0x7F, 0x80, 0x90, 0xA0, 0xC0, 0xC1, 0xC4, 0xC6, 0xC7, 0xC9,
+                                        0xCB, 0xCF, 0xD3, 0xD4, 0xD8, 0xD9, 0xDB, 0xDC, 0xDD, 0xDF, 0xE0, 0xFF};
     for (size_t turns = 1 + below(random, 4); turns > 0 && bytes->size > 1; turns--) {
         size_t at = below(random, bytes->size), size = 1 + below(random, 12);
         if (size > bytes->size - at) size = bytes->size - at;
