@@ -8,6 +8,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from physgym.data.dataset import SampleDataset
 from physgym.data.dataset_parts import has_partitions
@@ -24,6 +25,7 @@ from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
 from physgym.experiment.session import CONFIG, REPLAY, is_empty, new_session
 from physgym.files import short
+from physgym.launch.base import Launcher
 from physgym.rl.agent import Agent
 from physgym.rl.agent_trainer import AgentTrainer
 from physgym.training import History, list_checkpoints
@@ -54,6 +56,7 @@ def train_agent(
     log: bool,
     callbacks: Sequence[Callback],
     view: LiveView,
+    launcher: Launcher[Any] | None = None,
 ) -> tuple[Path | None, AgentTrainer, History]:
     """Train the agent of a configuration, as `physgym.experiment.runs.train` trains a network.
 
@@ -65,6 +68,7 @@ def train_agent(
         log: Whether there is a session.
         callbacks: More callbacks.
         view: How the environments are shown meanwhile.
+        launcher: What brings their workers from elsewhere; None for workers here.
 
     Returns:
         The session, None without one; the trainer; the history.
@@ -77,7 +81,7 @@ def train_agent(
         raise ConfigError("an agent is trained by one process: start physgym train without torchrun")
     callbacks = [*callbacks, *own_callbacks(config)]
     if not log:
-        trainer = make_agent_trainer(config, None, callbacks=callbacks, view=view)
+        trainer = make_agent_trainer(config, None, callbacks=callbacks, view=view, launcher=launcher)
         return None, trainer, trainer.fit()
     recordings = None if config.agent is None or config.agent.cache is None else SampleDataset(config.agent.cache)
     if resume is not None:
@@ -86,7 +90,9 @@ def train_agent(
     recorded = given.model_copy(update={"session": str(session)}).model_dump()
     with Run(session, "train", recorded, origin) as run:
         callbacks = [*callbacks, *build_loggers(config, session)]
-        trainer = make_agent_trainer(config, session, callbacks=callbacks, resume=resume is not None, view=view)
+        trainer = make_agent_trainer(
+            config, session, callbacks=callbacks, resume=resume is not None, view=view, launcher=launcher
+        )
         run.note_device(trainer.ranks.device)
         if recordings is not None:
             run.describe_dataset(recordings, "cache")
@@ -110,6 +116,7 @@ def make_agent_trainer(
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
     view: LiveView = UNSEEN,
+    launcher: Launcher[Any] | None = None,
 ) -> AgentTrainer:
     """Make the trainer of the agent of a configuration, which is to be closed unless its `fit` is called.
 
@@ -133,6 +140,7 @@ def make_agent_trainer(
         callbacks=callbacks,
         resume=resume,
         view=view,
+        launcher=launcher,
         record=False,
         **given,
     )

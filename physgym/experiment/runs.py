@@ -102,11 +102,9 @@ def train(
     """
     given, config = config, located(config)
     if config.agent is not None:
-        if launcher is not None:
-            raise ConfigError(
-                "--listen: the environments of an agent run on this machine; workers of others run episodes of samples"
-            )
-        return Outcome(*train_agent(given, config, resume, origin, log=log, callbacks=callbacks, view=view))
+        return Outcome(
+            *train_agent(given, config, resume, origin, log=log, callbacks=callbacks, view=view, launcher=launcher)
+        )
     begun = None if resume is None else dataset_folder(config, resume)
     allowed = origin is not None and origin.allow_changed_code
     _check_view(config, resume, view)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from physgym.errors import ConfigError, NotAllowed
@@ -31,7 +32,10 @@ HARMLESS = (
     "physgym/Track-v0",
 )
 
-READING = ("has_wrapper_attr", "get_wrapper_attr")  # methods that change nothing, whatever they are given
+# kinds of parts that stand further down: what is to be made, and the module whose `factory_of` makes it
+MAKERS = {"numbered episodes": "physgym.rl.numbered_episodes"}
+# methods that change no argument, whatever they are given: the last ones are those of numbered episodes
+READING = ("has_wrapper_attr", "get_wrapper_attr", "skip_to", "resume_episode")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,9 @@ class Permissions:
                 return StoredActionsFactory(self.factory(of))
             if make == SNAPSHOTS:
                 return SnapshotsFactory(self.factory(of), description["every"])
+            if make in MAKERS:
+                made: EnvFactory = import_module(MAKERS[make]).factory_of(description, self.factory(of))
+                return made
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"the parent's description of an environment is wrong: {error!r}") from error
         raise ConfigError(f"the parent wants {make!r} made, which this version does not know; update this machine")

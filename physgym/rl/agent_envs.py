@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from physgym.casting import CastError, as_array
 from physgym.data.recordings import OBSERVATION
 from physgym.errors import ConfigError, SampleError
-from physgym.placement import Env
+from physgym.launch.base import Launcher
 from physgym.real_time import runs_in_real_time
 from physgym.registration import EnvLike, find_spec
 from physgym.rl.numbered_episodes import NumberedEpisodesFactory
+from physgym.rl.preprocessing import Preprocessing
 from physgym.rl.step_limit import StepLimit
 from physgym.rl.transition_log import Columns
 from physgym.spaces import Array
@@ -303,13 +304,14 @@ def make_envs(
     env: EnvLike,
     env_kwargs: Arguments,
     num_envs: int,
-    around: Callable[[Env], Env] | None,
+    preprocessing: Preprocessing | None,
     *,
     seed: int,
     limit: StepLimit | None,
     num_workers: int | str | None,
     timeout: float,
     on_error: str,
+    launcher: Launcher[Any] | None,
 ) -> SocketVectorEnv:
     """Return a vector environment of numbered episodes.
 
@@ -317,12 +319,13 @@ def make_envs(
         env: Registered id, ``module:Class``, or a callable that makes an environment.
         env_kwargs: Arguments of the constructor, or a list of them, one for each environment.
         num_envs: How many environments.
-        around: Puts wrappers around each.
+        preprocessing: The wrappers around each.
         seed: Seed of the run.
         limit: Most steps of an episode.
         num_workers: See `physgym.SocketVectorEnv`.
         timeout: The same.
         on_error: The same.
+        launcher: The same; each worker hosts one environment then, unless `num_workers` says how many there are.
 
     Raises:
         ConfigError: The id is unknown, or an argument is wrong.
@@ -333,11 +336,12 @@ def make_envs(
         env_factories(env, check_arguments(env_kwargs)), num_envs, listed=isinstance(env_kwargs, Sequence)
     )
     envs = SocketVectorEnv(
-        [NumberedEpisodesFactory(factory, seed, limit, around) for factory in factories],
-        num_workers=num_workers,  # type: ignore[arg-type]  # the constructor looks
+        [NumberedEpisodesFactory(factory, seed, limit, preprocessing) for factory in factories],
+        num_workers=num_envs if launcher is not None and num_workers is None else num_workers,  # type: ignore[arg-type]
         autoreset_mode=AutoresetMode.SAME_STEP,
         timeout=timeout,
         on_error=on_error,
+        launcher=launcher,
     )
     envs.spec = spec
     return envs

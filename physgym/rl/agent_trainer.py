@@ -16,6 +16,7 @@ from physgym.errors import ConfigError
 from physgym.events import Callback
 from physgym.generator_state import generator_words
 from physgym.interrupt import Interrupt
+from physgym.launch.base import Launcher
 from physgym.naming import env_name
 from physgym.placement import declared_metadata
 from physgym.progress import say
@@ -114,6 +115,8 @@ class AgentTrainer:
         allow_changed_code: Whether a recorded session may be continued though the code of its simulation has changed.
         view: How the environments are shown while the agent learns, such as "web"; ``physgym watch`` finds them by
             the session.
+        launcher: Has the workers of the environments started elsewhere, as a `physgym.machines.reception.Reception`;
+            each hosts one environment then, unless `num_workers` says how many there are. Evaluations run here.
 
     Attributes:
         settings: The numbers.
@@ -170,6 +173,7 @@ class AgentTrainer:
         record: bool = True,
         allow_changed_code: bool = False,
         view: ViewLike = UNSEEN,
+        launcher: Launcher[Any] | None = None,
     ) -> None:
         self.settings = AgentSettings.of(
             steps=steps,
@@ -218,7 +222,8 @@ class AgentTrainer:
         saved = None if resume is False else saved_training(resume, networks)
         if saved is not None:
             saved.check(self._kept(form))
-        venv = self._vector(env, env_kwargs, form.preprocessing, num_workers, timeout=timeout, on_error=on_error)
+        options = {"timeout": timeout, "on_error": on_error, "launcher": launcher}
+        venv = self._vector(env, env_kwargs, form.preprocessing, num_workers, **options)
         try:
             self._show(venv, view_of(view))
             self._parts = make_parts(
@@ -253,21 +258,20 @@ class AgentTrainer:
         if env is None:
             return None
         if not isinstance(env, VectorEnv):
-            around = preprocessing.wrap if preprocessing.config else None
             return make_envs(
                 env,
                 env_kwargs,
                 self.settings.num_envs,
-                around,
+                preprocessing if preprocessing.config else None,
                 seed=self.settings.seed,
                 limit=limit,
                 num_workers=num_workers,
                 **options,
             )
-        if env_kwargs is not None or limit is not None or preprocessing.config:
+        if env_kwargs is not None or limit is not None or preprocessing.config or options["launcher"] is not None:
             raise ConfigError(
-                "env_kwargs, preprocessing and max_episode_steps are for environments that the trainer makes; the "
-                "vector environment that was given has its own"
+                "env_kwargs, preprocessing, max_episode_steps and launcher are for environments that the trainer "
+                "makes; the vector environment that was given has its own"
             )
         return env
 

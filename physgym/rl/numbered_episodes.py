@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from physgym.episode import episode_seed
-from physgym.errors import ConfigError, SampleError
-from physgym.placement import DeclaringFactory, Env, EnvFactory, declared_metadata
+from physgym.errors import ConfigError, NotAllowed, SampleError
+from physgym.placement import Env, EnvFactory, PortableFactory, declared_metadata, described
 from physgym.placement import current as placement
+from physgym.rl.preprocessing import READING_FILES, WRAPPERS, Preprocessing
 from physgym.rl.step_limit import StepLimit
 from physgym.simulation import lacking_state_hooks
 from physgym.worker.snapshots import remembering_layer, set_elapsed_steps, state_of
+
+NUMBERED_EPISODES = "numbered episodes"  # what a description says is to be made
 
 
 class NumberedEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -108,14 +111,14 @@ class NumberedEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation
 
 
-class NumberedEpisodesFactory(DeclaringFactory):
+class NumberedEpisodesFactory(PortableFactory):
     """Makes environments with numbered episodes; a worker gets it in place of their factory.
 
     Args:
         factory: Makes one environment.
         seed: Seed of the run.
         limit: Most steps of an episode.
-        around: Puts wrappers around the environment; None for none.
+        preprocessing: The wrappers around the environment; None for none.
     """
 
     def __init__(
@@ -123,9 +126,9 @@ class NumberedEpisodesFactory(DeclaringFactory):
         factory: EnvFactory,
         seed: int,
         limit: StepLimit | None,
-        around: Callable[[Env], Env] | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
-        self._factory, self._seed, self._limit, self._around = factory, seed, limit, around
+        self._factory, self._seed, self._limit, self._preprocessing = factory, seed, limit, preprocessing
 
     def __call__(self) -> Env:
         """Make an environment.
@@ -134,8 +137,8 @@ class NumberedEpisodesFactory(DeclaringFactory):
             ConfigError: The wrappers return something else.
         """
         env = self._factory()
-        if self._around is not None:
-            env = self._around(env)
+        if self._preprocessing is not None:
+            env = self._preprocessing.wrap(env)
             if not isinstance(env, gymnasium.Env):
                 raise ConfigError(f"the wrappers around an environment gave {env!r}, which is none")
         return NumberedEpisodes(env, self._seed, self._limit)
@@ -144,3 +147,31 @@ class NumberedEpisodesFactory(DeclaringFactory):
     def metadata(self) -> Mapping[str, Any]:
         """Return the metadata of their class; nothing where that is not known."""
         return declared_metadata(self._factory)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the factory as JSON data."""
+        limit = None if self._limit is None else self._limit.config
+        wrappers = [] if self._preprocessing is None else self._preprocessing.config
+        return {
+            "make": NUMBERED_EPISODES,
+            "of": described(self._factory),
+            "seed": self._seed,
+            "limit": limit,
+            "preprocessing": wrappers,
+        }
+
+
+def factory_of(description: Mapping[str, Any], factory: EnvFactory) -> NumberedEpisodesFactory:
+    """Return the factory that a parent on another machine describes, around that of its environment.
+
+    Raises:
+        NotAllowed: One of the wrappers is none of physgym's or Gymnasium's, or reads a file.
+    """
+    for step in description["preprocessing"]:
+        if step["type"] not in WRAPPERS or step["type"] in READING_FILES:
+            raise NotAllowed(
+                f"preprocessing: {step['type']} loads code or a file, which no worker does for a parent on another "
+                "machine; leave it out, or train on one machine"
+            )
+    preprocessing = Preprocessing(description["preprocessing"]) if description["preprocessing"] else None
+    return NumberedEpisodesFactory(factory, description["seed"], StepLimit.of(description["limit"]), preprocessing)

@@ -39,6 +39,7 @@ WRAPPERS = {name: f"gymnasium.wrappers:{name}" for name in GYMNASIUM} | {
     "InfoReward": "physgym.rl.wrappers:InfoReward",
     "LatentObservation": "physgym.rl.latent:LatentObservation",
 }
+READING_FILES = ("LatentObservation",)
 INSTEAD = {
     "FrameStackObservation": "stacks are made of single frames when they are drawn: say stack=4 of the trainer",
     "NormalizeObservation": "it would have statistics of its own in each environment: say normalize_observations=True",

@@ -40,6 +40,7 @@ from physgym.protocol.messages import (
 from physgym.transport.auth import greet
 from physgym.worker.env_group import EnvGroup
 from physgym.worker.failures import RequestFailed, failure
+from physgym.worker.main import build_all
 from tests.support.machines import ROOT
 
 
@@ -83,7 +84,11 @@ class Member:
     def _make(self, assignment: Assignment) -> None:
         start = started(assignment.start, "")
         try:
-            envs = [self._permissions.factory(one)() for one in assignment.environments]
+            factories = [self._permissions.factory(one) for one in assignment.environments]
+            envs, _, batch = build_all(factories, start.first_env, start.num_envs)
+        except RequestFailed as failed:
+            self.channel.send(failed.message())
+            return
         except Exception as error:  # noqa: BLE001 - as a worker does
             self.channel.send(failure(-1, error))
             return
@@ -93,7 +98,7 @@ class Member:
             return True
 
         mode = AutoresetMode[start.autoreset_mode]
-        self.group = EnvGroup(envs, mode, lambda _: None, start.seeds, offer=offer)  # type: ignore[arg-type, return-value]
+        self.group = EnvGroup(envs, mode, lambda _: None, start.seeds, offer=offer, batch=batch)  # type: ignore[arg-type, return-value]
         self.channel.send(Ready(len(envs), self.group.describe()))
 
     def _served(self, message: Message) -> Message:
