@@ -17,8 +17,6 @@ from physgym.rl.step_limit import StepLimit
 from physgym.simulation import lacking_state_hooks
 from physgym.worker.snapshots import remembering_layer, set_elapsed_steps, state_of
 
-NUMBERED_EPISODES = "numbered episodes"  # what a description says is to be made
-
 
 class NumberedEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment that resets itself with the seed of its next episode.
@@ -153,7 +151,7 @@ class NumberedEpisodesFactory(PortableFactory):
         limit = None if self._limit is None else self._limit.config
         wrappers = [] if self._preprocessing is None else self._preprocessing.config
         return {
-            "make": NUMBERED_EPISODES,
+            "make": "numbered episodes",
             "of": described(self._factory),
             "seed": self._seed,
             "limit": limit,

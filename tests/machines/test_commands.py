@@ -65,6 +65,20 @@ def test_a_training_takes_its_samples_from_elsewhere(tmp_path, monkeypatch):
         assert run.wait(100) == 0, log.read_text()
 
 
+def test_an_agent_acts_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "pole.yaml").write_text(
+        "environment: {id: CartPole-v1}\nsession: s\n"
+        "agent: {type: dqn, steps: 200, num_envs: 2, learning_starts: 50, report_every: 100}\n"
+    )
+    listen = ("--listen", "127.0.0.1:0", "--token-file", "token", "--no-report")
+    with begun(tmp_path, "train", "pole.yaml", "--allow-dirty-repo", "--y", *listen) as (run, log):
+        worker = run_command(tmp_path, *command_in(log), "--workers", "2")
+        assert worker.returncode == 0, worker.stderr
+        assert run.wait(100) == 0, log.read_text()
+    assert any(folder.iterdir() for folder in tmp_path.rglob("networks"))
+
+
 def test_a_parent_that_is_killed_leaves_workers_that_end_or_wait_by_choice(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     options = ("--samples", "20000", "--allow-dirty-repo")

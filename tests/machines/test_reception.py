@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+import threading
 import time
 from dataclasses import replace
 
 import pytest
 
+from physgym.code.search import code_of
 from physgym.errors import ConfigError, ProtocolError, WorkerError
 from physgym.launch.base import Order
 from physgym.machines.address import CALLER, Address
@@ -116,6 +118,28 @@ def test_code_that_differs_is_refused_with_both_named(reception, tmp_path):
     answer = worker.next()
     assert isinstance(answer, Refusal)
     assert module in answer.reason
+    worker.close()
+
+
+def test_nobody_waits_while_the_code_of_a_simulation_is_looked_for(reception, tmp_path, monkeypatch):
+    looks, found = threading.Event(), threading.Event()
+
+    def slow(env):
+        looks.set()
+        assert found.wait(20)
+        return code_of(env)
+
+    monkeypatch.setattr("physgym.machines.versions.code_of", slow)
+    theirs = HERE | {"codes": {"tests.support.toys:Line": code_of("tests.support.toys:Line").to_json()}}
+    worker = offered(reception, tmp_path, WorkerOffer(1, "far", theirs))
+    try:
+        assert looks.wait(20)
+        begun = time.monotonic()
+        assert reception.callers() == reception.news() == []
+        assert time.monotonic() < begun + 5
+    finally:
+        found.set()
+    assert reception.first(20) == 1
     worker.close()
 
 
