@@ -13,6 +13,7 @@ Where workers connect to an address, `ListenerContract` has the tests for that.
 from __future__ import annotations
 
 import json
+import os
 import select
 import threading
 import time
@@ -424,6 +425,22 @@ class ChannelContract:
         assert 0 < sent < 10_000, "a connection that takes everything has no end of memory"
         assert len(arrived(parent, sent)) == sent
         assert worker.room
+
+    def test_a_fork_that_lets_go_of_its_copy_ends_nothing(self, ends: Any) -> None:
+        """Processes are forked for many reasons, by others too; each closes what it has inherited."""
+        parent, worker = ends
+        if (pid := os.fork()) == 0:
+            try:
+                parent.close()
+                worker.close()
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        parent.send(Call("call", "x"))
+        flushed(parent)
+        assert worker.next() == Call("call", "x")
+        worker.send(CallResult([1, 2]))
+        assert arrived(parent) == [CallResult([1, 2])]
 
     @pytest.mark.parametrize("role", Role)
     def test_the_end_of_a_peer_shows(self, ends: Any, role: Role) -> None:
