@@ -113,7 +113,7 @@ GUIDES = {
     "generation": Guide(
         IMPORTS + "env = gymnasium.make('physgym/Spring-v0').unwrapped\n",
         {"10_000": "50", "3000": "30", "6400": "640", "LatinHypercube(64)": "LatinHypercube(8)"},
-        {6: METHODS, 7: "attributes of several datasets"},
+        {7: METHODS, 8: "attributes of several datasets"},
         prepared=False,
     ),
     "hyperparameters": Guide(
@@ -130,7 +130,7 @@ GUIDES = {
         prepared=False,
     ),
     "loading": Guide(IMPORTS + BEAM, {"range(10)": "range(2)", "< 10": "< 3"}),
-    "machines": Guide(prepared=False),
+    "machines": Guide(sketches={1: "Ray starts a cluster"}, prepared=False),
     "mpi": Guide(sketches={1: "runs in the ranks"}, prepared=False),
     "online": Guide(
         IMPORTS + "test = physgym.generate('physgym/Heat-v0', 'data/test', samples=20, seed=7, progress=False)\n",

@@ -59,6 +59,8 @@ def generate(
     from physgym.experiment.config import check_config
     from physgym.experiment.dataset_plan import ONE_DATASET
     from physgym.experiment.runs import generate_samples
+    from physgym.experiment.sections import options_in
+    from physgym.generation.options import GenerationOptions
     from physgym.storage import Location, place
     from physgym.viewing.shown import view_of
 
@@ -85,7 +87,8 @@ def generate(
     try:
         allowed = flags.allow_changed_code
         part: Any = mode
-        with listening.reception([] if config.environment is None else [config.environment.id]) as launcher:
+        ids = [] if config.environment is None else [config.environment.id]
+        with listening.reception(ids, options_in(config.dataset, GenerationOptions)) as launcher:
             dataset = generate_samples(
                 config,
                 None,

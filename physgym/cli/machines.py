@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from physgym.cli.flags import with_values
 from physgym.errors import ConfigError
 
 if TYPE_CHECKING:
+    from physgym.generation.options import GenerationOptions
+    from physgym.launch.base import DialInLauncher
+    from physgym.machines.ray_launcher import RayLauncher
     from physgym.machines.reception import Reception
     from physgym.transport.certificates import Certificate
 
@@ -55,16 +58,40 @@ class Listening:
         typer.Option(help="With --listen: file to write, which tells physgym worker --invitation FILE where."),
     ] = None
 
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Have a Ray cluster place the workers: auto, local, or host:port; dataset.num_workers says how many.",
+        ),
+    ] = None
+    ray_resources: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=AMOUNT,...", help="What each of them takes, as in num_cpus=2,num_gpus=0.5,licence=1."
+        ),
+    ] = "num_cpus=1"
+
     @contextmanager
-    def reception(self, envs: Sequence[str]) -> Iterator[Reception | None]:
+    def reception(
+        self, envs: Sequence[str], options: GenerationOptions | None = None
+    ) -> Iterator[DialInLauncher[Any] | None]:
         """Let workers in within the block; give what brings them, None where nobody listens.
 
         Args:
             envs: Ids that they are to make.
+            options: Say how many workers Ray is to place, by default as many as fit, and how many environments these
+                host together, by default one each.
 
         Raises:
-            ConfigError: An option is wrong, or the address is taken.
+            ConfigError: An option is wrong, the address is taken, or there is no such cluster.
         """
+        if self.ray is not None:
+            with self._placed(self.ray, envs, options or {}) as launcher:
+                yield launcher
+            return
+        if self.ray_resources != Listening.ray_resources:
+            raise ConfigError("--ray-resources goes with --ray ADDRESS")
         if self.listen is None:
             if alone := [name for name, value in vars(self).items() if value != getattr(Listening, name)]:
                 raise ConfigError(f"--{alone[0].replace('_', '-')} goes with --listen HOST:PORT")
@@ -95,6 +122,31 @@ class Listening:
                 yield found
         finally:
             found.close()
+
+    def _placed(self, cluster: str, envs: Sequence[str], options: GenerationOptions) -> RayLauncher:
+        """Have Ray place workers."""
+        from physgym.machines.address import parse_address
+        from physgym.machines.ray_cluster import parse_request
+        from physgym.machines.ray_launcher import RayLauncher
+
+        usable = ("listen", "advertise", "on_difference", "ray", "ray_resources")
+        if others := [one for one in vars(self) if one not in usable and getattr(self, one) != getattr(Listening, one)]:
+            raise ConfigError(
+                f"--{others[0].replace('_', '-')} has no use with --ray, which brings token and certificate"
+            )
+        workers, num_envs = options.get("num_workers"), options.get("num_envs")
+        if workers == 0:
+            raise ConfigError("num_workers=0 keeps the environments in this process, and --ray places them elsewhere")
+        return RayLauncher(
+            cluster,
+            envs,
+            workers=workers,
+            count=1 if num_envs is None or workers is None else -(-num_envs // workers),
+            request=parse_request(self.ray_resources),
+            listen=None if self.listen is None else parse_address(self.listen),
+            advertise=self.advertise,
+            on_difference=self.on_difference,  # type: ignore[arg-type]
+        )
 
     @contextmanager
     def _invited(self, reception: Reception, certificate: Certificate | None) -> Iterator[None]:

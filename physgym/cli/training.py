@@ -56,13 +56,16 @@ def train(
 
     physgym train examples/beam.yaml --mini --no-logging
     """
+    from physgym.experiment.sections import options_in
+    from physgym.generation.options import GenerationOptions
     from physgym.viewing.shown import view_of
 
     settings = flags.load(config, overrides)
     how = view_of(view)
     begun = begun_session(settings, "train") if resume else None
     origin, log = origin_of(flags, config, overrides, begun)
-    with listening.reception([] if settings.environment is None else [settings.environment.id]) as launcher:
+    ids = [] if settings.environment is None else [settings.environment.id]
+    with listening.reception(ids, options_in(settings.dataset, GenerationOptions)) as launcher:
         _run_training(settings, begun, origin, log, how, reported=not no_report, launcher=launcher)
 
 

@@ -220,15 +220,19 @@ class Reception(DialInLauncher[DialledWorker]):
         """
         deadline = time.monotonic() + timeout
         while True:
-            with self._lock:
-                waiting = [caller.offer.count for caller in self._callers.values() if caller.offer is not None]
-            if waiting:
-                return waiting[0]
+            if (count := self.offered()) is not None:
+                return count
             if time.monotonic() >= deadline:
                 break
             time.sleep(0.02)
         said = "".join(f"\n{text}" for text in self.news())
         raise WorkerError(f"no worker has dialled in within {timeout:.3g} s. Start one:\n  {self.command}{said}")
+
+    def offered(self) -> int | None:
+        """Return how many environments the first worker hosts that waits for an order; None where none does."""
+        with self._lock:
+            waiting = [caller.offer.count for caller in self._callers.values() if caller.offer is not None]
+        return waiting[0] if waiting else None
 
     def news(self) -> list[str]:
         """Return what there is to say of workers that were not let in, once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from typing import Any
 
 from physgym.machines.dialled_worker import AGAIN, DONE, LOST, NOBODY, DialIn
 from physgym.system.children import Child
@@ -37,10 +38,11 @@ class Supervisor:
         settings: What they have to know.
         count: How many.
         stay: Whether to dial again after the end of a run.
+        **options: Of `subprocess.Popen`, for each of them.
     """
 
-    def __init__(self, settings: DialIn, count: int, *, stay: bool) -> None:
-        self._settings, self._stay = settings, stay
+    def __init__(self, settings: DialIn, count: int, *, stay: bool, **options: Any) -> None:
+        self._settings, self._stay, self._options = settings, stay, options
         self._over_since: float | None = None  # when the run was over for one of them
         self._places = [_Place() for _ in range(count)]
 
@@ -92,7 +94,8 @@ class Supervisor:
             place.status = status
 
     def _started(self) -> Child:
-        child = Child([sys.executable, "-m", "physgym.machines.dialled_worker"], stdin=subprocess.PIPE)
+        command = [sys.executable, "-m", "physgym.machines.dialled_worker"]
+        child = Child(command, stdin=subprocess.PIPE, **self._options)
         assert child.process.stdin is not None
         child.process.stdin.write(self._settings.to_line())
         child.process.stdin.flush()

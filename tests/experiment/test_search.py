@@ -30,6 +30,7 @@ from physgym.experiment.runs import train
 from physgym.experiment.search import pool as pools
 from physgym.experiment.search import study as searching
 from physgym.experiment.search import worker as working
+from physgym.experiment.search.cluster import Cluster
 from physgym.experiment.search.pool import Processes, environments
 from physgym.experiment.search.report import table_of, write_plots
 from physgym.experiment.search.section import NEW_TRIALS, PRUNED, SearchSection
@@ -41,6 +42,7 @@ from physgym.training import load_checkpoint
 from tests.support.commands import Command
 from tests.support.configurations import changed_config
 from tests.support.repositories import commit
+from tests.support.stand_in_ray import stand_in
 
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
 EXAMPLE = Path(__file__).parents[2] / "examples" / "search.yaml"
@@ -1051,8 +1053,18 @@ def test_the_example_is_one(tmp_path):
 def test_a_ray_cluster_takes_the_trials(tmp_path, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    found = search(config(tmp_path, trials=3, workers=2), ray="local")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.warns(RuntimeWarning, match="this Ray cluster asks for no token"):
+        found = search(config(tmp_path, trials=3, workers=2), ray="local")
     assert [row.state for row in found.rows] == ["complete"] * 3
+
+
+def test_cores_that_no_machine_of_a_cluster_has_are_an_error(tmp_path, monkeypatch):
+    with (
+        stand_in(monkeypatch, {"CPU": 2.0}),
+        pytest.raises(ConfigError, match="no machine of the Ray cluster has num_cpus=3; they have num_cpus=2"),
+    ):
+        Cluster("auto", threads=3, gpus=0, log=tmp_path / "log")
 
 
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from pathlib import Path
 from typing import Any
 
-from physgym.errors import ConfigError, needs
+from physgym.errors import ConfigError
 from physgym.experiment.search.pool import PATIENCE, TrialMessage, TrialProcess
+from physgym.machines.ray_cluster import RayCluster
 
 LISTEN = 1.0  # seconds for which an actor waits for its worker's messages
 CALLS = 4  # that an actor answers at once: while it listens, it takes messages
@@ -26,21 +26,17 @@ class Cluster:
         log: File for what workers print between trials; ``-0`` and so on go behind its name.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no such cluster.
+        ConfigError: Ray is not installed, there is no such cluster, or none of its machines has what a worker takes.
     """
 
     def __init__(self, address: str, *, threads: int, gpus: int, log: Path) -> None:
-        with needs("ray", "ray", "--ray"):
-            import ray
-        self._ray: Any = ray
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-        if address == "local":
-            quiet["include_dashboard"] = False
+        self._cluster, self._request = RayCluster(address), {"num_cpus": float(threads), "num_gpus": float(gpus)}
+        self._ray: Any = self._cluster.ray
         try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"--ray {address}: no cluster answers there: {error}") from error
-        self._actor = ray.remote(TrialProcess).options(num_cpus=threads, num_gpus=gpus, max_concurrency=CALLS)
+            self._cluster.capacity(self._request)
+        except ConfigError:
+            self._cluster.close()
+            raise
         self._environment = {"OMP_NUM_THREADS": str(threads)}
         self._log = log
         self._workers: dict[int, Any] = {}
@@ -49,7 +45,8 @@ class Cluster:
     def open(self, number: int) -> None:
         """Have a process started where there is room."""
         log = str(self._log.with_name(f"{self._log.stem}-{number}{self._log.suffix}"))
-        self._workers[number] = self._actor.remote(str(Path.cwd()), self._environment, log)
+        arguments = (str(Path.cwd()), self._environment, log)
+        self._workers[number] = self._cluster.place(TrialProcess, self._request, *arguments, calls=CALLS)
         self._listen(number)
 
     def _listen(self, number: int) -> None:
@@ -94,7 +91,7 @@ class Cluster:
 
     def _release(self, number: int) -> None:
         """Give its place back."""
-        self._ray.kill(self._workers.pop(number))
+        self._cluster.end(self._workers.pop(number))
 
     def close(self) -> None:
         """End all processes."""
@@ -102,4 +99,4 @@ class Cluster:
             for number in list(self._workers):
                 self.kill(number)
         finally:
-            self._ray.shutdown()
+            self._cluster.close()
