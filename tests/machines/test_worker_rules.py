@@ -14,7 +14,6 @@ from physgym.cli import app
 from physgym.errors import ConfigError
 from physgym.testing import WorkerConformance, check_env, check_worker
 from physgym.testing.rules import rules
-from tests.support.commands import run_command
 from tests.support.left_processes import nothing_left  # noqa: F401 - a fixture
 from tests.support.machines import ROOT
 from tests.support.programs import node
@@ -39,9 +38,9 @@ def test_a_worker_in_python_keeps_them():
     assert number == len(rules(WorkerConformance())) > 40
 
 
-def test_a_worker_in_javascript_keeps_them(tmp_path):
-    found = run_command(tmp_path, "check", "--worker", shlex.join(node()))
-    assert (found.returncode, found.stderr) == (0, "")
+def test_a_worker_in_javascript_keeps_them():
+    found = CliRunner().invoke(app, ["check", "--worker", shlex.join(node())])
+    assert (found.exit_code, found.stderr) == (0, "")
     lines = found.stdout.splitlines()
     assert all(line.startswith("ok   ") for line in lines)
     assert len(lines) == len(rules(WorkerConformance()))
