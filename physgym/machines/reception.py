@@ -7,6 +7,7 @@ and what they offer. The thread that runs the environments takes those that wait
 from __future__ import annotations
 
 import contextlib
+import platform
 import select
 import socket
 import threading
@@ -136,7 +137,8 @@ class Reception(DialInLauncher[DialledWorker]):
         token: The secret that both ends prove to know.
         certificate: For TLS; None for bare TCP, on a loopback address alone.
         clients: Context for TLS that asks workers for certificates too; None makes one from `certificate`.
-        advertise: Host that the command for workers names; by default that of `address`.
+        advertise: Host that the command for workers names; by default that of `address`, or the name of this machine
+            where it listens on all of its addresses.
         token_file: File of the token, for that command.
         envs: Ids that workers are to allow, for that command.
         on_difference: What to do with workers of other versions of Python and packages, or with another code of the
@@ -172,7 +174,8 @@ class Reception(DialInLauncher[DialledWorker]):
         self._context = clients or (None if certificate is None else certificate.context())
         self._listener = TcpListener(address.port, address.host)
         self.address = Address(address.host, self._listener.address[1])
-        shown = Address(advertise or address.host, self.address.port)
+        host = platform.node() if address.host in ("0.0.0.0", "::") else address.host
+        shown = Address(advertise or host, self.address.port)
         self.command = worker_command(shown, token_file, certificate, [env for env in envs if env not in HARMLESS])
         self._lock = threading.Lock()
         self._callers: dict[int, Caller] = {}

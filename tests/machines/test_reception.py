@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import socket
 import sys
 import threading
@@ -22,6 +23,7 @@ from physgym.protocol.messages import Assignment, Refusal, WorkerOffer
 from physgym.testing.transports import in_thread
 from physgym.transport.auth import greet
 from physgym.transport.base import PeerGone
+from physgym.transport.certificates import own_certificate
 from physgym.vector.make import env_factory
 from physgym.worker.main import WorkerStart
 from tests.support.machines import TOKEN, listening, settings_for
@@ -260,6 +262,15 @@ def test_those_who_wait_at_the_end_are_told(tmp_path):
         answer = in_thread(worker.next)
     assert answer() == Refusal("")
     worker.close()
+
+
+@pytest.mark.parametrize(("advertise", "host"), [("", platform.node()), ("far.example.org", "far.example.org")])
+def test_the_command_names_a_host_that_others_can_dial(tmp_path, advertise, host):
+    reception = Reception(Address("0.0.0.0", 0), TOKEN, own_certificate(tmp_path), advertise=advertise)
+    try:
+        assert reception.command.startswith(f"physgym worker {host}:{reception.address.port} ")
+    finally:
+        reception.close()
 
 
 def test_plain_is_for_loopback_alone():
