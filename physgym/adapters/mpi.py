@@ -223,7 +223,8 @@ class MpiSimulation(Simulation[Any, Any]):
         self._ranks: MpiRanks | None = None
         self._now: dict[str, Array] = {}
         self._sample: dict[str, Any] = {}
-        self.keeps_state, self.time_step, self.files_read = snapshots, time_step, [file]
+        self.keeps_state, self.time_step = snapshots, time_step
+        self.files_read = [file, *(word for word in program[1:] if Path(word).is_file())]
         self._declare(given)
 
     def _declare(self, given: Mapping[str, FieldsOf | None]) -> None:

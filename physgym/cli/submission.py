@@ -19,6 +19,7 @@ from physgym.files import short
 if TYPE_CHECKING:
     from physgym.slurm.script import Resources
 
+EARLY = 60  # seconds by which SLURM may send a signal early, as sbatch's manual says
 SHELL_TEXT = re.compile(r'[^"`\\\n]+')  # between double quotes
 
 
@@ -60,9 +61,10 @@ class JobOptions:
         from physgym.slurm.script import Resources
         from physgym.slurm.times import seconds_of
 
-        if seconds_of(self.time) <= self.notice:
+        if seconds_of(self.time) <= self.notice + EARLY:
             raise ConfigError(
-                f"--time {self.time} is {seconds_of(self.time)} seconds, and --notice {self.notice} takes them all"
+                f"--time {self.time} is {seconds_of(self.time)} seconds; --notice {self.notice}, and {EARLY} seconds "
+                "by which SLURM may be early, leave none of them"
             )
         for name in ("partition", "account"):
             if value := getattr(self, name):

@@ -154,26 +154,27 @@ JobPart = Alone | WithWorkers | Together
 
 SHELL = f"""\
 # --- When the time is nearly over SLURM sends USR2 to this script: what runs saves, and the job goes back into the
-# queue. TERM reaches what runs by SLURM itself, where the job is put back by others or preempted, or ended by scancel.
+# queue. TERM comes to this script and to what it has started, where the job is put back by others, preempted, or ended
+# by scancel. It is not passed on: a second one, late, would end what is being saved.
 announced= status= running=
 job=$SLURM_JOB_ID # of an array the number of one of its elements stands for all of them
 [ -z "${{SLURM_ARRAY_JOB_ID:-}}" ] || job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
 tell() {{
     woken=yes
     [ -n "$running" ] || return
-    if [ "$1" = USR2 ]; then
+    if [ "$passed_on" = USR2 ]; then
         kill -USR2 "$running" 2>/dev/null # srun passes it on
     else
         scancel --signal=TERM "$job" # to what srun has started; srun itself would kill it
     fi
 }}
-trap 'announced=yes; tell "$passed_on"' USR2
-trap 'tell TERM' TERM
+trap 'announced=yes; tell' USR2
+trap 'woken=yes' TERM
 
 # finish PROCESS: waits for it, whatever signals come meanwhile
 finish() {{
     running=$1
-    [ -z "$announced" ] || tell "$passed_on" # it has come too early to be passed on
+    [ -z "$announced" ] || tell # it has come too early to be passed on
     while :; do
         woken=
         wait "$1"

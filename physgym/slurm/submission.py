@@ -18,6 +18,7 @@ from physgym.experiment.yaml_text import to_yaml
 from physgym.files import absolute, creating
 from physgym.machines.address import read_token
 from physgym.machines.permissions import HARMLESS
+from physgym.registration import ELSEWHERE
 from physgym.slurm.script import Alone, JobPart, Together, WithWorkers
 from physgym.system.children import capture
 from physgym.training.trainer import ALONE
@@ -97,6 +98,11 @@ class Plan:
         if self.workers and config.environment is None:
             raise ConfigError(
                 "--per-node: workers run the simulation of the section environment, and there is none; leave it out"
+            )
+        if self.workers and config.environment is not None and config.environment.id.startswith(ELSEWHERE):
+            raise ConfigError(
+                f"--per-node starts physgym worker, and {config.environment.id} is made by a program of its own; have "
+                "that dial in"
             )
         if self.workers and config.agent is not None:
             raise ConfigError("--per-node: the environments of an agent run with it, on one node; leave it out")

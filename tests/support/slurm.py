@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import shutil
 import signal
 import socket
@@ -106,6 +107,8 @@ def slurm() -> Iterator[Slurm]:
         (folder / "key").chmod(0o400)
         names = {"host": socket.gethostname().split(".")[0], "user": getpass.getuser(), "folder": folder}
         (folder / "slurm.conf").write_text(CONF.format(**names, ports=_free_ports(3), cpus=CPUS))
+        if _version() >= (23, 11):  # there it would want a control group of its own
+            (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         found = Slurm(folder)
         files = {"socket": "munge.socket", "key-file": "key", "pid-file": "munge.pid"}
         files |= {"log-file": "munge.log", "seed-file": "seed"}
@@ -122,6 +125,11 @@ def slurm() -> Iterator[Slurm]:
                 found.ask("scancel", "--full", "--user", getpass.getuser())
         finally:
             _end_all(folder)
+
+
+def _version() -> tuple[int, ...]:
+    said = subprocess.run(["slurmd", "-V"], capture_output=True, text=True, timeout=20, check=False).stdout
+    return tuple(map(int, re.findall(r"\d+", said)))[:2]
 
 
 def _idle(found: Slurm) -> str:
