@@ -81,7 +81,6 @@ const PARAMETERS = [['length', box(1, 0.5, 2), 'additional', 'm']];
 const dict = (fields) => ({ type: 'Dict', spaces: fields.map(([name, space]) => [name, space]) });
 const described = (fields) => fields.map(([name, { shape, dtype }, role, unit]) => ({ name, shape, dtype, role, unit }));
 const PROGRAM = crypto.createHash('sha256').update(fs.readFileSync(__filename)).digest('hex');
-const CODE = { packages: { program: PROGRAM } };
 const DESCRIPTION = {
   observation_space: box(3, null, null), observation_spaces: [], action_space: box(1, -2, 2), sample_space: dict(SAMPLE),
   sample_fields: described(SAMPLE), parameter_space: dict(PARAMETERS), parameter_fields: described(PARAMETERS),
@@ -259,8 +258,8 @@ function connect(host, port, token, count, deadline) {
       state = 'welcome';
     } else if (type === 'Welcome') {
       if (!proof('parent', nonce).equals(body.proof)) fault('it does not know the token');
-      send('WorkerOffer', { count, host: os.hostname(), versions: { packages: { node: process.version }, codes: { [NAME]: CODE } } });
-      state = 'offering';
+      const versions = { packages: { node: process.version }, codes: { [NAME]: { packages: { program: PROGRAM } } } };
+      state = send('WorkerOffer', { count, host: os.hostname(), versions }) || 'offering';
     } else if (type === 'Refusal') {
       status = body.reason ? console.error(`worker.js: ${body.reason}`) || 1 : 0; // no reason: the run is over
       socket.destroySoon();

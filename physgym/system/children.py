@@ -157,10 +157,6 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
 
-    def left(self) -> list[int]:
-        """Return the numbers of the processes that it has started, and that live."""
-        return [process.pid for process in tree.members([self._tree])]
-
     def end(self) -> int | None:
         """End what is left of it and of all that it has started; calling it again does no harm.
 

@@ -127,7 +127,7 @@ class FaultRules(WorkerRules):
             link.hear(Closed, "after Close")
             link.close()
             require(program.ended() is not None, "expected that it ends after Closed; it still runs")
-            left = program.child.left()
+            left = program.child.pids() - {program.child.pid}
             require(not left, f"expected that nothing is left of what it has started; there are the processes {left}")
 
     def test_it_ends_with_its_connection(self) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from physgym import spaces as walk
-from physgym.protocol.messages import Call, CallResult, Failure
+from physgym.protocol.messages import Assignment, Call, CallResult, Failure
 from physgym.testing.comparing import require
+from physgym.testing.dialled_programs import assignment
 from physgym.testing.worker_rules import (
     SEED,
     Row,
@@ -136,6 +137,30 @@ class SteppingRules(WorkerRules):
             failed = parts[0] if isinstance(parts[0], Failure) else rows_of(link, parts)[row]
             require(isinstance(failed, Failure), f"expected a failure of the step after the end; {failed} came")
             self.reset(link, [SEED] * link.agreed.count)
+
+    def test_it_takes_the_place_of_one_that_was_lost(self) -> None:
+        """Check the first step and reset of a worker that gets seeds with its environments."""
+        count = self.count
+        with self.asked() as link:
+            self.skip_in_real_time(link)
+            seeds = [SEED + i for i in range(count)]
+            expected = self.reset(link, seeds)
+        wanted = assignment(self.env, dict(self.arguments), count)
+        with self.started(count if count > 1 else 0) as (_, link):
+            link.welcomed()
+            link.send(Assignment({**wanted.start, "seeds": seeds}, wanted.environments))
+            answer = link.next("Ready, or a Failure")
+            if isinstance(answer, Failure):
+                self.skip(f"it does not: {answer.message}")
+            (actions,) = self.actions(link, 1)
+            parts = link.answers(step_request(link, actions))
+            cut = sorted(row for part in parts for row in part.cut)
+            require(cut == list(range(count)), f"expected that the first step cuts all {count} episodes; {cut} came")
+            for row, one in rows_of(link, parts).items():
+                assert isinstance(one, Row)
+                fits = one[1:4] == (0.0, False, True) and one.info.get("worker_restarted") is True
+                require(fits, f"expected a truncated row of reward 0, and worker_restarted; {row}: {one[1:]} came")
+            same_runs([expected], [self.step(link, actions)], "the next step, which resets with the seeds")
 
     def test_calls_are_answered(self) -> None:
         """Check what a parent calls by itself: attributes that there are or not, and the scene."""

@@ -17,7 +17,7 @@ from physgym.machines.versions import Standard, versions_here
 from physgym.placement import described
 from physgym.vector.make import env_factory
 from tests.support.machines import listening, settings_for, workers
-from tests.support.programs import dialling, node
+from tests.support.programs import WORKER_JS, dialling, node
 from tests.support.vectors import same
 
 PENDULUM = "worker:Pendulum"
@@ -69,6 +69,13 @@ def test_workers_are_compared_with_the_first_one():
 def test_the_command_names_no_physgym():
     address = Address("127.0.0.1", 7000)
     assert worker_command(address, "token", None, [PENDULUM]) == "PROGRAM 127.0.0.1:7000 --token-file token"
+
+
+def test_the_example_is_short_and_needs_nothing():
+    lines = WORKER_JS.read_text().splitlines()
+    assert len(lines) <= 300
+    assert all("require(" not in line for line in lines)
+    assert sum("node:" in line and "map(require)" in line for line in lines) == 1
 
 
 @pytest.mark.slow
