@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
 from physgym.batched.env import BATCHED, BatchedEnv
-from physgym.batched.rows import VectorRows, arrays_of, row_info
+from physgym.batched.rows import VectorRows, arrays_of, row_info, step_info
 from physgym.errors import ConfigError
 from physgym.policies import ActionPolicy
 
@@ -62,11 +62,7 @@ class RowEnv(gymnasium.Env[Any, Any]):
             )
         leaves = [np.asarray(value)[np.newaxis] for value in walk.flatten(self.action_space, action)]
         observations, rewards, terminated, truncated, infos = self._rows.step(leaves)
-        info = row_info(arrays_of(infos), 0, 1)
-        if not info.get("rejected", "x"):
-            del info["rejected"]
-        if "rejected" in info:
-            info.pop("sample", None)
+        info = step_info(arrays_of(infos), 0, 1)
         return self._observation(observations), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def _observation(self, leaves: list[Any]) -> Any:
@@ -75,6 +71,12 @@ class RowEnv(gymnasium.Env[Any, Any]):
     def _alone(self, doing: str) -> None:
         if self._rows.count > 1:
             raise ConfigError(f"row {self._row} of {self._rows.count} cannot {doing} by itself; step all of them")
+
+    @property
+    def np_random_seed(self) -> int:
+        """Return the last seed that the row was given; -1 where it was given none."""
+        seed = self._rows.seeds[self._row]
+        return -1 if seed is None else seed
 
     def render(self) -> Any:
         """Return the picture of this row."""

@@ -48,6 +48,7 @@ class VectorRows:
         mode: What happens there when an episode of a row ends.
         independence: Whether rows depend on their own seeds and actions alone: "exact", "rounded" or "" for unknown.
         elapsed: Steps of the episode of each row, shape (rows,), int64.
+        seeds: The last seed that each row was given; None before.
 
     Raises:
         ConfigError: A space has no fixed layout, or it is not known what happens at the end of an episode.
@@ -73,6 +74,7 @@ class VectorRows:
         self._action_space = venv.single_action_space
         self._fixed("action_space", venv.single_action_space)
         self.elapsed = np.zeros(self.count, np.int64)
+        self.seeds: list[int | None] = [None] * self.count
 
     def _fixed(self, name: str, space: Any) -> list[Leaf]:
         found = walk.leaves(space)
@@ -106,6 +108,8 @@ class VectorRows:
         values = self.venv.reset(seed=self._seed(mask, seeds), options=given or None)
         observations, infos = returned("reset", values, 2)
         self.elapsed[mask] = 0
+        for row in np.flatnonzero(mask).tolist():
+            self.seeds[row] = self.seeds[row] if seeds[row] is None else seeds[row]
         return self._observed(observations), info_of(infos)
 
     def _seed(self, mask: Array, seeds: Sequence[int | None]) -> Any:
@@ -200,3 +204,22 @@ def row_info(infos: Mapping[str, Any], row: int, count: int) -> dict[str, Any]:
 
 
 ALL = (True,)
+
+
+def step_info(infos: Mapping[str, Any], row: int, count: int) -> dict[str, Any]:
+    """Return the info of a step of one row: with its sample, or with the reason why there is none.
+
+    Args:
+        infos: As for `row_info`.
+        row: Which row.
+        count: How many rows there are.
+    """
+    found = row_info(infos, row, count)
+    if REJECTED in found and not found[REJECTED]:
+        del found[REJECTED]
+    elif REJECTED in found and "sample" in found:
+        found.setdefault("rejected_sample", found.pop("sample"))
+    return found
+
+
+REJECTED = "rejected"  # key of an info: why a step has no sample

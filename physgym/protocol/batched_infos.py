@@ -66,6 +66,38 @@ def _columns(infos: list[Info]) -> dict[str, Any] | None:
     return columns
 
 
+def columns_of_batch(infos: Info, size: int) -> dict[str, Any] | None:
+    """Return infos that one simulator gives of all its environments as columns, as `pack_infos` would make them.
+
+    Args:
+        infos: Values with a row for each environment, with masks ``_key``.
+        size: How many environments there are.
+
+    Returns:
+        One column per key; None where some environments lack a value, or a value is of all together.
+    """
+    columns: dict[str, Any] = {}
+    for key, value in infos.items():
+        if key.startswith("_"):
+            continue
+        mask = infos.get(f"_{key}")
+        if mask is not None and not np.all(mask):
+            return None
+        column: Any
+        if isinstance(value, dict):
+            column = columns_of_batch(value, size)
+        elif type(value) is not np.ndarray or value.shape[:1] != (size,):
+            return None
+        elif value.ndim > 1 and not value.dtype.hasobject:
+            column = value.astype(value.dtype.newbyteorder("="), copy=False)
+        else:
+            column = _column(list(value))
+        if column is None:
+            return None
+        columns[key] = column
+    return columns
+
+
 def _column(values: list[Any]) -> Any:
     kind = type(values[0])
     if any(type(value) is not kind for value in values):

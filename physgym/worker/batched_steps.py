@@ -9,9 +9,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
-from physgym.batched.rows import SteppedRows, VectorRows, arrays_of, row_info
+from physgym.batched.rows import REJECTED, SteppedRows, VectorRows, arrays_of, row_info, step_info
 from physgym.errors import ConfigError, ProtocolError
-from physgym.protocol.batched_infos import FINAL, pack_infos
+from physgym.protocol.batched_infos import FINAL, Infos, columns_of_batch, pack_infos
 from physgym.protocol.messages import Message, Reset, Results, Step
 from physgym.protocol.short_frames import STEPPED_ALL
 from physgym.spaces import Array
@@ -80,7 +80,8 @@ class BatchedStepper:
         rows = np.flatnonzero(mask).tolist()
         if self._offers.watched:
             self._offers.begin(rows)
-        return self._results(self._infos(infos, rows, dict.fromkeys(np.flatnonzero(restarted).tolist(), RESTARTED)))
+        marks = dict.fromkeys(np.flatnonzero(restarted).tolist(), RESTARTED)
+        return self._results(pack_infos(self._infos(infos, rows, marks)))
 
     def _reset(self, slot: SlotRows, mask: Array, seeds: Sequence[int | None], options: Any) -> dict[str, Any]:
         observations, infos = self._rows.reset(mask, seeds, options)
@@ -100,58 +101,72 @@ class BatchedStepper:
         return results
 
     def _step(self, request: Step) -> Results:
-        count = self._rows.count
+        count, named = self._rows.count, request.rows is not None
         if request.rows is not None and sorted(request.rows) != list(range(count)):
             raise ConfigError(
                 f"the {count} rows of {type(self._rows.venv).__name__} are computed together; send actions to all of "
                 "them, or step"
             )
         slot = self._arena.slots[0 if self._arena.inline else request.slot]
+        if self._cut.any():
+            return self._report_lost(slot)
         ended = np.array(self.ended)
-        if self._mode is AutoresetMode.DISABLED and (ended & ~self._cut).any():
+        if self._mode is AutoresetMode.DISABLED and ended.any():
             raise ConfigError(
                 "the episode has ended; with autoreset_mode DISABLED call "
                 'reset(options={"reset_mask": ...}) before the next step'
             )
-        resets = (
-            ended & ~self._cut if self._on_request and self._mode is AutoresetMode.NEXT_STEP else np.zeros(count, bool)
-        )
-        if self._cut.any():
-            return self._report_lost(slot)
+        resets = ended if self._on_request and self._mode is AutoresetMode.NEXT_STEP else np.zeros(count, np.bool_)
         infos: dict[int, dict[str, Any]] = {}
         if not resets.all():
-            infos = self._stepped(slot, self._rows.step(self._actions(request)), ~resets)
+            found = self._rows.step(self._actions(request))
+            over = self._take(slot, found, ~resets)
+            given = arrays_of(found.infos)
+            if not (resets.any() or over.any() or self._offers.watched):
+                columns = self._columns(given)
+                if columns is not None:
+                    return self._results((list(range(count)), columns) if columns else None, named=named)
+            rows = np.flatnonzero(~resets).tolist()
+            infos = {row: info for row in rows if (info := step_info(given, row, count))}
+            self._end(slot, found, over, infos)
         if resets.any():
             given = self._reset(slot, resets, self._seeds, None)
-            for array in (slot.slot.rewards, slot.slot.terminations, slot.slot.truncations):
+            for array in slot.slot.arrays[-3:]:
                 array[resets] = 0
             infos |= self._infos(given, np.flatnonzero(resets).tolist())
         if self._offers.watched:
             self._offers.stepped(range(count), infos)
-        return self._results(dict(sorted(infos.items())), named=request.rows is not None)
+        return self._results(pack_infos(dict(sorted(infos.items()))), named=named)
 
-    def _stepped(self, slot: SlotRows, found: SteppedRows, counted: Array) -> dict[int, dict[str, Any]]:
-        """Take the results of a step in some rows; return their infos."""
-        over = (found.terminations | found.truncations) & counted
-        for target, source in zip(
-            slot.slot.arrays[-3:], (found.rewards, found.terminations, found.truncations), strict=True
-        ):
+    def _take(self, slot: SlotRows, found: SteppedRows, counted: Array) -> Array:
+        """Take the results of a step of some rows; return which episodes have ended with it, shape (rows,), bool."""
+        numbers = found.rewards, found.terminations, found.truncations
+        for target, source in zip(slot.slot.arrays[-3:], numbers, strict=True):
             target[:] = source
         self._write(slot, found.observations, counted)
-        infos = self._infos(arrays_of(found.infos), np.flatnonzero(counted).tolist()) if found.infos else {}
-        if not over.any():
-            return infos
+        over: Array = (found.terminations | found.truncations) & counted
+        return over
+
+    def _columns(self, infos: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the infos of all rows as columns; None where they have to be made row by row."""
+        if REJECTED in infos:
+            if any(infos[REJECTED]):
+                return None
+            infos = {key: value for key, value in infos.items() if key not in (REJECTED, f"_{REJECTED}")}
+        return columns_of_batch(infos, self._rows.count)
+
+    def _end(self, slot: SlotRows, found: SteppedRows, over: Array, infos: dict[int, dict[str, Any]]) -> None:
+        """Take note of the rows whose episode has ended; reset them, where that is to happen in the same step."""
         which = np.flatnonzero(over).tolist()
         if self._mode is not AutoresetMode.SAME_STEP:
             for row in which:
                 self.ended[row] = self._on_request or self._mode is AutoresetMode.DISABLED
-        elif self._on_request:
+        elif self._on_request and which:
             last = self._single_observations(found.observations, which)
             given = self._infos(self._reset(slot, over, self._seeds, None), which)
             for row in which:
                 final = {FINAL: last[row], "final_info": infos.get(row, {})}
                 infos[row] = {**final, **given.get(row, {})}
-        return infos
 
     def _report_lost(self, slot: SlotRows) -> Results:
         """Report all episodes as truncated, in place of a step, since the worker was started again."""
@@ -164,7 +179,7 @@ class BatchedStepper:
         if self._mode is AutoresetMode.SAME_STEP:
             given = self._infos(self._reset(slot, np.ones(count, np.bool_), self._seeds, None), range(count))
             infos = {row: {**given.get(row, {}), **info} for row, info in infos.items()}
-        return self._results(infos, list(range(count)))
+        return self._results(pack_infos(infos), list(range(count)))
 
     # --- parts
 
@@ -206,11 +221,8 @@ class BatchedStepper:
             found[row] = {**found.get(row, {}), name: True}
         return {row: info for row, info in found.items() if info}
 
-    def _results(
-        self, infos: dict[int, dict[str, Any]], lost: list[int] | None = None, *, named: bool = False
-    ) -> Results:
-        if not (infos or lost or named or self._arena.inline):
+    def _results(self, infos: Infos | None, lost: list[int] | None = None, *, named: bool = False) -> Results:
+        if infos is None and not (lost or named or self._arena.inline):
             return STEPPED_ALL
         arrays = self._arena.slots[0].slot.arrays if self._arena.inline else None
-        rows = list(range(self._rows.count)) if named else None
-        return Results(rows, arrays, pack_infos(infos), [], [], lost or [], last=True)
+        return Results(list(range(self._rows.count)) if named else None, arrays, infos, [], [], lost or [], last=True)

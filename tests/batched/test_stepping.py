@@ -33,6 +33,10 @@ def compared(envs, reference, mode, steps=40, rows=3):
         for got, want in zip(flags, wanted, strict=True):
             assert np.array_equal(got, want)
         over = wanted[1] | wanted[2]
+        if "_sample" in known:
+            assert np.array_equal(infos["sample"]["x"], known["sample"]["x"])
+            assert np.array_equal(infos["_sample"], known["_sample"])
+            assert "rejected" not in infos
         if mode is AutoresetMode.SAME_STEP and over.any():
             assert np.array_equal(infos["_final_obs"], known["_final_obs"])
             for row in np.flatnonzero(over):
@@ -92,6 +96,8 @@ def test_a_batch_is_made_once_and_closed_once():
     batch = envs._pool.workers[0].group.envs[0].batch
     assert (Counting.made, batch.num_envs) == (1, 4)
     assert envs.get_attr("num_envs") == (4, 4, 4, 4)
+    envs.reset(seed=5)
+    assert envs.np_random_seed == (5, 6, 7, 8)
     envs.set_attr("mark", 3)
     assert batch.mark == 3
     envs.close()
@@ -168,3 +174,15 @@ def test_a_row_by_itself_is_an_environment():
     with pytest.raises(ConfigError, match="row 1 of 3 cannot step by itself"):
         row_env(VectorRows(Counting(3)), 1).step(0)
     assert Entangled(2).num_envs == 2
+
+
+def test_steps_of_rows_are_rejected_one_by_one():
+    with physgym.make_vec(Counting, 3, num_workers=0) as envs:
+        reference = SyncVectorEnv([single] * 3)
+        for one in (envs, reference):
+            one.reset(seed=5)
+        for actions in ([1, 9, 2], [9, 9, 9], [1, 1, 1]):
+            infos, known = (one.step(np.array(actions))[-1] for one in (envs, reference))
+            assert infos.keys() == known.keys()
+            assert infos.get("rejected", np.empty(0)).tolist() == known.get("rejected", np.empty(0)).tolist()
+        reference.close()
