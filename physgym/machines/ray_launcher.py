@@ -186,23 +186,23 @@ class RayLauncher(DialInLauncher[DialledWorker]):
 
     def _come_up(self, answer: Any) -> bool:
         """Tell an actor that has come up where to dial; return whether it has."""
-        with self._lock:
-            actor = self._waiting.pop(answer)
         try:
             key = self._cluster.ray.get(answer)
         except self._cluster.ray.exceptions.RayError as error:
             self._note(f"Ray cannot start a worker: {_brief(error)}", problem=True)
             self._place()
+            with self._lock:
+                del self._waiting[answer]
             return False
-        settings = json.dumps(asdict(self._settings))
-        with self._lock:
-            self._running[actor.run.remote(settings, sealed(self._token, key), str(Path.cwd()))] = actor
+        settings, secret = json.dumps(asdict(self._settings)), sealed(self._token, key)
+        with self._lock:  # in one go: `first` looks whether any is left
+            actor, self._problem = self._waiting.pop(answer), ""
+            self._running[actor.run.remote(settings, secret, str(Path.cwd()))] = actor
         return True
 
     def _gone(self, answer: Any) -> None:
         """Deal with the end of an actor."""
-        with self._lock:
-            actor = self._running.pop(answer)
+        actor = self._running[answer]
         errors, lost = self._cluster.ray.exceptions, False
         try:
             said = self._cluster.ray.get(answer)
@@ -214,6 +214,8 @@ class RayLauncher(DialInLauncher[DialledWorker]):
             self._place()
         else:
             self._note(f"a worker that Ray has placed is of no use: {said}", problem=True)
+        with self._lock:
+            del self._running[answer]
 
     def _note(self, text: str, *, problem: bool = False) -> None:
         with self._lock:

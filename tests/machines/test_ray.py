@@ -257,7 +257,7 @@ def in_process(what, folder):
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=110,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -273,7 +273,9 @@ def lose_a_node(folder):
     try:
         with RayLauncher(cluster.address, [SPRING]) as launcher:
             count = launcher._workers
+            deadline = time.monotonic() + 60
             while len(launcher._reception._callers) < 2:
+                assert time.monotonic() < deadline, launcher.news()
                 time.sleep(0.05)
 
             def lose():
