@@ -61,6 +61,33 @@ def test_one_that_is_lost_with_the_first_episode_is_replaced(tmp_path, reference
     assert len(gone) == 1
 
 
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        (lambda member: member.channel.sock.send(b"x" * 100), "broke the protocol"),
+        (lambda member: True, "not ready after 1 s"),
+    ],
+    ids=["garbage", "silence"],
+)
+@pytest.mark.slow
+def test_one_that_says_nothing_or_garbage_is_replaced(tmp_path, reference, does, said):
+    odd = []
+
+    class Odd(Member):
+        def answer(self, message):
+            if isinstance(message, Assignment) and not odd:
+                odd.append(self)
+                return does(self)
+            return super().answer(message)
+
+    with (
+        listening(tmp_path) as reception,
+        members(settings_for(reception, tmp_path), 2, make=Odd),
+        pytest.warns(RuntimeWarning, match=f"{said}.*Another worker is waited for"),
+    ):
+        assert generated(tmp_path / "data", launcher=reception, timeout=1.0) == reference
+
+
 @again
 def test_many_that_are_lost_in_a_row_are_an_error(tmp_path):
     make, _ = leaving(Assignment, most=100)
