@@ -214,6 +214,58 @@ def test_wrong_arguments(options, said):
         made(**options)
 
 
+# --- what rank 0 may say, without any MPI
+
+ALONE = ["env", "RANKS={ranks}"]  # starts the program itself
+ANSWERS = """
+import os, struct, sys
+requests, answers = open(os.environ["PHYSGYM_REQUESTS"], "rb"), open(os.environ["PHYSGYM_ANSWERS"], "wb", buffering=0)
+while True:
+    kind, count = struct.unpack("=ii", requests.read(8))
+    if not kind:
+        break
+    numbers = requests.read(8 * count)
+    answers.write({answer})
+"""
+
+
+def answering(folder, answer, **fields):
+    """An environment whose program gives this answer to everything."""
+    (folder / "program.py").write_text(ANSWERS.format(answer=answer))
+    return simulation(program=[str(folder / "program.py")], launcher=ALONE, snapshots=False, **fields)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('b"hello, all ranks"', "rank 0 sends what is no answer to RESET"),
+        ('struct.pack("=ii", 0, -1)', "no answer to RESET"),
+        ('struct.pack("=ii", 0, 2) + bytes(16)', "with 2 numbers; states and outputs have 3"),
+        ('struct.pack("=ii", 2, 7) + b"no mesh"', "the program: no mesh"),
+        ('struct.pack("=ii", 1, 1 << 20)', "a text of 1048576 bytes"),
+        ("b'' + sys.exit('out of licences')", "(?s)have ended with status 1.*out of licences"),
+    ],
+)
+def test_wrong_answers(answer, said, tmp_path):
+    with answering(tmp_path, answer) as env, pytest.raises(SimulatorError, match=said):
+        env.reset(seed=0)
+
+
+def test_arrays_may_be_larger_than_a_pipe(tmp_path):
+    shape = {"shape": [50_000]}
+    with answering(
+        tmp_path,
+        'struct.pack("=ii", 0, 50_000) + (numbers if kind == 2 else bytes(400_000))',
+        parameters=None,
+        actions={"push": {"low": 0, "high": 1, **shape}},
+        states={"total": shape},
+        outputs=None,
+    ) as env:
+        env.reset(seed=0)
+        action = np.linspace(0, 1, 50_000)
+        assert (env.step({"push": action})[0]["total"] == action).all()
+
+
 # --- other languages, as the page has them
 
 
