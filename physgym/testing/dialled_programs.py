@@ -38,7 +38,7 @@ from physgym.transport.base import PeerGone
 from physgym.transport.sockets import SocketChannel
 from physgym.transport.tcp import TcpListener
 
-SOON = 5.0  # seconds in which a worker notices that a connection is over, or is to be
+SOON = 10.0  # seconds in which a worker notices that a connection is over, or is to be
 SHOWN = 2000  # characters of what the program has written that a message shows
 
 Heard = TypeVar("Heard", bound=Message)

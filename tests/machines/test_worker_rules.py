@@ -13,7 +13,11 @@ import physgym.testing.dialled_programs as programs
 from physgym.cli import app
 from physgym.errors import ConfigError
 from physgym.testing import WorkerConformance, check_env, check_worker
-from physgym.testing.rules import rules
+from physgym.testing.rules import broken_rules, rules
+from physgym.testing.worker_faults import FaultRules
+from physgym.testing.worker_greeting import GreetingRules
+from physgym.testing.worker_rollouts import RolloutRules
+from physgym.testing.worker_stepping import SteppingRules
 from tests.support.left_processes import nothing_left  # noqa: F401 - a fixture
 from tests.support.machines import ROOT
 from tests.support.programs import node
@@ -22,29 +26,26 @@ pytestmark = pytest.mark.slow
 DIAL_IN = (sys.executable, "-m", "tests.support.dial_in")
 
 
-def tried(command, env="", **options):
-    """The rules that a worker breaks, and those that were left out."""
-    kept, skipped = {}, {}
+@pytest.mark.parametrize("kinds", [(SteppingRules, GreetingRules), (FaultRules, RolloutRules)])
+def test_a_worker_in_python_keeps_them(monkeypatch, kinds):
+    monkeypatch.setattr(programs, "SOON", 30.0)  # a busy machine
+    attributes = {"command": (*DIAL_IN, "physgym/Spring-v0"), "env": "physgym/Spring-v0", "timeout": 60.0}
+    suite, skipped = type("Python", kinds, attributes)(), {}
     try:
-        check_worker(command, env, None, kept.__setitem__, skipped.__setitem__, timeout=30, **options)
-    except AssertionError as error:
-        kept["error"] = str(error)
-    return {name: text for name, text in kept.items() if text}, skipped, len(kept) + len(skipped)
+        assert broken_rules(suite, None, skipped.__setitem__) == []
+        assert skipped == {}
+    finally:
+        suite.teardown_class()
 
 
-def test_a_worker_in_python_keeps_them():
-    broken, skipped, number = tried((*DIAL_IN, "physgym/Spring-v0"))
-    assert (broken, skipped) == ({}, {})
-    assert number == len(rules(WorkerConformance())) > 40
-
-
-def test_a_worker_in_javascript_keeps_them():
+def test_a_worker_in_javascript_keeps_them(monkeypatch):
+    monkeypatch.setattr(programs, "SOON", 30.0)
     found = CliRunner().invoke(app, ["check", "--worker", shlex.join(node())])
     assert (found.exit_code, found.stderr) == (0, "")
     lines = found.stdout.splitlines()
     (skipped,) = [line for line in lines if not line.startswith("ok   ")]
     assert skipped.startswith("skip it takes the place of one that was lost: it does not: this worker cannot")
-    assert len(lines) == len(rules(WorkerConformance()))
+    assert len(lines) == len(rules(WorkerConformance())) > 40
 
 
 # a text of worker.js, what stands there in its place, the rule that this breaks, and what it says
