@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 
+import psutil
 import pytest
 
 from physgym import SocketVectorEnv, generate
@@ -19,6 +19,7 @@ from physgym.data import Online, SampleStream
 from physgym.errors import ConfigError, WorkerError
 from tests.support.machines import ROOT, listening, settings_for
 from tests.support.toys import Line
+from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 from tests.vector.test_turnover import Random, rows, undisturbed
 
 LIMITS = {"max_steps": 20, "max_rejects": 5}
@@ -49,7 +50,7 @@ class Leaky(Random):
 
     def reset(self, *, seed=None, options=None):
         self.kept.append(bytearray(os.urandom(1)) * (2 * MEGABYTE))
-        note(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        note(psutil.Process().memory_info().rss)
         return super().reset(seed=seed, options=options)
 
 
@@ -120,13 +121,13 @@ def test_a_dataset_has_the_same_bytes_and_memory_stays_bounded(tmp_path, folder)
     options = {"samples": 250, "num_workers": 2, "progress": False}
     generate(Leaky, tmp_path / "plain", **options)
     grown = [int(lines[-1]) - int(lines[0]) for lines in notes(folder).values()]
-    assert max(grown) > 20 * 1024  # kilobytes: it does leak
+    assert max(grown) > 20 * MEGABYTE  # it does leak
     for file in folder.iterdir():
         file.unlink()
     generate(Leaky, tmp_path / "renewed", recycle=5, **options)
     said = notes(folder)
     assert len(said) >= 6
-    assert max(int(lines[-1]) - int(lines[0]) for lines in said.values()) < 12 * 1024
+    assert max(int(lines[-1]) - int(lines[0]) for lines in said.values()) < 12 * MEGABYTE
     assert digests(tmp_path / "plain") == digests(tmp_path / "renewed") != []
 
 
