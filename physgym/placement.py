@@ -65,7 +65,8 @@ def declared_metadata(factory: EnvFactory) -> Mapping[str, Any]:
         factory = inner if isinstance(inner, (type, functools.partial)) or not given else given[0]
     if isinstance(factory, DeclaringFactory):
         return factory.metadata
-    return factory.metadata if _is_env_class(factory) else {}  # type: ignore[attr-defined]  # a class of environments
+    known: Any = factory.metadata if _is_env_class(factory) else {}  # type: ignore[attr-defined]  # a class of them
+    return known if isinstance(known, Mapping) else {}  # of wrappers it is a property
 
 
 def _is_env_class(thing: Any) -> bool:

@@ -85,7 +85,6 @@ GUIDES = {
         "trainer = Trainer(network, dataset, epochs=1, progress=False)\ntrainer.fit()\n",
         {"runner.run(100,": "runner.run(2,", 'path="data/beam"': 'path="data/stream"'},
     ),
-    "cluster": Guide(),
     "batched": Guide(
         IMPORTS + "from physgym.batched.simulation import BatchedSimulation\n",
         smaller={

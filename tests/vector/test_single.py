@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -55,6 +56,7 @@ def test_what_a_class_declares_is_known_before_one_is_made():
         assert single_of(declared_metadata(around(made))) == "machine"
     assert single_of(declared_metadata(functools.partial(Licensed))) == "machine"
     assert declared_metadata(licensed) == {}
+    assert declared_metadata(functools.partial(gymnasium.wrappers.TimeLimit, Licensed(), 5)) == {}  # a property there
 
 
 @pytest.mark.slow
