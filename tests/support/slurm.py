@@ -174,8 +174,10 @@ def _ours(folder: Path) -> Sequence[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            words, variables = process.cmdline(), process.environ()
-            if variables.get("SLURM_CONF", "").startswith(str(folder)) or any(str(folder) in word for word in words):
+            names = [*process.cmdline(), process.environ().get("SLURM_CONF", "")]
+            if process.name() == "slurmstepd":  # it writes over both
+                names += [file.path for file in process.open_files()]
+            if any(str(folder) in name for name in names):
                 found.append(process)
     return [process for process in found if process.pid != os.getpid()]
 
