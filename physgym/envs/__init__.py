@@ -26,12 +26,16 @@ def register() -> None:
         ("physgym/Heat-v0", "physgym.envs.heat:Heat", 20, {}),
         ("physgym/KuramotoSivashinsky-v0", "physgym.envs.kuramoto_sivashinsky:KuramotoSivashinsky", 100, {}),
         ("physgym/Track-v0", "physgym.envs.track:Track", 1000, {}),
+        (COMMAND, "physgym.adapters.command:CommandSimulation", None, {}),
+        (FMU, "physgym.adapters.fmu:FmuSimulation", 100, {}),
+        (MPI, "physgym.adapters.mpi:MpiSimulation", 100, {}),
+        (UMBRIDGE, "physgym.adapters.umbridge:UmBridgeSimulation", 1, {}),
     ):
         if env_id not in gymnasium.registry:
             gymnasium.register(
                 env_id,
                 entry_point=entry_point,
-                vector_entry_point=f"physgym.vector.make:{env_id.removeprefix('physgym/').replace('-', '_')}",
+                vector_entry_point=_vector_entry_point(env_id),
                 max_episode_steps=max_episode_steps,
                 kwargs=kwargs,
             )
@@ -41,35 +45,12 @@ def register() -> None:
         gymnasium.register(
             DONKEYCAR,
             entry_point="physgym.adapters.donkeycar:DonkeyCarEnv",
-            vector_entry_point="physgym.vector.make:DonkeyCar_v0",
+            vector_entry_point=_vector_entry_point(DONKEYCAR),
             max_episode_steps=1000,
             nondeterministic=True,
             additional_wrappers=(WrapperSpec("RecordTransition", "physgym.sample:RecordTransition", {}),),
         )
-    if COMMAND not in gymnasium.registry:  # of a program that the arguments name
-        gymnasium.register(
-            COMMAND,
-            entry_point="physgym.adapters.command:CommandSimulation",
-            vector_entry_point="physgym.vector.make:Command_v0",
-        )
-    if FMU not in gymnasium.registry:  # of a file that the arguments name
-        gymnasium.register(
-            FMU,
-            entry_point="physgym.adapters.fmu:FmuSimulation",
-            vector_entry_point="physgym.vector.make:Fmu_v0",
-            max_episode_steps=100,
-        )
-    if UMBRIDGE not in gymnasium.registry:  # of a server that the arguments name
-        gymnasium.register(
-            UMBRIDGE,
-            entry_point="physgym.adapters.umbridge:UmBridgeSimulation",
-            vector_entry_point="physgym.vector.make:UmBridge_v0",
-            max_episode_steps=1,
-        )
-    if MPI not in gymnasium.registry:  # of a program that the arguments name
-        gymnasium.register(
-            MPI,
-            entry_point="physgym.adapters.mpi:MpiSimulation",
-            vector_entry_point="physgym.vector.make:Mpi_v0",
-            max_episode_steps=100,
-        )
+
+
+def _vector_entry_point(env_id: str) -> str:
+    return f"physgym.vector.make:{env_id.removeprefix('physgym/').replace('-', '_')}"
