@@ -7,6 +7,7 @@ fields of the sample from what it wrote.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import spaces
 
-from physgym.adapters.command_fields import CommandFields, FieldsOf, taken
+from physgym.adapters.command_fields import CommandFields, FieldsOf, held, shaped, taken
+from physgym.adapters.command_outputs import WrittenFiles
 from physgym.adapters.command_program import ProgramRuns, RunFolders, RunRules, TemplatedProgram
-from physgym.casting import CastError, as_dtype
+from physgym.casting import CastError, as_array
 from physgym.checks import one_of, positive
-from physgym.errors import ConfigError, SimulatorError
+from physgym.errors import ConfigError, SampleError, SimulatorError
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 
@@ -56,9 +58,9 @@ class CommandSimulation(Simulation[Any, Any]):
     of that of the step before. A subclass may override `write` and `read`.
 
     Args:
-        command: The program and its arguments, each a template.
+        command: The program and its arguments, which are templates. The program may be a file of the case.
         case: A folder whose files are copied into the working folder of a run; those named ``*.j2`` are templates, and
-            lose that ending. Relative to the present folder.
+            lose that ending. Links in it are followed. Relative to the present folder.
         parameters: What differs from episode to episode, by name: ``low`` and ``high``, and if need be ``shape``,
             ``dtype`` ("float64") and ``unit``.
         actions: What a step is given, in the same form.
@@ -102,15 +104,19 @@ class CommandSimulation(Simulation[Any, Any]):
     ) -> None:
         super().__init__(render_mode=render_mode)
         one_of("keep", keep, ("failed", "all", "none"))
-        self._fields = fields = CommandFields(parameters or {}, actions or {}, outputs)
+        self._fields = fields = CommandFields(
+            parameters or {}, actions or {}, outputs, own_reader=type(self).read is not CommandSimulation.read
+        )
         self._runs = ProgramRuns(
             TemplatedProgram(command, case, variables or {}),
             RunRules(positive("timeout", timeout), statuses, reject, reject_timeout),
             RunFolders(folder, keep, continues),
         )
+        self._runs.program.refuse_within_case(folder or tempfile.gettempdir())
         self._case = Case()
         self.files_read = self._runs.program.files_read
-        self.time_step, self.keeps_state = time_step, not continues
+        self.time_step = None if time_step is None else positive("time_step", time_step)
+        self.keeps_state = not continues
         if parameters:
             self.parameter_space = spaces.Dict([*fields.parameters.items()])
             self.parameter_units = {name: fields.units[name] for name in fields.parameters if name in fields.units}  # type: ignore[misc]
@@ -166,31 +172,37 @@ class CommandSimulation(Simulation[Any, Any]):
         case.steps += 1
         with self._runs.folders.fresh() as folder:
             self.write(folder, values)
+            written = WrittenFiles(folder, self._fields.files)
             self._runs.run(values, folder)
+            written.check()
             case.outputs = self._checked(self.read(folder))
 
     def _taken(self, action: Any) -> dict[str, Array]:
-        return taken(action, self._fields.actions, f"an action of {type(self).__name__}")
+        known, what = self._fields.actions, f"an action of {type(self).__name__}"
+        if known and isinstance(action, Mapping) and (more := sorted(action.keys() - known.keys())):
+            raise SampleError(f"{what} has {', '.join(more)}, and the actions are {', '.join(known)}")
+        return taken(action, known, what)
 
     def _checked(self, read: Mapping[str, Any]) -> dict[str, Array]:
         """Return outputs with the shapes and dtypes that are declared.
 
         Raises:
-            SimulatorError: One is missing, not declared, of another size, or beyond its dtype.
+            SimulatorError: One is missing, not declared, of another size or order of axes, or beyond its dtype.
         """
         declared = self._fields.outputs
         if read.keys() != declared.keys():
             raise SimulatorError(f"{type(self).__name__}.read gives {sorted(read)}, and outputs has {sorted(declared)}")
         outputs = {}
         for name, value in read.items():
-            array, space = np.asarray(value), declared[name]
-            if array.size != int(np.prod(space.shape)) or array.dtype.kind not in "biuf":
-                raise SimulatorError(
-                    f"output {name!r} has the shape {array.shape} ({array.dtype}) in the files of the run, and is "
-                    f"declared with {space.shape}"
-                )
+            space = declared[name]
             try:
-                outputs[name] = as_dtype(array.reshape(space.shape), np.dtype(space.dtype))
+                array = shaped(as_array(value), space.shape)
+            except CastError as error:
+                raise SimulatorError(
+                    f"output {name!r} {error} in the files of the run, and is declared with {space.shape}"
+                ) from error
+            try:
+                outputs[name] = held(array, np.dtype(space.dtype))
             except CastError as error:
                 raise SimulatorError(f"output {name!r} is declared as {space.dtype}; the value {error}") from error
         return outputs
@@ -244,12 +256,13 @@ class CommandSimulation(Simulation[Any, Any]):
         if self._runs.folders.continues:
             raise ConfigError("with continues=True the state is in the program's files, which physgym does not keep")
         case = self._case
-        return {"steps": case.steps, "seed": case.seed, **self.observation(), **self.parameter_state}
+        outputs = {f"outputs/{name}": value for name, value in self.observation().items()}
+        return {"steps": case.steps, "seed": case.seed, **outputs, **self.parameter_state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take a state."""
         values = self.checked_state(state)
-        outputs = {name: values[name] for name in self._fields.outputs}
+        outputs = {name: values[f"outputs/{name}"] for name in self._fields.outputs}
         self._case = Case(int(values["seed"]), int(values["steps"]), {}, outputs)
         self.parameter_state, self.shown_prediction = values, {}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keyword
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +12,17 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym.adapters.command_outputs import output_reader
+from physgym.adapters.command_program import STDERR, STDOUT
+from physgym.casting import CastError, as_array, as_dtype
+from physgym.checks import integers
 from physgym.errors import ConfigError, SampleError
 from physgym.sample import FieldRole
 from physgym.spaces import Array
 
 NAME = re.compile(r"[A-Za-z_]\w*")
 RESERVED = ("step", "seed", "env_index")  # variables of templates that are no fields
+WORDS = (*keyword.kwlist, "true", "false", "none", "self", "loop")  # of the language of templates
+WHOLE = 2.0**53  # below it float64 holds integers one by one
 DECLARED = ("low", "high", "shape", "dtype", "unit")
 FieldsOf = Mapping[str, Mapping[str, Any]]
 
@@ -27,23 +34,28 @@ class CommandFields:
         parameters: Those that differ from episode to episode.
         actions: Those that a step is given.
         outputs: Those that a run computes.
+        own_reader: Whether a subclass reads them, so that ``read`` may be left out.
 
     Attributes:
         parameters, actions, outputs: The space of each, by name.
         readers: What reads each output from a working folder.
+        files: Names of the files from which they read, without what the program printed.
         units: The unit of each that has one.
 
     Raises:
         ConfigError: A name is taken or none, or what is said of a field is wrong.
     """
 
-    def __init__(self, parameters: FieldsOf, actions: FieldsOf, outputs: FieldsOf) -> None:
+    def __init__(self, parameters: FieldsOf, actions: FieldsOf, outputs: FieldsOf, *, own_reader: bool = False) -> None:
+        for kind, fields in (("parameters", parameters), ("actions", actions), ("outputs", outputs)):
+            if not isinstance(fields, Mapping):
+                raise ConfigError(f"{kind} must be a mapping of names to what is said of each, not {fields!r}")
         names = [*parameters, *actions, *outputs]
         for name in names:
-            if not NAME.fullmatch(name) or name in RESERVED or names.count(name) > 1:
+            if not NAME.fullmatch(str(name)) or name in (*RESERVED, *WORDS) or names.count(name) > 1:
                 raise ConfigError(
                     f"{name!r} cannot be the name of a field: a name has letters, digits and _, is there once, and is "
-                    f"none of {', '.join(RESERVED)}"
+                    f"none of {', '.join(RESERVED)}, nor a word of the templates' language"
                 )
         if not outputs:
             raise ConfigError("outputs is empty, so a run computes nothing; name what is to be read from its files")
@@ -52,7 +64,10 @@ class CommandFields:
         }
         self.actions = {name: declared_space("actions", name, said, DECLARED) for name, said in actions.items()}
         self.outputs = {name: declared_space("outputs", name, said, ()) for name, said in outputs.items()}
-        self.readers = {name: output_reader(name, said) for name, said in outputs.items()}
+        read = {name: said for name, said in outputs.items() if "read" in said or not own_reader}
+        self.readers = {name: output_reader(name, said) for name, said in read.items()}
+        files = {said["file"] for said in read.values() if isinstance(said["read"], str)}
+        self.files = sorted(files - {STDOUT, STDERR})
         every = {**parameters, **actions, **outputs}
         self.units = {name: str(said["unit"]) for name, said in every.items() if said.get("unit")}
 
@@ -87,7 +102,8 @@ def declared_space(kind: str, name: str, declared: Any, known: Sequence[str]) ->
         raise ConfigError(f"{where} has no {wrong[0]!r}; there are {', '.join(known)}")
     try:
         dtype = np.dtype(declared.get("dtype", "float64"))
-        shape = tuple(int(size) for size in declared.get("shape", ()))
+        sizes = integers(f"{where}: shape", declared.get("shape", ()), 1)
+        shape = (sizes,) if isinstance(sizes, int) else tuple(sizes)
         if dtype.kind not in "iuf":
             raise ConfigError(f"{where}: dtype must be one of numbers, not {dtype}")
         if "low" not in known:
@@ -95,7 +111,7 @@ def declared_space(kind: str, name: str, declared: Any, known: Sequence[str]) ->
             low, high = (of.min, of.max) if of else (-np.inf, np.inf)
         else:
             low, high = declared["low"], declared["high"]
-        ends = [np.broadcast_to(np.asarray(end, dtype), shape) for end in (low, high)]
+        ends = [np.broadcast_to(held(end, dtype), shape) for end in (low, high)]
         if "low" in known and not (np.isfinite(ends).all() and (ends[0] <= ends[1]).all()):
             raise ConfigError(f"{where}: give finite bounds, low <= high")
         return spaces.Box(ends[0], ends[1], shape, dtype=dtype.type)
@@ -103,6 +119,34 @@ def declared_space(kind: str, name: str, declared: Any, known: Sequence[str]) ->
         raise ConfigError(f"{where}: give {error.args[0]}, so that values can be drawn") from error
     except (TypeError, ValueError, OverflowError, AssertionError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def held(value: Any, dtype: np.dtype[Any]) -> Array:
+    """Return numbers with a dtype; whole ones of floating point may become integers.
+
+    Raises:
+        CastError: The dtype cannot hold them.
+    """
+    array = as_array(value)
+    if array.dtype.kind == "f" and dtype.kind in "iu":
+        exact = (array == np.rint(array)) & (np.abs(array) < WHOLE)
+        if not exact.all():
+            wrong = array[~exact].flat[0]
+            raise CastError(f"has {wrong}, which is no whole number that floating point holds exactly")
+        array = array.astype(np.int64)
+    return as_dtype(array, dtype)
+
+
+def shaped(array: Array, shape: tuple[int, ...]) -> Array:
+    """Return an array in a shape of the same size.
+
+    Raises:
+        CastError: The size is another one, or the axes are the same in another order.
+    """
+    own, wanted = ([size for size in sizes if size > 1] for sizes in (array.shape, shape))
+    if array.size != math.prod(shape) or (own != wanted and sorted(own) == sorted(wanted)):
+        raise CastError(f"has the shape {array.shape} ({array.dtype})")
+    return array.reshape(shape)
 
 
 def taken(given: Any, of: Mapping[str, spaces.Box], what: str) -> dict[str, Array]:
@@ -114,7 +158,7 @@ def taken(given: Any, of: Mapping[str, spaces.Box], what: str) -> dict[str, Arra
     found = {}
     for name, space in of.items():
         try:
-            found[name] = np.asarray(given[name], space.dtype)
+            found[name] = held(given[name], np.dtype(space.dtype))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise SampleError(f"{what} must hold {', '.join(of)} by name, each of its shape: {error!r}") from error
         if not space.contains(found[name]):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from physgym.checks import integer
+from physgym.checks import integer, integers
 from physgym.errors import ConfigError, SimulatorError
 from physgym.spaces import Array
 
 OutputReader = Callable[[Path], Any]
-OF_FIELD = ("shape", "unit", "dtype", "low", "high")  # entries of an output that are none of its reader
+SECOND = 1_000_000_000  # ns
+OF_FIELD = ("shape", "unit", "dtype")  # entries of an output that are none of its reader
 
 
 def output_reader(name: str, declared: Mapping[str, Any]) -> OutputReader:
@@ -39,14 +41,17 @@ def output_reader(name: str, declared: Mapping[str, Any]) -> OutputReader:
         raise ConfigError(
             f"outputs[{name!r}]: read must be one of {', '.join(READERS)}, or a function of the folder, not {read!r}"
         )
+    file = arguments.get("file")
+    if not isinstance(file, str) or not file or Path(file).is_absolute() or ".." in Path(file).parts:
+        raise ConfigError(f"outputs[{name!r}]: file must be a name in the working folder, not {file!r}")
     try:
         return READERS[read](**arguments)
-    except (TypeError, re.error) as error:
-        raise ConfigError(f"outputs[{name!r}]: {str(error).replace('<lambda>', read)}") from error
+    except (TypeError, ConfigError, re.error) as error:
+        raise ConfigError(f"outputs[{name!r}]: {error}") from error
 
 
 def read_table(
-    file: str, *, columns: list[int] | None = None, after: str = "", skip: int = 0, delimiter: str | None = None
+    file: str, *, columns: int | list[int] | None = None, after: str = "", skip: int = 0, delimiter: str | None = None
 ) -> OutputReader:
     """Return a reader of a table of numbers: the lines up to the first that is blank or begins with no number.
 
@@ -59,6 +64,8 @@ def read_table(
     """
     pattern = re.compile(after)
     skip = integer("skip", skip, 0)
+    of_line = None if columns is None else integers("columns", columns, 0)
+    places = [of_line] if isinstance(of_line, int) else of_line
 
     def read(folder: Path) -> Array:
         lines = _text(folder / file).splitlines()
@@ -78,7 +85,7 @@ def read_table(
             if rows and len(cells) != width:
                 raise SimulatorError(f"{file}: {line.strip()!r} has {len(cells)} values, the line before {width}")
             width = len(cells)
-            chosen = range(width) if columns is None else columns
+            chosen = range(width) if places is None else places
             if max(chosen, default=0) >= width:
                 raise SimulatorError(f"{file}: {line.strip()!r} has no column {max(chosen)}; the first is 0")
             rows.append([_number(cells[place], file) for place in chosen])
@@ -116,16 +123,19 @@ def read_json(file: str, *, key: str = "") -> OutputReader:
 
     Args:
         file: In the working folder.
-        key: Names of nested objects with points between; the whole file by default.
+        key: Names of nested objects, and places in lists, with points between; the whole file by default.
     """
 
     def read(folder: Path) -> Array:
         try:
             value = json.loads(_text(folder / file))
             for name in filter(None, key.split(".")):
-                value = value[name]
-            return np.asarray(value, np.float64)
-        except (ValueError, KeyError, TypeError) as error:
+                value = value[int(name)] if isinstance(value, list) else value[name]
+            array: Array = np.asarray(value)
+            if array.dtype.kind in "US":
+                raise ValueError("it is a text")
+            return array.astype(np.float64) if array.dtype == object else array  # null is nan
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise SimulatorError(f"{file} has no numbers at {key!r}: {error!r}") from error
 
     return read
@@ -180,5 +190,39 @@ def _number(cell: str, file: str) -> float:
 
 def _in_python(cell: str) -> str:
     """Return a number as Python writes it: Fortran has D for E, and leaves it out before exponents of three digits."""
-    text = cell.strip().upper().replace("D", "E")
-    return re.sub(r"(?<=\d)([+-]\d{3})$", r"E\1", text) if "E" not in text else text
+    text = cell.strip().upper().replace("D", "E").replace("_", " ")  # which Python takes for part of a number
+    return re.sub(r"(?<=[\d.])([+-]\d{3})$", r"E\1", text) if "E" not in text else text
+
+
+class WrittenFiles:
+    """The files from which outputs are read, as they were before a run.
+
+    Args:
+        folder: The working folder.
+        files: Names of the files in it.
+    """
+
+    def __init__(self, folder: Path, files: Iterable[str]) -> None:
+        self._folder = folder
+        self._before: dict[str, tuple[int, ...]] = {}
+        for name in files:
+            path = folder / name
+            if path.is_file():
+                was = path.stat()
+                os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns - SECOND))  # clocks of file systems are coarse
+                self._before[name] = _stamp(path)
+
+    def check(self) -> None:
+        """Raise SimulatorError where the run has left one of the files as it was: its values are of an earlier run."""
+        for name, before in self._before.items():
+            path = self._folder / name
+            if path.is_file() and _stamp(path) == before:
+                raise SimulatorError(
+                    f"the run did not write {name}: what is in it is of the case, or of the step before. Leave results "
+                    "out of the case; for a file that is to stay as it is, read is a function of the folder"
+                )
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    now = path.stat()
+    return now.st_ino, now.st_size, now.st_mtime_ns

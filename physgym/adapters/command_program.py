@@ -14,21 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from physgym.adapters.command_case import CaseFiles
+from physgym.checks import flag, integers
 from physgym.errors import ConfigError, RejectSample, SimulatorError, needs
 from physgym.files import absolute
 from physgym.system.children import Child
 
-TEMPLATE = ".j2"  # ending of the names of templates
 STDOUT, STDERR = "stdout", "stderr"  # files of what a program printed
 QUOTED = 12  # lines of a program's output in an error
-LOOKED_AT = 1 << 20  # last bytes of its output in which a pattern is looked for
+LOOKED_AT = 1 << 20  # characters of its output in which a pattern is looked for at a time
+OVERLAP = 50  # lines that a pattern may span
 
 
 class TemplatedProgram:
     """A command with the files that it is given.
 
     Args:
-        command: Its words, each a template.
+        command: Its words, all but the first templates.
         case: Folder of the files, those named ``*.j2`` templates; None for none.
         variables: Variables of its environment, besides those of this process.
 
@@ -47,49 +49,68 @@ class TemplatedProgram:
             import jinja2
         if isinstance(command, str) or not command or not all(isinstance(word, str) for word in command):
             raise ConfigError(f"command is a list of words, as ['solver', '-i', 'job'], not {command!r}")
-        executable = shutil.which(command[0])
-        if executable is None:
-            raise ConfigError(f"command: there is no program {command[0]!r}; install it, or give its path")
+        if not isinstance(variables, Mapping):
+            raise ConfigError(f"variables must be a mapping, as {{OMP_NUM_THREADS: 1}}, not {variables!r}")
         engine = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
         self._undefined: type[Exception] = jinja2.UndefinedError
-        self._case = None if case is None else absolute(case)
-        self.files_read: list[str | os.PathLike[str]] = [absolute(executable)]
+        self._files = CaseFiles(None if case is None else absolute(case))
+        self._program, program = self._found(command[0])
+        scripts = [word for word in command[1:] if Path(word).is_absolute() and Path(word).is_file()]
+        files = [path for path in self._files.paths() if path != program]
+        self.files_read: list[str | os.PathLike[str]] = [program, *scripts, *files]
         self.variables = {**os.environ, **{name: str(value) for name, value in variables.items()}}
         self._templates: dict[str, Any] = {}
-        texts: dict[str, Path | str] = {f"word {place} of command": word for place, word in enumerate(command)}
-        if self._case is not None:
-            if not self._case.is_dir():
-                raise ConfigError(f"case: {self._case} is no folder")
-            files = sorted(path for path in self._case.rglob("*") if path.is_file())
-            self.files_read += files
-            texts.update({str(path.relative_to(self._case)): path for path in files if path.suffix == TEMPLATE})
-        for name, text in texts.items():
+        self._words = {f"word {place} of command": word for place, word in enumerate(command) if place}
+        for name, text in {**self._words, **self._files.templates()}.items():
             try:
-                self._templates[name] = engine.from_string(text if isinstance(text, str) else text.read_text())
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"case: the template {name} cannot be read: {error}") from error
+                self._templates[name] = engine.from_string(text)
             except jinja2.TemplateSyntaxError as error:
                 raise ConfigError(f"the template {name}, line {error.lineno}: {error.message}") from error
-        self._words = [name for name, text in texts.items() if isinstance(text, str)]
-        self._program = absolute(executable).as_posix()
+
+    def _found(self, word: str) -> tuple[str, Path]:
+        """Return the program as it is called in a working folder, and its file."""
+        if executable := shutil.which(word):
+            return absolute(executable).as_posix(), absolute(executable)
+        if own := self._files.path_of(os.path.normpath(word)):
+            return f"./{os.path.normpath(word)}", own
+        raise ConfigError(
+            f"command: there is no program {word!r}; install it, give its path, or put it into the folder of the case"
+        )
+
+    def refuse_within_case(self, where: str | os.PathLike[str]) -> None:
+        """Raise ConfigError where working folders would be made among the files of the case."""
+        if self._files.has_within(Path(where)):
+            raise ConfigError(
+                f"working folders are made in {absolute(where)}, which is part of the case; name another one by folder"
+            )
 
     def write(self, folder: Path, values: Mapping[str, Any]) -> None:
-        """Write the files of a run; of one that goes on, the templates alone, since the others are there."""
-        if self._case is not None and not any(folder.iterdir()):
-            shutil.copytree(self._case, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(f"*{TEMPLATE}"))
-        for name in self._templates:
-            if name not in self._words:
-                (folder / name).with_suffix("").write_text(self._rendered(name, values))
+        """Write the files of a run; of one that goes on, the templates alone, since the others are there.
+
+        Raises:
+            ConfigError: A template cannot be filled in.
+            SimulatorError: A file cannot be written, as on a full disk.
+        """
+        texts = {name: self._rendered(name, values) for name in self._templates if name not in self._words}
+        try:
+            if not any(folder.iterdir()):
+                self._files.copy(folder)
+            for name, text in texts.items():
+                self._files.write(folder, name, text)
+        except OSError as error:
+            raise SimulatorError(f"the files of the case cannot be written to {folder}: {error}") from error
 
     def arguments(self, values: Mapping[str, Any]) -> list[str]:
         """Return the words of the command with values in their places."""
-        return [self._program, *(self._rendered(word, values) for word in self._words[1:])]
+        return [self._program, *(self._rendered(word, values) for word in self._words)]
 
     def _rendered(self, name: str, values: Mapping[str, Any]) -> str:
         try:
             return str(self._templates[name].render(values))
         except self._undefined as error:
             raise ConfigError(f"the template {name}: {error}; there are {', '.join(values)}") from error
+        except Exception as error:  # whatever an expression in it raises, such as a division by zero
+            raise ConfigError(f"the template {name}: {type(error).__name__}: {error}") from error
 
 
 class RunRules:
@@ -105,8 +126,10 @@ class RunRules:
         ConfigError: The pattern is no regular expression.
     """
 
-    def __init__(self, timeout: float, statuses: Sequence[int], reject: str, reject_timeout: bool) -> None:
-        self._timeout, self._statuses, self._reject_slow = timeout, frozenset(statuses), reject_timeout
+    def __init__(self, timeout: float, statuses: int | Sequence[int], reject: str, reject_timeout: bool) -> None:
+        known = integers("statuses", statuses)
+        self._statuses = frozenset([known] if isinstance(known, int) else known)
+        self._timeout, self._reject_slow = timeout, flag("reject_timeout", reject_timeout)
         self._reject = _pattern(reject)
 
     def run(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
@@ -119,8 +142,8 @@ class RunRules:
         with (folder / STDOUT).open("wb") as output, (folder / STDERR).open("wb") as errors:
             try:
                 child = Child(command, variables, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
-            except OSError as error:
-                raise SimulatorError(f"{command[0]} cannot be started: {error.strerror}") from error
+            except (OSError, ValueError) as error:  # the latter of words and variables with a null character
+                raise SimulatorError(f"{command[0]} cannot be started: {error}") from error
             with child:
                 try:
                     status = child.process.wait(self._timeout)
@@ -131,8 +154,8 @@ class RunRules:
                     raise SimulatorError(f"{text} and was ended; raise timeout={last_output(folder)}") from None
         if self._reject is not None:
             for name in (STDOUT, STDERR):
-                if found := self._reject.search(_last(folder / name, LOOKED_AT)):
-                    raise RejectSample(f"{Path(command[0]).name}: {found[0].strip()}")
+                if found := _search(folder / name, self._reject):
+                    raise RejectSample(f"{Path(command[0]).name}: {found.strip()}")
         if status not in self._statuses:
             how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
             raise SimulatorError(f"{Path(command[0]).name} {how}{last_output(folder)}")
@@ -150,7 +173,7 @@ class RunFolders:
     def __init__(self, where: str | os.PathLike[str] | None, keep: str, continues: bool) -> None:
         if where is not None and not absolute(where).is_dir():
             raise ConfigError(f"folder: {where} is no folder")
-        self._where, self._keep, self.continues = where, keep, continues
+        self._where, self._keep, self.continues = where, keep, flag("continues", continues)
         self._base: Path | None = None
         self._last: Path | None = None
         self._count, self._kept = 0, set[Path]()
@@ -158,24 +181,22 @@ class RunFolders:
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator[Path]:
-        """Give the folder of a run, within the block."""
-        if self._base is None:
-            self._base = Path(tempfile.mkdtemp(prefix="physgym-command-", dir=self._where))
-            if self._keep != "all":
-                self._remove = weakref.finalize(self, _remove, self._base, self._kept)  # at exit at the latest
-        folder = self._base / f"{self._count:06}"
-        self._count += 1
-        if self._last is None:
-            folder.mkdir()
-        else:
-            shutil.copytree(self._last, folder, symlinks=True)
+        """Give the folder of a run, within the block.
+
+        Raises:
+            SimulatorError: It cannot be made, as on a full disk.
+        """
+        try:
+            folder = self._made()
+        except OSError as error:
+            raise SimulatorError(f"the working folder of a run cannot be made: {error}") from error
         try:
             yield folder
         except RejectSample:
             self._drop(folder)
             raise
         except BaseException as error:
-            if self._keep == "none":
+            if self._keep == "none" or not isinstance(error, Exception):  # Ctrl-C is no failure
                 self._drop(folder)
             else:
                 self._kept.add(folder)
@@ -187,6 +208,23 @@ class RunFolders:
         before, self._last = self._last, folder
         if before is not None:
             self._drop(before)
+
+    def _made(self) -> Path:
+        if self._base is None:
+            self._base = Path(tempfile.mkdtemp(prefix="physgym-command-", dir=self._where))
+            if self._keep != "all":
+                self._remove = weakref.finalize(self, _remove, self._base, self._kept)  # at exit at the latest
+        folder = self._base / f"{self._count:06}"
+        self._count += 1
+        if self._last is None:
+            folder.mkdir()
+        else:
+            try:
+                shutil.copytree(self._last, folder, symlinks=True)
+            except OSError:
+                self._drop(folder)
+                raise
+        return folder
 
     def _drop(self, folder: Path) -> None:
         if self._keep != "all":
@@ -218,26 +256,38 @@ class ProgramRuns:
 
 
 def _remove(base: Path, kept: Collection[Path]) -> None:
-    for folder in base.iterdir():
-        if folder not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):  # one that is kept is in it
+    with contextlib.suppress(OSError):  # one that is kept is in it, or somebody has removed it
+        for folder in base.iterdir():
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
         base.rmdir()
 
 
 def _pattern(text: str) -> re.Pattern[str] | None:
     try:
         return re.compile(text, re.MULTILINE) if text else None
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise ConfigError(f"reject: {text!r} is no regular expression: {error}") from error
 
 
+def _search(file: Path, pattern: re.Pattern[str]) -> str | None:
+    """Return the first match of a pattern in a file of any size; None where there is none, or no file."""
+    with contextlib.suppress(FileNotFoundError), file.open(encoding="utf-8", errors="replace") as opened:
+        before: list[str] = []
+        while lines := opened.readlines(LOOKED_AT):
+            if found := pattern.search("".join([*before, *lines])):
+                return found[0]
+            before = lines[-OVERLAP:]
+    return None
+
+
 def _last(file: Path, count: int) -> str:
-    """Return the last bytes of a file as text."""
-    with file.open("rb") as opened:
+    """Return the last bytes of a file as text; nothing where the program has removed it."""
+    with contextlib.suppress(FileNotFoundError), file.open("rb") as opened:
         size = opened.seek(0, os.SEEK_END)
         opened.seek(max(0, size - count))
         return opened.read(count).decode(errors="replace")
+    return ""
 
 
 def last_output(folder: Path) -> str:

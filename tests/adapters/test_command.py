@@ -140,6 +140,9 @@ UNREADABLE = {
     "match": ("1 2\n", {"read": "match", "pattern": "z(.)"}, "nothing in t matches"),
     "group": ("z-\n", {"read": "match", "pattern": "z(.)"}, "'-' where a number"),
     "json": ("{}", {"read": "json", "key": "a"}, "no numbers at 'a'"),
+    "text": ('{"a": "1.5"}', {"read": "json", "key": "a"}, "it is a text"),
+    "place": ('{"a": [1]}', {"read": "json", "key": "a.1"}, "no numbers at 'a.1'"),
+    "digits": ("1 1_0\n", {}, "'1_0' where a number"),
     "npy": ("{}", {"read": "npy"}, "cannot be read as an array"),
 }
 
@@ -246,6 +249,19 @@ def test_which_folders_stay(made, tmp_path, keep, folders):
 
 WRONG = {
     "text": ({"command": "solver -i job"}, "command is a list of words"),
+    "list": ({"outputs": ["y"]}, "outputs must be a mapping of names"),
+    "word": ({"parameters": {"true": {"low": 0, "high": 1}}}, "'true' cannot be the name"),
+    "half": ({"parameters": {"x": {"low": 0.5, "high": 2, "dtype": "int64"}}}, r"parameters\['x'\]: has 0.5, which"),
+    "shape": ({"outputs": {"y": {**DOUBLED, "shape": [2.5]}}}, r"outputs\['y'\]: shape must be an integer"),
+    "bound": ({"outputs": {"y": {**DOUBLED, "low": 0}}}, r"outputs\['y'\].* 'low'"),
+    "column": ({"outputs": {"y": {"read": "table", "file": "t", "columns": [-1]}}}, "columns must not be negative"),
+    "elsewhere": ({"outputs": {"y": {"read": "npy", "file": "/tmp/y.npy"}}}, "file must be a name in the working"),
+    "above": ({"outputs": {"y": {"read": "npy", "file": "../y.npy"}}}, "file must be a name in the working"),
+    "nameless": ({"outputs": {"y": {"read": "npy"}}}, "file must be a name in the working folder, not None"),
+    "variables": ({"variables": ["A=1"]}, "variables must be a mapping"),
+    "statuses": ({"statuses": ["0"]}, "statuses must be an integer"),
+    "no flag": ({"continues": "no"}, "continues must be true or false"),
+    "time step": ({"time_step": -1}, "time_step must be positive"),
     "program": ({"command": ["no-such-solver"]}, "no program 'no-such-solver'"),
     "outputs": ({"outputs": {}}, "outputs is empty"),
     "twice": ({"parameters": {"y": {"low": 0, "high": 1}}}, "'y' cannot be the name"),
@@ -284,7 +300,7 @@ def test_wrong_templates_are_named(made):
 def test_wrong_actions_are_named(made):
     env = made(actions={"f": {"low": 0, "high": 1}})
     env.reset(seed=0)
-    for action in ({"f": 2.0}, {"g": 0.5}, {"f": [0.5, 0.5]}, 0.5, {"f": np.nan}):
+    for action in ({"f": 2.0}, {"g": 0.5}, {"f": [0.5, 0.5]}, 0.5, {"f": np.nan}, {"f": 0.5, "g": 1}):
         with pytest.raises(SampleError, match="an action of CommandSimulation"):
             env.step(action)
 
