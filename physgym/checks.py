@@ -62,6 +62,15 @@ def integers(name: str, value: Any, least: int | None = None) -> int | list[int]
     return [integer(name, one, least) for one in value]
 
 
+def integer_list(name: str, value: Any, least: int | None = None) -> list[int]:
+    """Return an argument that is one integer or several, as a list of them.
+
+    Raises:
+        ConfigError: One of them is no integer, or too small.
+    """
+    return [integer(name, one, least) for one in (value if isinstance(value, Iterable) else [value])]
+
+
 def at_least(name: str, number: float, least: float | None, *, hint: str = "") -> None:
     """Raise ConfigError where a number is too small, or is not a number at all."""
     try:

@@ -206,14 +206,13 @@ def test_handlers_of_signals_are_set_in_one_module():
 
 TEMPORARY_FOLDERS = {
     "physgym.adapters.mpi": "the pipes of a program, and what its ranks print",
-    "physgym.adapters.command_program": "the files of a run of a program",
     "physgym.training.checkpoint_files": "what is uploaded, kept where that fails",
     "physgym.experiment.repository": "an index of git's that nobody else reads",
     "physgym.experiment.search.study": "a search that is only tried",
     "physgym.experiment.runs": "a training that keeps nothing",
     "physgym.experiment.reproduce": "the code of a run, which may be kept",
     "physgym.formats.numpy_arrays": "an archive unpacked to be read",
-    "physgym.adapters.fmu_folder": "an FMU that is unpacked as long as its environment is there",
+    "physgym.adapters.held_folder": "files of a program, an unpacked FMU: as long as the environment is there",
     "physgym.scene.sample_view": "a film that becomes a cell of a notebook",
     "physgym.testing.dialled_programs": "the token of a program that is tried, and what it writes",
     "physgym.running.rollout_episodes": "episodes that a network is compared with, and nobody keeps",

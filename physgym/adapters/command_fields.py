@@ -14,7 +14,7 @@ from gymnasium import spaces
 from physgym.adapters.command_outputs import output_reader
 from physgym.adapters.command_program import STDERR, STDOUT
 from physgym.casting import CastError, as_array, as_dtype
-from physgym.checks import integers
+from physgym.checks import integer_list
 from physgym.errors import ConfigError, SampleError
 from physgym.sample import FieldRole
 from physgym.spaces import Array
@@ -102,8 +102,7 @@ def declared_space(kind: str, name: str, declared: Any, known: Sequence[str]) ->
         raise ConfigError(f"{where} has no {wrong[0]!r}; there are {', '.join(known)}")
     try:
         dtype = np.dtype(declared.get("dtype", "float64"))
-        sizes = integers(f"{where}: shape", declared.get("shape", ()), 1)
-        shape = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+        shape = tuple(integer_list(f"{where}: shape", declared.get("shape", ()), 1))
         if dtype.kind not in "iuf":
             raise ConfigError(f"{where}: dtype must be one of numbers, not {dtype}")
         if "low" not in known:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from physgym.checks import integer, integers
+from physgym.checks import integer, integer_list
 from physgym.errors import ConfigError, SimulatorError
 from physgym.spaces import Array
 
@@ -64,8 +64,7 @@ def read_table(
     """
     pattern = re.compile(after)
     skip = integer("skip", skip, 0)
-    of_line = None if columns is None else integers("columns", columns, 0)
-    places = [of_line] if isinstance(of_line, int) else of_line
+    places = None if columns is None else integer_list("columns", columns, 0)
 
     def read(folder: Path) -> Array:
         lines = _text(folder / file).splitlines()

@@ -7,19 +7,19 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
-import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from physgym.adapters.command_case import CaseFiles
-from physgym.checks import flag, integers
+from physgym.adapters.held_folder import HeldFolder
+from physgym.checks import flag, integer_list
 from physgym.errors import ConfigError, RejectSample, SimulatorError, needs
 from physgym.files import absolute
 from physgym.system.children import Child
 
+PREFIX = "physgym-command-"  # of the names of temporary folders
 STDOUT, STDERR = "stdout", "stderr"  # files of what a program printed
 QUOTED = 12  # lines of a program's output in an error
 LOOKED_AT = 1 << 20  # characters of its output in which a pattern is looked for at a time
@@ -127,8 +127,7 @@ class RunRules:
     """
 
     def __init__(self, timeout: float, statuses: int | Sequence[int], reject: str, reject_timeout: bool) -> None:
-        known = integers("statuses", statuses)
-        self._statuses = frozenset([known] if isinstance(known, int) else known)
+        self._statuses = frozenset(integer_list("statuses", statuses))
         self._timeout, self._reject_slow = timeout, flag("reject_timeout", reject_timeout)
         self._reject = _pattern(reject)
 
@@ -174,10 +173,9 @@ class RunFolders:
         if where is not None and not absolute(where).is_dir():
             raise ConfigError(f"folder: {where} is no folder")
         self._where, self._keep, self.continues = where, keep, flag("continues", continues)
-        self._base: Path | None = None
+        self._base: HeldFolder | None = None
         self._last: Path | None = None
-        self._count, self._kept = 0, set[Path]()
-        self._remove: Callable[[], object] = lambda: None
+        self._count = 0
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator[Path]:
@@ -199,7 +197,7 @@ class RunFolders:
             if self._keep == "none" or not isinstance(error, Exception):  # Ctrl-C is no failure
                 self._drop(folder)
             else:
-                self._kept.add(folder)
+                self._held().keep(folder)
                 error.add_note(f"The files of the run are in {folder}")
             raise
         if not self.continues:
@@ -209,12 +207,16 @@ class RunFolders:
         if before is not None:
             self._drop(before)
 
-    def _made(self) -> Path:
+    def _held(self) -> HeldFolder:
         if self._base is None:
-            self._base = Path(tempfile.mkdtemp(prefix="physgym-command-", dir=self._where))
-            if self._keep != "all":
-                self._remove = weakref.finalize(self, _remove, self._base, self._kept)  # at exit at the latest
-        folder = self._base / f"{self._count:06}"
+            self._base = HeldFolder(PREFIX, self._where)
+        return self._base
+
+    def _made(self) -> Path:
+        held = self._held()
+        folder = held.path / f"{self._count:06}"
+        if self._keep == "all":
+            held.keep(folder)
         self._count += 1
         if self._last is None:
             folder.mkdir()
@@ -238,7 +240,8 @@ class RunFolders:
 
     def remove(self) -> None:
         """Remove what is not to stay."""
-        self._remove()
+        if self._base is not None:
+            self._base.close()
         self._base = self._last = None
 
 
@@ -253,14 +256,6 @@ class ProgramRuns:
     def run(self, values: Mapping[str, Any], folder: Path) -> None:
         """Run the program with values in its command; raises as `RunRules.run` does."""
         self.rules.run(self.program.arguments(values), self.program.variables, folder)
-
-
-def _remove(base: Path, kept: Collection[Path]) -> None:
-    with contextlib.suppress(OSError):  # one that is kept is in it, or somebody has removed it
-        for folder in base.iterdir():
-            if folder not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
-        base.rmdir()
 
 
 def _pattern(text: str) -> re.Pattern[str] | None:

@@ -110,7 +110,8 @@ def arguments_of(pairs: list[str] | None) -> dict[str, Any]:
         try:
             arguments[key] = read_yaml(text)
         except (yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"--arg {pair!r}: the value is not YAML") from error
+            why = " ".join(str(error).split())
+            raise ConfigError(f"--arg {pair!r}: the value is not YAML: {why}") from error
     return arguments
 
 

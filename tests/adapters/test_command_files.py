@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import re
 import stat
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 import physgym
+from physgym.adapters import held_folder
 from physgym.adapters.command import CommandSimulation
 from physgym.errors import ChangedCode, ConfigError, SampleError, SimulatorError
 
@@ -219,6 +223,30 @@ def test_a_subclass_may_read_by_itself(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_a_killed_process_has_left_is_removed_by_the_next_one(made, tmp_path, monkeypatch):
+    code = "import sys; from physgym.adapters.command import CommandSimulation as C\n"
+    code += "env = C(command=['sh', '-c', 'echo begun >&2; sleep 60'], folder=sys.argv[1], "
+    code += "outputs={'y': {'read': 'npy', 'file': 'y'}}); env.reset(seed=0); env.step(0)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "runs")]) as child:
+        started = time.monotonic()
+        while not any(path.read_text() for path in (tmp_path / "runs").glob("*/000000/stderr")):
+            assert time.monotonic() < started + 20
+            time.sleep(0.02)
+        monkeypatch.setattr(held_folder, "YOUNG", 0.0)
+        env = made("echo y = 1; exit $0", command=["sh", "-c", "echo y = 1; exit {{ step }}"], actions=FORCES)
+        env.step({"f": 1.0})
+        assert len([*(tmp_path / "runs").iterdir()]) == 2  # one is in use
+        child.kill()
+    env.close()
+    with pytest.raises(SimulatorError, match="status 1"):
+        env.step({"f": 1.0})
+    env.close()
+    assert [path.name for path in (tmp_path / "runs").glob("*/*")] == ["000001"]  # of the run that failed
+    made("echo y = 1").step(0)
+    assert len([*(tmp_path / "runs").iterdir()]) == 2
+
+
+@pytest.mark.slow
 def test_a_dataset_is_not_continued_with_another_case(case, tmp_path):
     (case / "in.j2").write_text("{{ x }}\n")
     options = {
@@ -234,4 +262,4 @@ def test_a_dataset_is_not_continued_with_another_case(case, tmp_path):
     physgym.generate("physgym/Command-v0", tmp_path / "data", **options)
     (case / "in.j2").write_text("{{ x + 1 }}\n")
     with pytest.raises(ChangedCode, match=r"in\.j2"):
-        physgym.generate("physgym/Command-v0", tmp_path / "data", **{**options, "samples": 4})
+        physgym.generate("physgym/Command-v0", tmp_path / "data", resume=True, **{**options, "samples": 4})

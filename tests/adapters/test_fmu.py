@@ -20,7 +20,7 @@ import pytest
 
 import physgym
 from physgym import cli
-from physgym.adapters import fmu_folder
+from physgym.adapters import fmu_folder, held_folder
 from physgym.adapters.fmu import FmuSimulation
 from physgym.envs import FMU
 from physgym.errors import ConfigError, SharedProcess, SimulatorError
@@ -458,7 +458,7 @@ def test_what_a_killed_process_has_unpacked_is_removed_by_the_next_one(tmp_path,
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     child.stdout.readline()
     assert len(left_folders()) == 1
-    monkeypatch.setattr(fmu_folder, "YOUNG", 0.0)
+    monkeypatch.setattr(held_folder, "YOUNG", 0.0)
     FmuSimulation(path).close()
     assert len(left_folders()) == 1  # it is in use
     os.kill(child.pid, signal.SIGKILL)
