@@ -61,20 +61,12 @@ def declared_metadata(factory: EnvFactory) -> Mapping[str, Any]:
     """Return the metadata that environments of a factory have, as far as their class says so before one is made."""
     while isinstance(factory, functools.partial):
         inner = factory.func
-        given = [one for one in (*factory.args, *factory.keywords.values()) if _declares(one)]
-        whole = isinstance(inner, functools.partial) or (isinstance(inner, type) and not _is_wrapper(inner))
-        factory = inner if whole or not given else given[0]
-    said: Any = factory.metadata if _declares(factory) else {}  # type: ignore[attr-defined]
-    return said if isinstance(said, Mapping) else {}  # of a class of wrappers it is a property
-
-
-def _declares(thing: Any) -> bool:
-    return isinstance(thing, (DeclaringFactory, gymnasium.Env)) or _is_env_class(thing)
-
-
-def _is_wrapper(kind: type) -> bool:
-    """Return whether environments of a class have the metadata of the one inside."""
-    return issubclass(kind, gymnasium.Wrapper) and kind.metadata is gymnasium.Wrapper.metadata
+        given = [one for one in factory.args if isinstance(one, DeclaringFactory) or _is_env_class(one)]
+        factory = inner if isinstance(inner, (type, functools.partial)) or not given else given[0]
+    if isinstance(factory, DeclaringFactory):
+        return factory.metadata
+    known: Any = factory.metadata if _is_env_class(factory) else {}  # type: ignore[attr-defined]  # a class of them
+    return known if isinstance(known, Mapping) else {}  # of wrappers it is a property
 
 
 def _is_env_class(thing: Any) -> bool:

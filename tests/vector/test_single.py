@@ -8,7 +8,6 @@ import os
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.wrappers import TimeLimit
 
 import physgym
 from physgym.errors import ConfigError, SharedMachine, SharedProcess
@@ -58,13 +57,6 @@ def test_what_a_class_declares_is_known_before_one_is_made():
     assert single_of(declared_metadata(functools.partial(Licensed))) == "machine"
     assert declared_metadata(licensed) == {}
     assert declared_metadata(functools.partial(gymnasium.wrappers.TimeLimit, Licensed(), 5)) == {}  # a property there
-
-
-def test_the_metadata_of_a_wrapper_are_those_of_the_environment_inside():
-    for inside in (Licensed, Licensed()):
-        for made in (functools.partial(TimeLimit, inside, 5), functools.partial(TimeLimit, env=inside)):
-            assert single_of(declared_metadata(made)) == "machine"
-    assert declared_metadata(functools.partial(TimeLimit)) == declared_metadata(TimeLimit) == {}
 
 
 @pytest.mark.slow
