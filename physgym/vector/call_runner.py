@@ -16,7 +16,7 @@ from physgym.errors import (
     WorkerError,
     WrongType,
 )
-from physgym.protocol.ledger import Pending
+from physgym.protocol.ledger import Ledger, Pending
 from physgym.protocol.messages import Attached, CallResult, Message, Results, Step
 from physgym.vector.calls import ABANDONED, MOVES, MethodCall, OpenCall, State, StreamCall
 from physgym.vector.fleet import WorkerPool
@@ -219,7 +219,7 @@ class CallRunner:
             name = call.state.value
             raise NoPendingCallError(f"Calling `{name}_wait` without any prior call to `{name}_async`.", name)
         for arrival in self._fleet.replies(timeout, in_turn=in_turn and timeout is None):
-            self._handle_reply(arrival.worker, arrival.reply)
+            self._handle_reply(arrival.worker, arrival.reply, arrival.ledger)
         self._move(IDLE, self._none)
         if self._errors:
             self.raise_errors()
@@ -244,7 +244,7 @@ class CallRunner:
                 if arrival is None:
                     break
                 storing = True
-                self._handle_reply(arrival.worker, arrival.reply)
+                self._handle_reply(arrival.worker, arrival.reply, arrival.ledger)
                 storing = False
         except BaseException:
             # Ctrl-C while a result was put in its place, or was handed on: the caller will not receive it
@@ -262,33 +262,42 @@ class CallRunner:
 
     # --- answers
 
-    def _handle_reply(self, worker: Worker, reply: Message | Fault) -> None:
+    def _handle_reply(self, worker: Worker, reply: Message | Fault, ledger: Ledger | None) -> None:
         """Take an answer, or deal with a fault."""
         if isinstance(reply, Results):
             self._call.take(worker, reply)
             if reply.failures:
-                self._take_failures(worker, reply)
+                self._take_failures(worker, reply, ledger)
         elif isinstance(reply, CallResult):
             assert isinstance(self._call, MethodCall)
             self._call.take_values(worker, reply)
         elif isinstance(reply, Fault):
-            self._errors += self._recovery.deal_with(worker, reply, self._call)
+            self._errors += self._recovery.deal_with(worker, reply, self._call, ledger)
         else:
             assert isinstance(reply, Attached)  # of a worker that was started again
 
-    def _take_failures(self, worker: Worker, results: Results) -> None:
+    def _take_failures(self, worker: Worker, results: Results, ledger: Ledger | None) -> None:
         errors = [reported(worker, failure).error for failure in results.failures]
         if not self._recovery.restarts_worker(worker):
             self._errors += errors
             return
         again = Pending(0, self._call.again(worker, [failure.env for failure in results.failures]))
-        self._errors += self._recovery.deal_with(worker, Fault(errors[0], dead=False, unanswered=(again,)), self._call)
+        fault = Fault(errors[0], dead=False, unanswered=(again,))
+        self._errors += self._recovery.deal_with(worker, fault, self._call, ledger)
 
-    def handle_rollout_reply(self, worker: Worker, reply: Message | Fault) -> PhysGymError | None:
-        """Deal with what is no sample of a rollout; return the error that ends the worker's chunk, if it does."""
+    def handle_rollout_reply(
+        self, worker: Worker, reply: Message | Fault, ledger: Ledger | None
+    ) -> PhysGymError | None:
+        """Deal with what is no sample of a rollout; return the error that ends the worker's chunk, if it does.
+
+        Args:
+            worker: From whom it is.
+            reply: The reply, or a fault.
+            ledger: That of the connection over which it came; None for the present one.
+        """
         if isinstance(reply, Fault) and not reply.dead and isinstance(reply.error, (SampleError, ConfigError)):
             return reply.error  # running it again would give the same
-        self._handle_reply(worker, reply)
+        self._handle_reply(worker, reply, ledger)
         errors, self._errors = self._errors, []
         return errors[0] if errors else None
 
@@ -324,7 +333,7 @@ class CallRunner:
                 arrival = next(replies, None)
                 if arrival is None:
                     break
-                self._handle_reply(arrival.worker, arrival.reply)
+                self._handle_reply(arrival.worker, arrival.reply, arrival.ledger)
             if self._errors:
                 self.raise_errors()
 
@@ -336,6 +345,6 @@ class CallRunner:
         """
         self._renewals.bring_back()
         for arrival in self._fleet.replies():
-            self._handle_reply(arrival.worker, arrival.reply)
+            self._handle_reply(arrival.worker, arrival.reply, arrival.ledger)
         if self._errors:
             self.raise_errors()

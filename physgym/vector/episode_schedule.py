@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from physgym.batched.env import BATCHED
 from physgym.errors import ConfigError, PhysGymError, WaitTimeout, WorkerError
-from physgym.protocol.ledger import Pending
+from physgym.protocol.ledger import Ledger, Pending
 from physgym.protocol.messages import Message, Rollout, RolloutResult
 from physgym.vector.arrivals import Arrivals
 from physgym.vector.fleet import WorkerPool
@@ -81,7 +81,7 @@ class EpisodeSchedule:
         turnover: Turnover,
         episodes: Iterable[Episode],
         limits: Mapping[str, Any],
-        handle_reply: Callable[[Worker, Message | Fault], PhysGymError | None],
+        handle_reply: Callable[[Worker, Message | Fault, Ledger | None], PhysGymError | None],
         wanted: int | Demand | None = None,
         longest: int | None = None,
         *,
@@ -103,7 +103,7 @@ class EpisodeSchedule:
         """Yield samples, as `SocketVectorEnv.rollout` does."""
         for _ in range(CHUNKS_PER_WORKER):
             self._feed()
-        for worker, reply, request, _ in self._replies():
+        for worker, reply, request, ledger in self._replies():
             if self._turnover.renewals.take(worker, reply, request):
                 self._feed()
                 continue
@@ -116,7 +116,7 @@ class EpisodeSchedule:
             if not isinstance(reply, RolloutResult):
                 if self._once and isinstance(reply, Fault):
                     yield from self._cut(worker, reply)
-                error = self._handle_reply(worker, reply)
+                error = self._handle_reply(worker, reply, ledger)
                 if error is not None:
                     self._fault = error
                     chunk = _chunk_of(reply)
@@ -248,7 +248,7 @@ class EpisodeSchedule:
             WorkerError: A worker does not start, and restarts do not help.
         """
         for worker, error in self._turnover.renewals.go_on():
-            if (final := self._handle_reply(worker, Fault(error, dead=True))) is not None:
+            if (final := self._handle_reply(worker, Fault(error, dead=True), None)) is not None:
                 raise final
 
     def _taken(self, most: int) -> list[Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from physgym.episode import episode_seed
 from physgym.errors import ConfigError, PhysGymError, WorkerError
+from physgym.protocol.ledger import Ledger
 from physgym.protocol.messages import Attach, Call, Rollout, Step
 from physgym.vector.calls import OpenCall
 from physgym.vector.fleet import WorkerPool
@@ -39,13 +40,16 @@ class Recovery:
         """Return whether a worker is started again where it fails."""
         return self.on_error == "restart" and isinstance(worker, RemoteWorker)
 
-    def deal_with(self, worker: Worker, fault: Fault, call: OpenCall) -> list[PhysGymError]:
+    def deal_with(
+        self, worker: Worker, fault: Fault, call: OpenCall, ledger: Ledger | None = None
+    ) -> list[PhysGymError]:
         """Start a worker again and ask it what it has not answered, if that is wanted and can be.
 
         Args:
             worker: Which one.
             fault: What happened.
             call: The call that is under way.
+            ledger: That of the connection over which the fault came; None for the present one.
 
         Returns:
             The errors for the caller.
@@ -55,7 +59,8 @@ class Recovery:
         if not fault.dead and any(request.kind is Call for request in fault.unanswered):
             return [fault.error]  # of a method; the environments are as they were
         unanswered = list(fault.unanswered)
-        if worker.gone or not fault.dead:  # else it was started again since, for a fault before this one
+        since = fault.dead if ledger is None else ledger is not worker.ledger
+        if worker.gone or not since:  # else it was started again since, for a fault before this one
             unanswered += worker.ledger.pending
             final = self._restart(worker, fault.error)
             if final is not None:

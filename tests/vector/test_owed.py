@@ -245,6 +245,30 @@ def test_a_worker_that_was_started_again_is_not_ended_for_a_death_before_that():
         assert worker.ledger.rests() == [first, second]
 
 
+def test_a_worker_is_started_again_once_for_all_failures_over_one_connection():
+    """Its environment raises in a step, and in the reset after it: rollouts are sent ahead."""
+    with fleet(1) as (pool, launcher):
+        (worker,) = pool.workers
+        recovery = Recovery(pool, "restart", 9, 1)
+        rollouts = [Rollout([[episode, episode]], 9, 3) for episode in range(3)]
+        for rollout in rollouts:
+            pool.post(worker, rollout)
+        launcher.workers[0].say(FAILED, FAILED)
+        received(pool, 2)
+        faults = pool.replies()
+        for _ in range(2):
+            arrival = next(faults)
+            assert recovery.deal_with(worker, arrival.reply, Plain(), arrival.ledger) == []
+        assert recovery.restarts == 1
+        assert sorted(rest.episodes for rest in worker.ledger.rests()) == [[[number, number]] for number in range(3)]
+        launcher.workers[1].say(FAILED)  # that of the worker which was started again counts
+        received(pool, 1)
+        arrival = next(faults)
+        assert recovery.deal_with(worker, arrival.reply, Plain(), arrival.ledger) == []
+        assert recovery.restarts == 2
+        assert len(worker.ledger.rests()) == 3
+
+
 def test_a_death_that_nobody_has_taken_is_no_answer_to_wait_for():
     with fleet() as (pool, launcher):
         pool.post(pool.workers[0], Call("call", "x"))
