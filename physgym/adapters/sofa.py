@@ -156,7 +156,7 @@ class SofaSimulation(Simulation[Any, Any]):
             resize: Whether the first axis may have another length, as with numbers of nodes.
 
         Raises:
-            ConfigError: The path names no data, is not declared, or the value does not fit.
+            ConfigError: The path names no data, is not declared, or the value does not fit, by shape, kind or size.
         """
         now, new = self.value(path), np.asarray(value)
         if path not in self._first:
@@ -164,13 +164,19 @@ class SofaSimulation(Simulation[Any, Any]):
                 f"{type(self).__name__} does not say that it writes {path!r}, which a reset would leave as it is then; "
                 "add it to written_data"
             )
-        if new.dtype.kind not in NUMBERS or not np.can_cast(new.dtype, now.dtype, "same_kind"):
+        whole = new.dtype.kind in "iu" and now.dtype.kind in "iu"  # indices of SOFA have 32 bits, those of NumPy 64
+        if new.dtype.kind not in NUMBERS or not (whole or np.can_cast(new.dtype, now.dtype, "same_kind")):
             raise ConfigError(f"{type(self).__name__}: {path!r} holds {now.dtype}, which {new.dtype} is not written to")
         if new.dtype.kind == "f" and not np.isfinite(new).all():
             raise ConfigError(f"{type(self).__name__}: what is to be written to {path!r} is not finite")
         if new.shape != now.shape and not (resize and new.ndim == now.ndim > 0 and new.shape[1:] == now.shape[1:]):
             raise ConfigError(f"{type(self).__name__}: {path!r} has shape {now.shape}, and the value {new.shape}")
-        self._put(path, new.astype(now.dtype), same=new.shape == now.shape)
+        with np.errstate(over="ignore"):
+            fitting = new.astype(now.dtype)
+        lost = ~np.isfinite(fitting) if new.dtype.kind == "f" else fitting != new  # which NumPy would wrap or round
+        if lost.any():
+            raise ConfigError(f"{type(self).__name__}: {path!r} holds {now.dtype}, which cannot hold {new[lost].flat[0]}")
+        self._put(path, fitting, same=new.shape == now.shape)
 
     def _put(self, path: str, value: Array, *, same: bool) -> None:
         data = self.data(path)

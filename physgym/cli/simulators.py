@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import shlex
@@ -147,14 +148,14 @@ def serve(
         pipe.close_read()  # the other end closes with this process
         mine = platform.node() if address.host in ("0.0.0.0", "::") else address.host
         reached = Address(advertise or mine, service.address.port)
-        described = {"address": str(reached), "token_file": str(token_file)}
+        described: dict[str, Any] = {"address": str(reached), "token_file": str(token_file)}
         if found is None:
-            described["plain"] = "true"
+            described["plain"] = True
         elif found.own:
             described["fingerprint"] = found.fingerprint
-        entry = ", ".join(f"{name}: {value if value == 'true' else repr(value)}" for name, value in described.items())
+        entry = json.dumps([described], ensure_ascii=False)
         _said(f"simulators are lent at {service.address}; environments take them with:")
-        _said(f'  --arg "simulators=[{{{entry}}}]"')
+        _said(f"  {shlex.join(['--arg', f'simulators={entry}'])}")
         if status is not None:
             page = StatusPage(status, str(service.address), most, lambda: service.state)
             stack.callback(page.close)
@@ -263,4 +264,5 @@ def _ports(text: str | None) -> tuple[int, int] | None:
 
 
 def _said(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # of a log on a full disk, or a reader that is gone: simulators go on
+        print(line, file=sys.stderr, flush=True)

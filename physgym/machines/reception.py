@@ -320,12 +320,16 @@ class Reception(DialInLauncher[DialledWorker]):
             if len(strangers) >= STRANGERS:  # of the address with most of them the one who has said nothing for longest
                 crowd = Counter(strangers.values()).most_common(1)[0][0]
                 self._dismiss(next(file for file, peer in strangers.items() if peer == crowd))
-            lasting(sock)
             channel: Channel
-            if self._context is None:
-                channel = SocketChannel(sock, Role.PARENT)
-            else:
-                channel = TlsChannel(sock, Role.PARENT, self._context)
+            try:
+                lasting(sock)
+                if self._context is None:
+                    channel = SocketChannel(sock, Role.PARENT)
+                else:
+                    channel = TlsChannel(sock, Role.PARENT, self._context)
+            except OSError:  # gone again, or there are no more descriptors
+                sock.close()
+                return
             self._callers[channel.fileno()] = Caller(channel, str(peer[0]))
             with contextlib.suppress(ProtocolError):  # which shows when it is read
                 challenge(channel)

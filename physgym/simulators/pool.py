@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -107,7 +108,7 @@ class PoolSettings:
         ports: First and last port of simulators; None for free ones that the system names.
         host: Address at which simulators answer on this machine.
         advertise: Host that clients are to connect to; empty for the one at which they reach the service.
-        patience: Seconds until a program must accept connections.
+        start_timeout: Seconds until a program must accept connections.
         lease: Seconds after which a lease ends that is not renewed.
         idle: Seconds after which a free simulator is ended.
 
@@ -120,17 +121,21 @@ class PoolSettings:
     ports: tuple[int, int] | None = None
     host: str = "127.0.0.1"
     advertise: str = ""
-    patience: float = 60.0
+    start_timeout: float = 60.0
     lease: float = 60.0
     idle: float = 600.0
 
     def __post_init__(self) -> None:
         checked_command(self.command)
         integer("most", self.most, 1, MOST)
-        for name in ("patience", "lease", "idle"):
+        for name in ("start_timeout", "lease", "idle"):
             positive(name, getattr(self, name))
         if self.ports is not None and not 1 <= self.ports[0] <= self.ports[1] <= 65535:
             raise ConfigError(f"ports are FIRST-LAST, such as 9100-9107, from 1 to 65535, not {self.ports}")
+        try:
+            socket.getaddrinfo(self.host, None)
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f"host {self.host!r} is no address at which simulators could answer: {error}") from error
 
 
 class SimulatorPool:
@@ -202,6 +207,12 @@ class SimulatorPool:
             if lease is not None and lease.line is line:
                 lease.line, lease.expires = None, min(lease.expires, time.monotonic() + LEFT)
 
+    def lines(self) -> set[object]:
+        """Return the connections of clients that wait, or on which a lease depends."""
+        here = self._simulators.values()
+        found = {wanted.line for wanted in (*self._waiting, *(one.wanted for one in here)) if wanted is not None}
+        return found | {one.lease.line for one in here if one.lease is not None}
+
     def listed(self) -> list[dict[str, Any]]:
         """Return the simulators: number, state, port, holder, lease, seconds in this state, how often each was lent."""
         now = time.monotonic()
@@ -229,7 +240,7 @@ class SimulatorPool:
             self._serve(wanted, now)
         due = [simulator.lease.expires for simulator in self._simulators.values() if simulator.lease is not None]
         due += [simulator.since + self.settings.idle for simulator in self._simulators.values() if simulator.free]
-        due += [wanted.deadline for wanted in self._waiting]
+        due += [wanted.deadline for wanted in self._waiting if wanted.deadline > now]
         return max(0.01, min(due, default=now + 1.0) - now)
 
     def close(self) -> None:
@@ -291,8 +302,8 @@ class SimulatorPool:
         elif len(self._simulators) < self.settings.most:
             self._waiting.remove(wanted)
             self._start(wanted)
-        elif now >= wanted.deadline:
-            self._waiting.remove(wanted)
+        elif now >= wanted.deadline and not any(one.program.phase is Phase.ENDING for one in self._simulators.values()):
+            self._waiting.remove(wanted)  # else there is room in a moment
             wanted.answer(self._full, {})
 
     def _start(self, wanted: Wanted) -> None:
@@ -303,7 +314,7 @@ class SimulatorPool:
         self._number += 1
         settings = self.settings
         try:
-            program = Program(settings.command, settings.host, port, settings.patience, self._changed)
+            program = Program(settings.command, settings.host, port, settings.start_timeout, self._changed)
         except RuntimeError as error:  # there can be no more threads
             wanted.answer(f"no simulator could be started: {error}", {})
             return

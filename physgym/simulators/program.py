@@ -67,7 +67,8 @@ class Program:
     ) -> None:
         self.port, self.phase, self.reason = port, Phase.STARTING, ""
         self._words = [word.replace(PORT, str(port)) for word in command]
-        self._host, self._patience, self._changed = host, patience, changed
+        self._host, self._changed = host, changed
+        self._patience, self._deadline = patience, time.monotonic() + patience
         self._lock = threading.Lock()
         self._output = b""
         self._thread = threading.Thread(target=self._run, name=f"simulator at {port}", daemon=True)
@@ -91,6 +92,8 @@ class Program:
             if phase not in MOVES[self.phase]:
                 return False
             self.phase, self.reason = phase, self.reason or reason
+            if phase is Phase.CHECKING:  # here, since its thread may see no other phase before
+                self._patience, self._deadline = CHECKED, time.monotonic() + CHECKED
         self._changed()
         return True
 
@@ -122,20 +125,16 @@ class Program:
 
     def _keep(self, child: Child, read: int) -> None:
         """Look after it until it ends or is to end."""
-        phase, deadline = Phase.STARTING, time.monotonic() + self._patience
         while self.phase is not Phase.ENDING:
             if (status := child.process.poll()) is not None:
                 self._take(read, LOOK)
                 self._become(Phase.ENDING, f"{self._words[0]} has ended with status {status}{self._said}")
                 return
-            if self.phase is Phase.CHECKING and phase is Phase.READY:
-                deadline = time.monotonic() + CHECKED
-            phase = self.phase
-            if phase in (Phase.STARTING, Phase.CHECKING):
-                self._probe(child, deadline)
+            if self.phase in (Phase.STARTING, Phase.CHECKING):
+                self._probe(child)
             self._take(read, LOOK)
 
-    def _probe(self, child: Child, deadline: float) -> None:
+    def _probe(self, child: Child) -> None:
         """Find out whether it answers, and whether it is this program that does."""
         if answers(self._host, self.port, ANSWER):
             theirs = holders(self.port) - child.pids() if self.phase is Phase.STARTING else set()
@@ -146,11 +145,10 @@ class Program:
                 Phase.ENDING,
                 f"another program (process {min(theirs)}) listens at port {self.port}; it was started late",
             )
-        elif time.monotonic() > deadline:
-            waited = self._patience if self.phase is Phase.STARTING else CHECKED
+        elif time.monotonic() > self._deadline:
+            where, waited = f"{self._host}:{self.port}", self._patience
             self._become(
-                Phase.ENDING,
-                f"{self._words[0]} accepts no connection at {self._host}:{self.port} within {waited:g} s{self._said}",
+                Phase.ENDING, f"{self._words[0]} accepts no connection at {where} within {waited:g} s{self._said}"
             )
 
     def _take(self, read: int, timeout: float) -> None:

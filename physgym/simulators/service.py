@@ -43,8 +43,8 @@ class Line:
     Attributes:
         channel: The connection.
         peer: Its address.
-        proved: Whether it has proved itself.
-        since: When it came.
+        proved: Whether it has proved itself, and there was room for it.
+        since: When it came; once it has proved itself, when it was heard last.
     """
 
     channel: Channel
@@ -198,6 +198,8 @@ class SimulatorService:
         try:
             messages = line.channel.receive()
             line.channel.flush()  # a handshake of TLS may have made room for it
+            if line.proved:
+                line.since = time.monotonic()
             for message in messages:
                 if self._lines.get(file) is line:
                     self._obey(file, line, message)
@@ -208,16 +210,16 @@ class SimulatorService:
 
     def _obey(self, file: int, line: Line, message: Message) -> None:
         if isinstance(message, Hello):
-            known = sum(one.proved for one in self._lines.values())
             if message.worker != CALLER or not admit(line.channel, message, self._token):
                 self._turn_away(file, "does not know the token; give it the same --token-file")
-            elif known >= CLIENTS:
-                self._turn_away(file, f"is one client too many: there are {CLIENTS}")
-            else:
-                line.proved = True
+            elif sum(one.proved for one in self._lines.values()) < CLIENTS or self._make_room():
+                line.proved, line.since = True, time.monotonic()
         elif isinstance(message, WorkerOffer):
             line.channel.send(Refusal("a simulator service listens here, and no run; look for the port of the run"))
             self._turn_away(file, "is a worker, which a run wants and no simulator service")
+        elif isinstance(message, ServiceRequest) and not line.proved:
+            line.channel.send(ServiceAnswer(f"{CLIENTS} clients wait or have simulators already; ask again later", {}))
+            self._turn_away(file, f"is one client too many: there are {CLIENTS}")
         elif isinstance(message, ServiceRequest):
             try:
                 self._do(line, message.action, message.arguments)
@@ -254,6 +256,18 @@ class SimulatorService:
             answer("", {"most": self.most, "simulators": self._pool.listed()})
         else:
             raise SimulatorError(f"this service knows no {action!r}; it has another version of physgym")
+
+    def _make_room(self) -> bool:
+        """Hang up on the client that has said nothing for longest, and neither waits nor has a simulator.
+
+        Returns:
+            Whether there was one.
+        """
+        busy = self._pool.lines()
+        idle = [(line.since, file) for file, line in self._lines.items() if line.proved and line not in busy]
+        if idle:
+            self._turn_away(min(idle)[1], f"has asked for nothing, and there are {CLIENTS} clients")
+        return bool(idle)
 
     def _turn_away(self, file: int, why: str) -> None:
         """Forget somebody, and say so."""

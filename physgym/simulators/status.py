@@ -44,10 +44,12 @@ class StatusPage:
         url: Where to look.
 
     Raises:
-        ConfigError: The port is taken.
+        ConfigError: The port is taken, or none.
     """
 
     def __init__(self, port: int, address: str, most: int, listed: Callable[[], list[dict[str, Any]]]) -> None:
+        if not 0 <= port <= 65535:
+            raise ConfigError(f"the port of the status page is between 0 (any free one) and 65535, not {port}")
         try:
             self._server = _Server((LOOPBACK, port), _Reader)
         except OSError as error:

@@ -23,6 +23,8 @@ from physgym.transport.sockets import above, lasting
 
 RECORD = 1 << 14  # bytes of a record
 TAKEN = 1 << 18  # bytes that are taken from the socket at once
+SELF_SIGNED = 18  # code of OpenSSL for a certificate that nobody else has signed, such as our own
+REFUSED = ("CERTIFICATE", "UNKNOWN_CA", "DECRYPT_ERROR")  # alerts; the last: signed by another key of that name
 PLAIN = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_MESSAGE"}  # what OpenSSL calls bytes that are no record
 
 
@@ -152,8 +154,8 @@ class TlsChannel(Channel):
         if not hmac.compare_digest(found.encode(), self._fingerprint.encode()):
             self._shaken = False
             raise ProtocolError(
-                f"the parent has the certificate {found}, and this worker was given {self._fingerprint}: somebody else "
-                "answers at this address, or the parent has made a new certificate; take the command that it prints"
+                f"the other end has the certificate {found}, and this one was given {self._fingerprint}: somebody else "
+                "answers at this address, or it has made a new certificate; take the fingerprint that it prints now"
             )
 
     def _decrypt(self) -> None:
@@ -245,12 +247,13 @@ def _failure(error: ssl.SSLError) -> str:
             "it is no physgym"
         )
     if isinstance(error, ssl.SSLCertVerificationError):
+        own = ". Give the --fingerprint that the other end prints" if error.verify_code == SELF_SIGNED else ""
         return (
-            f"the handshake of TLS failed: the certificate is not accepted, {error.verify_message.rstrip('.')}. Check "
+            f"the handshake of TLS failed: the certificate is not accepted, {error.verify_message.rstrip('.')}{own}. Check "
             "who has signed it, for which name it is, and the clocks of both machines"
         )
     reason = error.reason or ""
-    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+    if "ALERT" in reason and any(word in reason for word in REFUSED):
         return (
             f"the handshake of TLS failed: the other end does not accept the certificate of this one ({reason}). Check "
             "its --fingerprint or --authorities, the dates of the certificate, and the clocks of both machines"
@@ -263,7 +266,7 @@ def _end_of_words(error: ssl.SSLError) -> str:
     reason = error.reason or ""
     if "ALERT" not in reason:
         return f"what came is not what was sent: {error}"
-    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
+    if any(word in reason for word in REFUSED):
         return (
             f"the other end does not accept the certificate of this one, or there is none ({reason}). Give one with "
             "--certificate and --key that its --clients file has signed, and check the clocks of both machines"

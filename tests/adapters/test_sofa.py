@@ -115,6 +115,34 @@ def test_what_does_not_fit_is_an_error_and_nothing_is_written(plate):
     np.testing.assert_array_equal(plate.value("plate.load.forces"), np.zeros((4, 3)))
 
 
+def test_numbers_that_the_data_cannot_hold_are_errors(sofa):
+    class Small(Plate):
+        written_data = ("plate.quads.quads", "plate.load.small")
+
+        def create_scene(self, root):
+            super().create_scene(root)
+            assert root.plate.quads.quads.value.dtype == np.uint32
+            root.plate.load.fields["small"] = stand_in.StandInData(np.zeros(2, np.float32))
+
+    env = Small()
+    env.write("plate.quads.quads", [[3, 2, 1, 0]])  # of another type of integers, which fit
+    np.testing.assert_array_equal(env.value("plate.quads.quads"), [[3, 2, 1, 0]])
+    for path, value, text in [
+        ("plate.quads.quads", [[3, 2, 1, -1]], "holds uint32, which cannot hold -1"),  # NumPy would make 4294967295 of it
+        ("plate.quads.quads", [[3, 2, 1, 1 << 40]], "cannot hold 1099511627776"),
+        ("plate.quads.quads", [[3, 2, 1, 0.5]], "which float64 is not written to"),
+        ("plate.load.small", [1.0, 1e300], r"holds float32, which cannot hold 1e\+300"),
+        ("plate.load.small", [1, (1 << 24) + 1], "cannot hold 16777217"),
+    ]:
+        with pytest.raises(ConfigError, match=text):
+            env.write(path, value)
+    np.testing.assert_array_equal(env.value("plate.quads.quads"), [[3, 2, 1, 0]])
+    env.reset(seed=0)
+    np.testing.assert_array_equal(env.value("plate.quads.quads"), [[0, 1, 2, 3]])
+    env.close()
+
+
+@pytest.mark.slow
 def test_it_keeps_the_rules(sofa, forked_workers):  # noqa: F811
     noted, said = [], []
 

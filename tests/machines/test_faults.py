@@ -123,6 +123,20 @@ def test_a_slow_handshake_keeps_nobody_waiting(tmp_path):
         late.channel.close()
 
 
+def test_a_connection_that_is_gone_before_it_is_taken_stops_nobody(tmp_path, monkeypatch):
+    def gone(sock):
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    with listening(tmp_path) as reception:
+        with monkeypatch.context() as patch:
+            patch.setattr("physgym.machines.reception.lasting", gone)
+            with socket.create_connection(tuple(reception.address), 10) as other:
+                assert other.recv(1) == b""
+        member = Member(settings_for(reception, tmp_path))
+        assert reception.first(10) == 1
+        member.channel.close()
+
+
 def test_another_version_of_the_protocol_is_named(tmp_path):
     with listening(tmp_path, plain=True) as reception:
         with socket.create_connection(tuple(reception.address), 10) as other:

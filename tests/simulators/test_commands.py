@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import os
 import re
@@ -17,12 +19,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from physgym.cli import main, simulators
+
 from physgym.system.ports import answers
-from tests.support.commands import run_command
 from tests.support.left_processes import nothing_left  # noqa: F401 - a fixture
 from tests.support.simulators import program
 
-pytestmark = pytest.mark.slow
+TOKEN = "the $token's file"  # what a shell would take apart
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,7 +34,7 @@ def serving(folder, *words, habits=()):
     """Serve within the block; give the process and what it writes."""
     log = folder / f"{time.monotonic()}.log"
     command = shlex.join(program(*habits))
-    given = ["--command", command, "--listen", "127.0.0.1:0", "--token-file", "token", *words]
+    given = ["--command", command, "--listen", "127.0.0.1:0", "--token-file", TOKEN, *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -67,59 +70,73 @@ def options(log):
     return found["address"], [*words, *(["--plain"] if found.get("plain") else ["--fingerprint", found["fingerprint"]])]
 
 
-def asked(folder, log, action, *words):
-    address, more = options(log)
-    return run_command(folder, "simulators", action, address, *words, *more)
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs ``physgym simulators`` in this process; gives its exit status, and what it has printed."""
+
+    def run(folder, *words):
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["physgym", "simulators", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        return int(end.value.code or 0), printed.out, printed.err
+
+    return run
 
 
-def test_a_service_and_its_clients(tmp_path, monkeypatch, nothing_left):  # noqa: F811
+@pytest.fixture
+def asked(command):
+    """Asks the service that writes a log."""
+
+    def ask(folder, log, action, *words):
+        address, more = options(log)
+        return command(folder, action, address, *words, *more)
+
+    return ask
+
+
+@pytest.mark.slow
+def test_a_service_and_its_clients(tmp_path, monkeypatch, asked, nothing_left):  # noqa: F811
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     with serving(tmp_path, "--max", "1", "--status", "0") as (process, log):
-        found = asked(tmp_path, log, "request")
-        assert found.returncode == 0, found.stderr
-        place, lease = found.stdout.split()
+        status, found, error = asked(tmp_path, log, "request")
+        assert status == 0, error
+        place, lease = found.split()
         host, port = place.split(":")
         assert answers(host, int(port), 2)
-        assert asked(tmp_path, log, "ping", lease).stdout == "60\n"
-        listed = asked(tmp_path, log, "list").stdout
+        assert asked(tmp_path, log, "ping", lease) == (0, "60\n", "")
+        _, listed, _ = asked(tmp_path, log, "list")
         assert re.search(rf"1 of 1\nnumber .*\n1 +lent +{port} .*{lease}", listed)
-        full = asked(tmp_path, log, "request")
-        assert full.returncode == 2
-        assert "error: the simulator service at" in full.stderr
-        assert "--wait SECONDS" in full.stderr
+        status, _, full = asked(tmp_path, log, "request")
+        assert status == 2
+        assert "error: the simulator service at" in full
+        assert "--wait SECONDS" in full
         url = re.search("http://.*", log.read_text())[0]
         with urllib.request.urlopen(f"{url}status.json", timeout=10) as page:
             assert json.load(page)["simulators"][0]["state"] == "lent"
-        assert asked(tmp_path, log, "release", lease).returncode == 0
-        over = asked(tmp_path, log, "release", lease)
-        assert over.returncode == 2
-        assert "it was given back" in over.stderr
-        assert asked(tmp_path, log, "kill", "1").returncode == 0
+        assert asked(tmp_path, log, "release", lease)[0] == 0
+        status, _, over = asked(tmp_path, log, "release", lease)
+        assert status == 2
+        assert "it was given back" in over
+        assert asked(tmp_path, log, "kill", "1")[0] == 0
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 128 + signal.SIGTERM
         assert "Traceback" not in log.read_text()
     assert not answers(host, int(port), 1)
-    gone = asked(tmp_path, log, "list")
-    assert gone.returncode == 2
-    assert "no simulator service answers" in gone.stderr
-    assert "token" not in (tmp_path / "token").read_text()
-    assert (tmp_path / "token").read_text().strip() not in log.read_text()
+    status, _, gone = asked(tmp_path, log, "list")
+    assert status == 2
+    assert "no simulator service answers" in gone
+    assert (tmp_path / TOKEN).read_text().strip() not in log.read_text()
 
 
-def test_a_service_that_is_killed_leaves_no_simulator(tmp_path, nothing_left):  # noqa: F811
-    with serving(tmp_path, "--plain", habits=("stays", "forks")) as (process, log):
-        place = asked(tmp_path, log, "request").stdout.split()[0]
-        host, port = place.split(":")
-        process.kill()
-        process.wait(30)
-        deadline = time.monotonic() + 5
-        while answers(host, int(port), 1):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-
-def test_a_simulator_that_is_held_is_given_back_at_ctrl_c(tmp_path):
-    with serving(tmp_path, "--plain", "--lease", "1") as (_, log):
+@pytest.mark.slow
+def test_what_is_held_is_given_back_at_ctrl_c_and_a_service_that_is_killed_leaves_nothing(
+    tmp_path,
+    asked,
+    nothing_left,  # noqa: F811
+):
+    with serving(tmp_path, "--plain", "--lease", "1", habits=("stays", "forks")) as (process, log):
         address, more = options(log)
         holder = subprocess.Popen(
             [sys.executable, "-m", "physgym", "simulators", "request", address, "--hold", *more],
@@ -128,13 +145,20 @@ def test_a_simulator_that_is_held_is_given_back_at_ctrl_c(tmp_path):
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-        assert holder.stdout.readline().startswith("127.0.0.1:")
-        time.sleep(1.5)
-        assert " lent " in asked(tmp_path, log, "list").stdout
+        host, port = holder.stdout.readline().split(":")
+        time.sleep(1.2)
+        assert " lent " in asked(tmp_path, log, "list")[1]
         holder.send_signal(signal.SIGINT)
         assert holder.wait(30) == 130
         holder.stdout.close()
-        assert " free " in asked(tmp_path, log, "list").stdout
+        assert " free " in asked(tmp_path, log, "list")[1]
+        assert answers(host, int(port), 1)
+        process.kill()
+        process.wait(30)
+        deadline = time.monotonic() + 5
+        while answers(host, int(port), 1):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +172,18 @@ def test_a_simulator_that_is_held_is_given_back_at_ctrl_c(tmp_path):
         (("--listen", "127.0.0.1:0", "--command", "sim {port}", "--plain", "--clients", "c"), "leave one of both out"),
     ],
 )
-def test_wrong_words_are_one_error(tmp_path, words, said):
-    found = run_command(tmp_path, "simulators", "serve", "--token-file", "token", *words)
-    assert found.returncode == 2
-    assert said in found.stderr
-    assert "Traceback" not in found.stderr
+def test_wrong_words_are_one_error(tmp_path, command, words, said):
+    status, _, error = command(tmp_path, "serve", "--token-file", TOKEN, *words)
+    assert status == 2
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_a_log_that_takes_no_more_ends_no_service(monkeypatch):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys, "stderr", full := Full())
+    simulators._said("simulator 1 is started")
+    assert full.getvalue() == "simulator 1 is started\n"

@@ -199,7 +199,7 @@ def test_one_that_hangs_is_not_lent_again(tmp_path, monkeypatch):
     ("habits", "settings", "text"),
     [
         (("fails",), {}, r"could be started: .* ended with status 1; it has printed: the licence has expired \?\[31m"),
-        (("late",), {"patience": 0.3}, r"accepts no connection at 127\.0\.0\.1:\d+ within 0\.3 s"),
+        (("late",), {"start_timeout": 0.3}, r"accepts no connection at 127\.0\.0\.1:\d+ within 0\.3 s"),
     ],
 )
 def test_one_that_does_not_start_is_an_error_that_says_why(tmp_path, habits, settings, text):
@@ -282,7 +282,7 @@ def test_tls_and_the_proof_of_the_token(tmp_path):
             assert client.list() == {"most": 8, "simulators": []}
         with pytest.raises(SimulatorError, match="does not know this token"):
             ServiceClient(reaching(service, tmp_path, token="00" * 32))
-        with pytest.raises(SimulatorError, match="the parent has the certificate"):
+        with pytest.raises(SimulatorError, match="the other end has the certificate"):
             ServiceClient(reaching(service, tmp_path, fingerprint="00" * 32))
         with pytest.raises(SimulatorError, match="speaks TLS: leave plain out"):
             ServiceClient(reaching(service), 0.3)
@@ -361,6 +361,8 @@ def test_wrong_settings_are_refused(tmp_path):
         ({"command": program(), "most": 0}, "at least 1"),
         ({"command": program(), "lease": 0}, "lease must be positive"),
         ({"command": program(), "ports": (9, 3)}, "FIRST-LAST"),
+        ({"command": program(), "host": "no.such.host.invalid"}, "no address at which simulators could answer"),
+        ({"command": program(), "start_timeout": -1}, "start_timeout must be positive"),
     ]:
         with pytest.raises(ConfigError, match=text):
             PoolSettings(**wrong)
@@ -379,6 +381,51 @@ def test_wrong_settings_are_refused(tmp_path):
         with pytest.raises(ConfigError, match=text):
             described_service(wrong)
     assert described_service({**good, "fingerprint": "AB:CD"}).fingerprint == "abcd"
+
+
+def test_one_that_is_ended_makes_room_for_who_asks_next(tmp_path):
+    with lending(tmp_path, most=1) as service, ServiceClient(reaching(service)) as client:
+        lent = client.request()
+        client.kill(lent.lease)
+        assert client.request().lease != lent.lease  # without a wait: nobody has the one that ends
+
+
+def test_idle_clients_give_way_to_others_and_those_with_a_simulator_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("physgym.simulators.service.CLIENTS", 3)
+    with lending(tmp_path, most=1) as service, contextlib.ExitStack() as stack:
+        holder, idle, other, last = (reaching(service) for _ in range(4))
+        holder, idle, other = (stack.enter_context(ServiceClient(one)) for one in (holder, idle, other))
+        holder.request(attached=True)
+        other.list()
+        with ServiceClient(last) as client:
+            assert client.list()["simulators"][0]["state"] == "lent"
+            with pytest.raises(SimulatorError, match="has gone"):
+                idle.list()
+            assert holder.list() == other.list() | {"simulators": holder.list()["simulators"]}
+        assert "has asked for nothing, and there are 3 clients" in service.said[-1]
+        monkeypatch.setattr("physgym.simulators.service.CLIENTS", 1)
+        other.close()
+        soon(lambda: len(service._lines) == 1)
+        with ServiceClient(last) as client, pytest.raises(SimulatorError, match="1 clients .* ask again later"):
+            client.list()
+        assert listed(holder)[0]["state"] == "lent"
+
+
+def test_one_that_is_given_back_at_once_is_asked_for_as_long_as_any_other(monkeypatch):
+    """Its thread then sees no other phase between its start and the question."""
+    answered, there = iter([True]), threading.Event()
+    monkeypatch.setattr("physgym.simulators.program.CHECKED", 0.1)
+    monkeypatch.setattr("physgym.simulators.program.answers", lambda *_: next(answered, False))
+
+    def check():
+        there.wait(10)
+        found.check()
+
+    found = Program(program(), "127.0.0.1", 1, 60.0, check)
+    there.set()
+    found.join(10)
+    assert found.phase is Phase.ENDED
+    assert "accepts no connection at 127.0.0.1:1 within 0.1 s" in found.reason
 
 
 def test_a_service_that_fails_says_so(tmp_path, monkeypatch):

@@ -88,3 +88,6 @@ def test_slow_readers_do_not_stop_others(monkeypatch):
 def test_a_port_that_is_taken_is_an_error():
     with page() as place, pytest.raises(ConfigError, match="cannot listen"):
         StatusPage(place.port, "", 1, list)
+    for port in (-1, 65536):
+        with pytest.raises(ConfigError, match="between 0"):
+            StatusPage(port, "", 1, list)

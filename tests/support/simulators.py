@@ -12,7 +12,7 @@ from physgym.machines.address import Address
 from physgym.machines.dialling import Dialling
 from physgym.simulators.pool import PoolSettings
 from physgym.simulators.service import SimulatorService
-from physgym.transport.certificates import own_certificate
+from physgym.transport.certificates import Certificate, own_certificate
 from tests.support.machines import TOKEN
 
 PROGRAM = """
@@ -53,13 +53,22 @@ def program(*habits: str) -> list[str]:
 
 @contextmanager
 def lending(
-    folder: Path, *habits: str, plain: bool = True, command: list[str] | None = None, **settings: Any
+    folder: Path,
+    *habits: str,
+    plain: bool = True,
+    command: list[str] | None = None,
+    certificate: Certificate | None = None,
+    clients: Path | None = None,
+    **settings: Any,
 ) -> Iterator[SimulatorService]:
     """Lend simulators within the block; what the service says is the list ``said`` of it."""
     said: list[str] = []
-    certificate = None if plain else own_certificate(folder / "state")
+    if not plain:
+        certificate = own_certificate(folder / "state")
+    context = None if clients is None or certificate is None else certificate.context(clients)
     pool = PoolSettings(command or program(*habits), **settings)
-    with SimulatorService(pool, Address("127.0.0.1", 0), TOKEN, certificate, say=said.append) as service:
+    place = Address("127.0.0.1", 0)
+    with SimulatorService(pool, place, TOKEN, certificate, clients=context, say=said.append) as service:
         service.said = said  # type: ignore[attr-defined]
         yield service
 

@@ -110,26 +110,26 @@ def test_workers_without_the_certificate_that_is_asked_for_are_refused(tmp_path)
         made.context(clients=tmp_path / "none")
 
 
-def of_days(folder, begins, ends):
+def of_days(folder, begins, ends, name="node.test"):
     """A certificate, signed by another one, that is valid between two days from now; its own clock is right."""
     now, keys = datetime.datetime.now(datetime.UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in "ab"]
-    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("authority", "node.test")]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, one)]) for one in ("authority", name)]
     made = []
-    for number, (name, key) in enumerate(zip(names, keys, strict=True)):
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(names[0]).public_key(key.public_key())
+    for number, (subject, key) in enumerate(zip(names, keys, strict=True)):
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(names[0]).public_key(key.public_key())
         builder = builder.serial_number(x509.random_serial_number())
         builder = builder.not_valid_before(now + datetime.timedelta(days=begins if number else -9))
         builder = builder.not_valid_after(now + datetime.timedelta(days=ends if number else 9))
         if number:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("node.test")]), critical=False)
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         else:
             builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         made.append(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     secret = keys[1].private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    for name, data in (("authority", made[0]), ("chain", made[1]), ("key", secret)):
-        (folder / name).write_bytes(data)
+    for file, data in (("authority", made[0]), ("chain", made[1]), ("key", secret)):
+        (folder / file).write_bytes(data)
     return given_certificate(folder / "chain", folder / "key")
 
 
