@@ -1,11 +1,12 @@
 """Two cars in simulators that a service lends, here both on this machine; elsewhere: physgym simulators serve ..."""
 
+import json
+import shlex
 import subprocess
 import sys
 import tempfile
 
 import numpy as np
-import yaml
 
 import physgym
 from physgym.adapters.donkeycar import DonkeyCarEnv
@@ -19,7 +20,7 @@ def main(steps=100):
         listen = ["--listen", "127.0.0.1:0", "--token-file", f"{folder}/token"]
         with subprocess.Popen([*serve, *listen], stderr=subprocess.PIPE, text=True) as service:
             line = next(line for line in service.stderr if "simulators=" in line)  # what it prints for others
-            drive(yaml.safe_load(line.split("simulators=")[1].strip().strip('"')), steps)
+            drive(json.loads(shlex.split(line)[1].removeprefix("simulators=")), steps)
             service.terminate()
 
 

@@ -175,7 +175,9 @@ class SofaSimulation(Simulation[Any, Any]):
             fitting = new.astype(now.dtype)
         lost = ~np.isfinite(fitting) if new.dtype.kind == "f" else fitting != new  # which NumPy would wrap or round
         if lost.any():
-            raise ConfigError(f"{type(self).__name__}: {path!r} holds {now.dtype}, which cannot hold {new[lost].flat[0]}")
+            raise ConfigError(
+                f"{type(self).__name__}: {path!r} holds {now.dtype}, which cannot hold {new[lost].flat[0]}"
+            )
         self._put(path, fitting, same=new.shape == now.shape)
 
     def _put(self, path: str, value: Array, *, same: bool) -> None:

@@ -247,9 +247,11 @@ def _failure(error: ssl.SSLError) -> str:
             "it is no physgym"
         )
     if isinstance(error, ssl.SSLCertVerificationError):
-        own = ". Give the --fingerprint that the other end prints" if error.verify_code == SELF_SIGNED else ""
+        why = error.verify_message.rstrip(".")
+        if error.verify_code == SELF_SIGNED:
+            why += ". Give the --fingerprint that the other end prints"
         return (
-            f"the handshake of TLS failed: the certificate is not accepted, {error.verify_message.rstrip('.')}{own}. Check "
+            f"the handshake of TLS failed: the certificate is not accepted, {why}. Check "
             "who has signed it, for which name it is, and the clocks of both machines"
         )
     reason = error.reason or ""

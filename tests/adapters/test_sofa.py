@@ -9,6 +9,7 @@ import runpy
 import signal
 from pathlib import Path
 from typing import ClassVar
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from physgym.testing import check_env
 from tests.support import sofa_stand_in as stand_in
 from tests.support.workers import forked_workers  # noqa: F401 - a fixture
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SIDE = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0]]
 
 
@@ -128,7 +130,7 @@ def test_numbers_that_the_data_cannot_hold_are_errors(sofa):
     env.write("plate.quads.quads", [[3, 2, 1, 0]])  # of another type of integers, which fit
     np.testing.assert_array_equal(env.value("plate.quads.quads"), [[3, 2, 1, 0]])
     for path, value, text in [
-        ("plate.quads.quads", [[3, 2, 1, -1]], "holds uint32, which cannot hold -1"),  # NumPy would make 4294967295 of it
+        ("plate.quads.quads", [[3, 2, 1, -1]], "holds uint32, which cannot hold -1"),  # NumPy would wrap it
         ("plate.quads.quads", [[3, 2, 1, 1 << 40]], "cannot hold 1099511627776"),
         ("plate.quads.quads", [[3, 2, 1, 0.5]], "which float64 is not written to"),
         ("plate.load.small", [1.0, 1e300], r"holds float32, which cannot hold 1e\+300"),
@@ -285,12 +287,43 @@ def test_samples_are_generated_by_workers_of_one_each(sofa, tmp_path, forked_wor
     np.testing.assert_array_equal(made.constants["plate/cells"], [[0, 1, 2, 3]])
 
 
+def test_the_example_has_what_it_names(sofa, monkeypatch):
+    """Its components are those of SofaCaribou, which the stand-in has not: made here with all that is named."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = runpy.run_path(str(EXAMPLES / "sofa_beam.py"))
+    root = MagicMock()
+    example["createScene"](root)
+    names = {call.kwargs.get("name") for call in root.addChild.return_value.addObject.mock_calls}
+    assert {"ODESolver", "GridMO", "QuadTopo", "CFF"} <= names
+
+    def made(root):
+        fem, count = root.addChild("fem"), example["COUNT"]
+        grid = np.stack(np.meshgrid(*(np.linspace(0, high, n) for high, n in ((100, 25), (15, 5), (15, 5)))), -1)
+        fem.addObject("MechanicalObject", name="GridMO", position=grid.reshape(-1, 3).tolist())
+        fem.addObject("QuadSetTopologyContainer", name="QuadTopo", quads=np.arange(count - 1).reshape(-1, 4).tolist())
+        fem.addObject("ConstantForceField", name="CFF", forces=[[0.0] * 3] * count, indices=list(range(count)))
+        fem.addObject("StandInSolver", name="ODESolver")
+
+    env = type("Beam", (example["Beam"],), {"create_scene": staticmethod(made), "plugins": ()})()
+    env.reset(seed=3)
+    samples = [env.step(0)[-1]["sample"] for _ in range(5)]
+    force = np.abs(samples[0]["forces"]).max(axis=1)
+    assert 0 < np.count_nonzero(force) < example["COUNT"]
+    np.testing.assert_allclose(samples[4]["forces"], 5 * samples[0]["forces"])
+    np.testing.assert_allclose(np.linalg.norm(samples[0]["forces"][force > 0], axis=1), 20)
+    assert np.abs(samples[0]["displacement"]).max() > 0
+    env.reset(seed=4)
+    assert not np.array_equal(env.step(0)[-1]["sample"]["forces"], samples[0]["forces"])
+    env.close()
+
+
 def test_without_sofa_the_error_says_how_to_get_it(monkeypatch):
     if importlib.util.find_spec("Sofa") is not None:
         pytest.skip("SOFA is there")
     with pytest.raises(ConfigError, match=r"needs SOFA with SofaPython3.*SOFA_ROOT"):
         Plate()
-    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "sofa_beam.py"))
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = runpy.run_path(str(EXAMPLES / "sofa_beam.py"))
     with pytest.raises(ConfigError, match="needs SOFA with SofaPython3"):
         example["Beam"]()
 

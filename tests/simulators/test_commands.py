@@ -20,7 +20,6 @@ import pytest
 import yaml
 
 from physgym.cli import main, simulators
-
 from physgym.system.ports import answers
 from tests.support.left_processes import nothing_left  # noqa: F401 - a fixture
 from tests.support.simulators import program

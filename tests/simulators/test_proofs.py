@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
+import psutil
 import pytest
 
 from physgym.errors import ConfigError, SimulatorError
@@ -51,7 +51,7 @@ def test_clients_need_a_certificate_where_the_service_asks_for_one(tmp_path):
 def test_a_client_whose_certificate_is_not_valid_now_learns_it(tmp_path, days):
     signed(tmp_path / "client", *days)
     with lending(tmp_path, plain=False, clients=tmp_path / "client" / "authority") as service:
-        with pytest.raises(SimulatorError, match="does not accept the certificate of this one.*clocks of both machines"):
+        with pytest.raises(SimulatorError, match=r"does not accept .* of this one.*clocks of both machines"):
             ServiceClient(reaching(service, tmp_path, **given(tmp_path / "client")))
         assert "clocks of both machines" in soon(lambda: service.said)[0]
 
@@ -59,10 +59,10 @@ def test_a_client_whose_certificate_is_not_valid_now_learns_it(tmp_path, days):
 @pytest.mark.parametrize(("days", "said"), [((-2, -1), "has expired"), ((1, 2), "not yet valid")])
 def test_a_service_whose_certificate_is_not_valid_now_does_not_begin(tmp_path, days, said):
     made, threads = signed(tmp_path / "service", *days), threading.active_count()
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = psutil.Process().num_fds()
     with pytest.raises(ConfigError, match=f"{said}.*set this machine's clock"):
         SimulatorService(PoolSettings(program()), Address("127.0.0.1", 0), TOKEN, made)
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, descriptors)
+    assert (threading.active_count(), psutil.Process().num_fds()) == (threads, descriptors)
 
 
 @pytest.mark.parametrize(("days", "said"), [((-3, -0.5), "has expired"), ((0.5, 3), "not yet valid")])
@@ -88,13 +88,13 @@ def test_a_certificate_of_an_authority_is_accepted_for_its_own_name(tmp_path):
         trusting = {"plain": False, "authorities": str(tmp_path / "service" / "authority")}
         with ServiceClient(reaching(service, **trusting, address=("localhost", service.address.port))) as client:
             assert client.list()["simulators"] == []
-        with pytest.raises(SimulatorError, match="certificate is not accepted.*127.0.0.1.* for which name it is"):
+        with pytest.raises(SimulatorError, match=r"certificate is not accepted.*127\.0\.0\.1.* for which name it is"):
             ServiceClient(reaching(service, **trusting))
 
 
 def test_a_client_without_the_fingerprint_of_our_own_certificate_is_told_where_to_find_it(tmp_path):
     with (
         lending(tmp_path, plain=False) as service,
-        pytest.raises(SimulatorError, match="self-signed certificate. Give the --fingerprint that the other end prints"),
+        pytest.raises(SimulatorError, match=r"self-signed.*\. Give the --fingerprint that the other end prints"),
     ):
         ServiceClient(reaching(service, plain=False))

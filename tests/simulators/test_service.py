@@ -406,7 +406,7 @@ def test_idle_clients_give_way_to_others_and_those_with_a_simulator_do_not(tmp_p
         monkeypatch.setattr("physgym.simulators.service.CLIENTS", 1)
         other.close()
         soon(lambda: len(service._lines) == 1)
-        with ServiceClient(last) as client, pytest.raises(SimulatorError, match="1 clients .* ask again later"):
+        with ServiceClient(last) as client, pytest.raises(SimulatorError, match=r"1 clients .* ask again later"):
             client.list()
         assert listed(holder)[0]["state"] == "lent"
 
