@@ -26,6 +26,7 @@ from physgym.errors import ProtocolError, SampleError
 from physgym.placement import Env, build
 from physgym.protocol.msgpack_values import encode_value
 from physgym.real_time import runs_in_real_time
+from physgym.registration import env_maker
 from physgym.running.surrogate_state import lacking_hooks
 from physgym.sample import SampleSpec, declaration, flat_items
 from physgym.scene.declared import declared_inputs, declared_scene
@@ -39,7 +40,7 @@ from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.testing.restoring import check_restored, keeps_states
 from physgym.testing.rules import RuleReport, broken_rules
 from physgym.vector import SocketVectorEnv
-from physgym.vector.make import env_factory
+from physgym.vector.make import NamedFactory, env_factory
 from physgym.worker.folders import OwnFolder
 from physgym.worker.given_inputs import GIVEN, GivenInputs
 
@@ -448,11 +449,12 @@ class _Given(EnvConformance):
     """The suite on an environment that is given by its id, or by what makes it."""
 
     def __init__(self, env: str | Callable[..., Env], arguments: Mapping[str, Any]) -> None:
-        self._env, self._arguments = env, arguments
         env_factory(env, arguments)  # which finds what is misspelled
+        self._env, self._arguments = env, arguments
+        self._maker = env_maker(env)  # a worker need not know the registration
 
     def make_env(self, **kwargs: Any) -> Env:
-        return env_factory(self._env, {**self._arguments, **kwargs})()
+        return NamedFactory(self._env, self._maker, {**self._arguments, **kwargs})()
 
 
 def check_env(

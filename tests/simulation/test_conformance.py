@@ -564,3 +564,18 @@ def test_the_plugin_runs_the_suite(tmp_path, monkeypatch):
     assert "sample_space says (3,)" in output
     code, output = run_pytest(tmp_path)
     assert "1 passed" in output, output
+
+
+@pytest.mark.slow
+def test_a_script_checks_what_it_has_registered_itself(tmp_path):
+    # the worker of the rule that compares with one imports nothing of the script, and knows no registration of it
+    (tmp_path / "mine.py").write_text(
+        "import gymnasium, physgym\n"
+        "from physgym.envs.spring import Spring\n"
+        "from physgym.testing import check_env\n"
+        "gymnasium.register('mine/Spring-v0', Spring)\n"
+        "if __name__ == '__main__':\n"
+        "    check_env('mine/Spring-v0', arguments={'time_step': 0.05})\n"
+    )
+    done = run_program(tmp_path, "mine.py")
+    assert done.returncode == 0, done.stderr
