@@ -22,6 +22,7 @@ from physgym.errors import ConfigError, DatasetError
 from physgym.generation.declarations import Declarations
 from physgym.naming import same_name
 from physgym.registration import EnvLike, find_spec
+from physgym.spaces import from_json, is_custom, to_json
 from physgym.storage.location import Location, place
 
 
@@ -84,9 +85,17 @@ def describable(each: Sequence[Mapping[str, Any]]) -> Any:
 def origin_attributes(env: EnvLike, each: Sequence[Mapping[str, Any]], declared: Declarations) -> dict[str, str]:
     """Return the attributes of a partition that name its origin for a reader; nothing depends on them."""
     names = ("observation", "action", "sample", "parameter")
-    spaces = {f"{name}_space": declared.envs.description[f"{name}_space"] for name in names}
+    spaces = {f"{name}_space": _own_words(declared.envs.description[f"{name}_space"]) for name in names}
     described = {"env_spec": _env_spec(env, each), "spaces": json.dumps(spaces)}
     return described | time_attribute(declared.time_step)
+
+
+def _own_words(description: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a space's description as this program writes it, whatever order of keys and form of bounds it came in.
+
+    A worker in another language may have maps without an order: partitions would differ from process to process.
+    """
+    return description if description is None or is_custom(description) else to_json(from_json(description))
 
 
 def _env_spec(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> str:
