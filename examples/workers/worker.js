@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 // A worker in JavaScript, without packages: pendulums that only this program knows, served as docs/protocol.md says.
-//     node worker.js HOST:PORT --token-file FILE [--envs K]
 'use strict';
 const [crypto, fs, net, os] = ['node:crypto', 'node:fs', 'node:net', 'node:os'].map(require);
 
@@ -15,8 +14,7 @@ const written = (method, size, values) => { // numbers one after another
   values.forEach((value, i) => buffer[method](value, size * i));
   return buffer;
 };
-const u32 = (...values) => written('writeUInt32LE', 4, values);
-const f64 = (values) => written('writeDoubleLE', 8, values);
+const [u32, f64] = [(...values) => written('writeUInt32LE', 4, values), (values) => written('writeDoubleLE', 8, values)];
 const array = (dtype, values, data) => new Ext(1, pack([dtype, [values.length], data]));
 const floats = (values) => array('<f8', values, f64(values));
 const integers = (values) => array('<i8', values, written('writeBigInt64LE', 8, values.map(BigInt)));
@@ -56,9 +54,7 @@ function unpack(data) { // floats and integers become numbers, or BigInts; array
     if (depth > 100) fault('a value is too deep');
     const c = take(1)[0];
     if (c < 0x80 || c >= 0xe0) return c < 0x80 ? c : c - 256;
-    if (c < 0x90) return map(c & 15, depth);
-    if (c < 0xa0) return list(c & 15, depth);
-    if (c < 0xc0) return text(c & 31);
+    if (c < 0xc0) return c >= 0xa0 ? text(c & 31) : c >= 0x90 ? list(c & 15, depth) : map(c & 15, depth);
     if (c in NAMED) return NAMED[c];
     if (c in NUMBERS) return small(take(NUMBERS[c][1])[`read${NUMBERS[c][0]}`]());
     if (c >= 0xc4 && c <= 0xc6) return Buffer.from(take(size(1 << (c - 0xc4))));
@@ -99,7 +95,8 @@ class Pendulum {
   reset(seed, parameters) {
     if (seed !== null) this.random = Buffer.from(String(seed));
     this.length = this.uniform(0.5, 2);
-    if (parameters) [this.length] = parameters.get('length');
+    if (parameters) [this.length] = parameters.get('length') || [this.length];
+    if (!(this.length >= 0.5 && this.length <= 2)) throw error('ValueError', `a length of ${this.length} m is not within 0.5 to 2`);
     Object.assign(this, { theta: this.uniform(-1, 1), omega: this.uniform(-1, 1), steps: 0 });
   }
   step([torque]) {
@@ -133,7 +130,10 @@ class Environments {
       Buffer.from(rows.map((row) => +row.truncated)), pack([info, [], failures, []])]);
   }
   begin(i, seed = null, options = null) { // an episode; return the info
-    this.envs[i].reset(seed, options && options.get('parameters'));
+    const { parameters, ...others } = Object.fromEntries(options || []);
+    const names = [...Object.keys(others), ...[...(parameters ? parameters.keys() : [])].filter((name) => name !== 'length')];
+    if (names.length) throw error('ValueError', `a reset knows the parameter length alone, not ${names}`);
+    this.envs[i].reset(seed, parameters);
     [this.ended[i], this.rows[i]] = [false, { state: this.envs[i].state, reward: 0, terminated: false, truncated: false }];
     return { parameters: { length: floats([this.envs[i].length]) } };
   }
@@ -168,11 +168,10 @@ class Environments {
     const again = ended && this.mode === 'SAME_STEP';
     if (again) infos.push([i, { ...this.begin(i), final_obs: floats(row.state), final_info: {} }]);
     [this.rows[i], this.ended[i]] = [{ ...row, state: this.envs[i].state }, ended && !again];
-    return again;
   }
   call({ kind, name, rows }) {
-    const found = kind === 'scene' ? { scene: null } : kind === 'call' && name === 'has_wrapper_attr' ? false : null;
-    if (found === null) throw error('AttributeError', `${NAME} has nothing of the name ${name}`);
+    const found = { scene: { scene: null }, render: null, call: name === 'has_wrapper_attr' ? false : undefined }[kind];
+    if (found === undefined) throw error('AttributeError', `${NAME} has nothing of the name ${name}`);
     return [...(rows || this.envs.keys())].map(() => found);
   }
   async rollout({ episodes, max_steps: longest, limit, made, goes_on: goesOn, reports }, send) { // a part for each episode
@@ -295,6 +294,7 @@ function connect(host, port, token, count, deadline) {
 }
 const [, , address, ...options] = process.argv;
 const option = (name, otherwise) => (options.includes(name) ? options[options.indexOf(name) + 1] : otherwise);
-const [, hostname, portNumber] = /^\[?(.*?)\]?:(\d+)$/.exec(address);
+const [, hostname, portNumber] = /^\[?(.*?)\]?:(\d+)$/.exec(address) || [];
+if (!hostname || !option('--token-file')) process.exit(console.error('usage: node worker.js HOST:PORT --token-file FILE [--envs K]') || 2);
 const secret = Buffer.from(fs.readFileSync(option('--token-file'), 'utf8').trim(), 'hex');
 connect(hostname, Number(portNumber), secret, Number(option('--envs', 1)), Date.now() + 10000);

@@ -16,6 +16,7 @@ from physgym.testing.dialled_programs import ParentEnd
 from physgym.testing.worker_rules import SEED, WorkerRules
 
 LONGEST = 12  # steps of an episode
+WHOLE = 120  # steps of an episode that is run to its own end
 SEEDS = (SEED, SEED + 1, 2**62)
 
 
@@ -86,12 +87,14 @@ class RolloutRules(WorkerRules):
                 self.skip("the episodes of six seeds are equal: nothing in them seems to be drawn")
 
     def test_a_rollout_is_what_its_actions_give_step_by_step(self) -> None:
-        """Check that the actions of a rollout, found among its samples, give the same rewards by Reset and Step."""
+        """Check that the actions of a rollout, found among its samples, give the same rewards and end by Step."""
         with self.asked() as link:
             self.skip_in_real_time(link)
             self._needs_samples(link)
             count = link.agreed.count
-            one = self._episodes(link, [[0, SEED]], reports=True)[0]
+            own = link.ready.description["max_episode_steps"]
+            longest = own + 1 if own is not None and own <= WHOLE else LONGEST
+            one = self._episodes(link, [[0, SEED]], longest, reports=True)[0]
             leaves, names = link.agreed.action_leaves, list(link.agreed.sample_spec or {})
             fits = [
                 place
@@ -102,15 +105,23 @@ class RolloutRules(WorkerRules):
             ]
             if not fits or len(one.steps) != (one.ended or [0, 0])[1]:
                 self.skip("no field of the samples is of the form of an action, or steps were rejected")
-            found: list[list[float]] = []
+            found: list[tuple[list[float], str]] = []
             for place in fits:
                 self.reset(link, [SEED] * count)
                 actions = [walk.unflatten(link.agreed.action_space, iter([sample[place]])) for sample in one.samples]
-                found.append([self.step(link, [action], [0])[0].reward for action in actions])
+                rows = [self.step(link, [action], [0])[0] for action in actions]
+                how = "terminated" if rows[-1].terminated else "truncated" if rows[-1].truncated else "cut"
+                found.append(([row.reward for row in rows], how))
+            alike = [how for rewards, how in found if same_bits(np.array(one.rewards), np.array(rewards))]
             require(
-                any(same_bits(np.array(one.rewards), np.array(rewards)) for rewards in found),
-                f"expected the rewards {one.rewards} of the rollout by Reset and Step with its actions; {found} came. "
-                "Draw actions from another generator than the simulation",
+                bool(alike),
+                f"expected the rewards {one.rewards} of the rollout by Reset and Step with its actions; "
+                f"{[rewards for rewards, _ in found]} came. Draw actions from another generator than the simulation",
+            )
+            said = (one.ended or [])[5:]
+            require(
+                not said or said[0] in alike,
+                f"expected the end {said} of the rollout, of at most {longest} steps, by Reset and Step; {alike} came",
             )
 
     def test_steps_are_reported_where_that_is_asked_for(self) -> None:
@@ -185,11 +196,13 @@ class RolloutRules(WorkerRules):
         """Return how many samples came in all rollouts."""
         return int(link.channel.connection.ledger.samples)
 
-    def _episodes(self, link: ParentEnd, entries: Sequence[list[Any]], **options: Any) -> dict[int, RolledEpisode]:
+    def _episodes(
+        self, link: ParentEnd, entries: Sequence[list[Any]], longest: int = LONGEST, **options: Any
+    ) -> dict[int, RolledEpisode]:
         """Return the episodes of a rollout."""
         agreed = self._needs_samples(link)
         found: dict[int, RolledEpisode] = {}
-        for part in link.answers(Rollout(list(entries), LONGEST, 10, **{"nonfinite": "allow", **options})):
+        for part in link.answers(Rollout(list(entries), longest, 10, **{"nonfinite": "allow", **options})):
             assert isinstance(part, RolloutResult)
             self._take(found, part, list(agreed.sample_spec))
         if agreed.parameter_space is not None and not options.get("goes_on"):

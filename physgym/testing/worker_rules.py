@@ -177,10 +177,16 @@ class WorkerRules:
 
     # --- environments
 
-    def reset(self, link: ParentEnd, seeds: Sequence[int | None], mask: Sequence[bool] | None = None) -> dict[int, Row]:
+    def reset(
+        self,
+        link: ParentEnd,
+        seeds: Sequence[int | None],
+        mask: Sequence[bool] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> dict[int, Row]:
         """Reset environments; return what each of them gave."""
         wanted = [True] * len(seeds) if mask is None else list(mask)
-        found = rows_of(link, link.answers(Reset(0, list(seeds), wanted)))
+        found = rows_of(link, link.answers(Reset(0, list(seeds), wanted, None if options is None else dict(options))))
         for row, failed in found.items():
             require(not wanted[row] or isinstance(failed, Row), f"expected that a reset works; it failed: {failed}")
         return {row: one for row, one in found.items() if isinstance(one, Row)}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from physgym import spaces as walk
 from physgym.protocol.messages import Assignment, Call, CallResult, Failure
+from physgym.protocol.msgpack_values import encode_value
 from physgym.testing.comparing import require
 from physgym.testing.dialled_programs import assignment
 from physgym.testing.worker_rules import (
@@ -21,6 +24,12 @@ from physgym.testing.worker_rules import (
 STEPS = 8  # of short runs
 LONGEST = 3000  # steps until the end of an episode is waited for no longer
 NO_NAME = "there_is_no_such_name"
+# by kind of dtype: those as which actions come in its place
+_OTHERS = {
+    "f": (np.dtype("<f8"), np.dtype("<f4")),
+    "i": (np.dtype("<i8"), np.dtype("<i4")),
+    "u": (np.dtype("<i8"),),
+}
 
 
 class SteppingRules(WorkerRules):
@@ -39,15 +48,46 @@ class SteppingRules(WorkerRules):
             same_runs(self.run(link, SEED, STEPS), self.run(link, SEED, STEPS), "the same seed and actions")
 
     def test_seeds_may_be_large(self) -> None:
-        """Check the least and the largest seeds that physgym derives."""
+        """Check the least and the largest seeds that physgym derives, and that no two of them become one."""
         with self.asked() as link:
+
+            def begun(seed: int) -> bytes:
+                one = self.reset(link, [seed] * link.agreed.count)[0]
+                return encode_value([one.observation, one.info.get("parameters")])
+
             for seed in (0, 2**31, 2**32, 2**63 - 1):
-                self.reset(link, [seed] * link.agreed.count)
+                begun(seed)
+            if len({begun(SEED + i) for i in range(6)}) < 6:
+                return  # beginnings do not tell seeds apart
+            for seed in (2**53, 2**63 - 2):
+                require(
+                    begun(seed) != begun(seed + 1),
+                    f"expected other beginnings of the seeds {seed} and {seed + 1}; they are equal, as where a seed is "
+                    "rounded to a double",
+                )
 
     def test_a_reset_without_a_seed_works(self) -> None:
         """Check that the seed may be nil."""
         with self.asked() as link:
             self.reset(link, [None] * link.agreed.count)
+
+    def test_a_reset_takes_the_parameters_that_it_is_given(self) -> None:
+        """Check that episodes begin with the parameters in the options of a Reset, and name them."""
+        with self.asked() as link:
+            space = link.agreed.parameter_space
+            if space is None:
+                self.skip("the environment declares no parameters")
+            space.seed(SEED)
+            for _ in range(3):
+                given = space.sample()
+                begun = self.reset(link, [SEED] * link.agreed.count, options={"parameters": given})
+                for row, one in begun.items():
+                    self._begins(link, row, one, "after Reset")
+                    pairs = zip(walk.flatten(space, given), walk.flatten(space, one.info["parameters"]), strict=True)
+                    require(
+                        all(np.array_equal(wanted, came) for wanted, came in pairs),
+                        f"expected the parameters {given} that a Reset gave; {one.info['parameters']} came",
+                    )
 
     def test_a_step_gives_what_the_spaces_say(self) -> None:
         """Check that observations are elements of their space, and flags and rewards are there."""
@@ -83,6 +123,33 @@ class SteppingRules(WorkerRules):
             (actions,) = self.actions(link, 1)
             rows = list(range(link.agreed.count))
             same_runs([expected[1]], [self.step(link, actions, rows, stream=True)], "a step in parts")
+
+    def test_actions_may_be_of_another_dtype(self) -> None:
+        """Check that actions which come in place of those of the batch count, where they are not refused."""
+        with self.asked() as link:
+            self.skip_in_real_time(link)
+            seeds = [SEED + i for i in range(link.agreed.count)]
+            (actions,) = self.actions(link, 1)
+            leaves = link.agreed.action_leaves
+            fixed = [place for place, leaf in enumerate(leaves) if not leaf.variable and leaf.dtype.kind in _OTHERS]
+            if not fixed:
+                self.skip("no part of an action is an array of numbers")
+            for number, place in enumerate(fixed):
+                request = step_request(link, actions)
+                assert request.actions is not None
+                batch, dtype = request.actions[number], leaves[place].dtype
+                other = next(one for one in _OTHERS[dtype.kind] if one != dtype)
+                instead = batch.astype(other)
+                batch[:] = instead  # what both of them hold
+                self.reset(link, seeds)
+                expected = rows_of(link, link.answers(request))
+                batch[:] = 0
+                objects: list[Any] = request.objects or [None] * len(leaves)
+                objects[place] = instead
+                self.reset(link, seeds)
+                found = rows_of(link, link.answers(type(request)(0, None, request.actions, objects)))
+                for row, one in expected.items():
+                    _same_but_for_rounding(row, one, found[row], f"actions as {other} in place of {dtype}")
 
     def test_actions_that_make_no_sense_do_no_harm(self) -> None:
         """Check that values that are no actions are for the environment to judge, and the next reset works."""
@@ -173,6 +240,11 @@ class SteppingRules(WorkerRules):
                 fits = isinstance(scene, dict) and "scene" in scene and isinstance(scene.get("scene_problem", ""), str)
                 require(fits, f"expected a map with scene, and maybe scene_problem; {scene!r:.300} came")
             self._called(link, Call("call", "has_wrapper_attr", ["constants"], rows=[count - 1]), 1)
+            if link.ready.description["render_mode"] is None:
+                shown = self._called(link, Call("render"), count)
+                require(
+                    all(one is None for one in shown), f"expected nil to render, without a render mode; {shown} came"
+                )
 
     def test_a_name_that_nothing_has_is_a_failure(self) -> None:
         """Check that a call of an unknown name is an AttributeError, and the next request is answered."""
@@ -231,3 +303,18 @@ def same_runs(expected: list[dict[int, Row]], found: list[dict[int, Row]], what:
                 row in now and one.is_same(now[row]),
                 f"expected the same of {what}: environment {row}, step {step}: {one[:4]}; {now.get(row, ())[:4]} came",
             )
+
+
+def _same_but_for_rounding(row: int, expected: Row | Failure, found: Row | Failure, what: str) -> None:
+    """Raise AssertionError where two steps differ by more than arithmetic in another dtype makes them."""
+    if not (isinstance(expected, Row) and isinstance(found, Row)):  # an environment may refuse them
+        return
+    for one, other in zip([*expected.observation, expected.reward], [*found.observation, found.reward], strict=True):
+        if np.asarray(one).dtype.kind not in "bifu":
+            continue
+        first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
+        size = np.max(np.abs(first), initial=0.0, where=np.isfinite(first))
+        require(
+            np.allclose(first, second, 1e-3, 1e-5 * size, equal_nan=True),
+            f"expected the same of {what}: environment {row}: {expected[:2]}; {found[:2]} came",
+        )
