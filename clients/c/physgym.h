@@ -587,6 +587,7 @@ typedef struct {
 #ifdef PHYSGYM_TLS
     SSL_CTX *context;
     SSL *tls;
+    char alert[200]; /* why the peer does not accept the certificate of this end */
 #endif
 } pg_link;
 
@@ -612,6 +613,23 @@ static inline int pg_wait(pg_link *link, short event) {
     }
 }
 
+#ifdef PHYSGYM_TLS
+/* Take what the peer says of the certificate of this end, which with TLS 1.3 comes after the handshake. */
+static inline void pg_take_alert(pg_link *link) {
+    unsigned long code = ERR_peek_error();
+    int alert = ERR_GET_REASON(code) - SSL_AD_REASON_OFFSET;
+    if (alert != SSL_AD_UNKNOWN_CA && alert != SSL_AD_ACCESS_DENIED && alert != 116 /* one is required */ &&
+        (alert < SSL_AD_BAD_CERTIFICATE || alert > SSL_AD_CERTIFICATE_UNKNOWN))
+        return;
+    const char *text = ERR_reason_error_string(code);
+    snprintf(link->alert, sizeof link->alert,
+             "it does not accept this program by TLS (%s): see --certificate and --key, which the run's --clients file "
+             "is to have signed, and the clocks of both machines",
+             text != NULL ? text : "no reason is given");
+    link->trouble = link->alert;
+}
+#endif
+
 /* Read up to `size` bytes; return how many, 0 where none are there, -1 at the end of the connection. */
 static inline long pg_read(pg_link *link, unsigned char *to, size_t size, int wait) {
     if (size > ((size_t)1 << 20)) size = (size_t)1 << 20;
@@ -623,6 +641,7 @@ static inline long pg_read(pg_link *link, unsigned char *to, size_t size, int wa
             int got = SSL_read(link->tls, to, (int)size);
             if (got > 0) return got;
             int why = SSL_get_error(link->tls, got);
+            if (why == SSL_ERROR_SSL) pg_take_alert(link);
             if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) return -1;
             if (why == SSL_ERROR_WANT_WRITE) event = POLLOUT;
         } else
@@ -2997,7 +3016,8 @@ static inline int pg_run(pg_worker *w, const pg_options *options) {
             if (status == PG_LOST)
                 why = w->ready   ? "the connection was lost"
                       : w->heard ? "it hangs up: it does not know this token, or is crowded"
-                                 : "it hangs up without a word: perhaps it speaks TLS (--fingerprint), or is crowded";
+                      : options->tls ? "it hangs up without a word: perhaps it is crowded"
+                                     : "it hangs up without a word: perhaps it speaks TLS (--fingerprint), or is crowded";
             if (w->ready) { /* it has worked */
                 deadline = pg_now() + options->patience;
                 pause = 0.2;
@@ -3103,7 +3123,7 @@ static inline int pg_print_states(const pg_simulation *s, const char *name) {
     if (s->state_size == 0 || s->get_state == NULL)
         snprintf(why, PG_TEXT, "%s declares no state", s->id);
     else if (text == NULL)
-        snprintf(why, PG_TEXT, "%s cannot be read", name);
+        snprintf(why, PG_TEXT, "%.900s cannot be read, or is no text", name);
     else if (s->make != NULL && (env = s->make(settings, why)) == NULL && why[0] == 0)
         snprintf(why, PG_TEXT, "it cannot be made");
     while (why[0] == 0) {
@@ -3127,8 +3147,11 @@ static inline int pg_print_states(const pg_simulation *s, const char *name) {
         } else if (size == 6 && memcmp(word, "action", 6) == 0 && begun) {
             known = pg_scan(&at, action, actions) && pg_outside(s->action, action, 0) == NULL;
             if (known && !steps++) pg_print_state(s, env, state);
-            if (known && s->step(env, action, &random, &result) == PG_FAILED)
-                snprintf(why, PG_TEXT, "step: %.900s", result.text);
+            result.text[0] = 0;
+            int code = known ? s->step(env, action, &random, &result) : PG_OK;
+            const char *how = code == PG_REJECTED ? "was rejected" : "failed";
+            if (code != PG_OK) /* what the environment holds then is no state after this action */
+                snprintf(why, PG_TEXT, "step %d %s: %.900s", steps, how, result.text);
             else if (known)
                 pg_print_state(s, env, state);
         } else {
@@ -3152,7 +3175,9 @@ static inline int pg_print_states(const pg_simulation *s, const char *name) {
     free(settings);
     free(result.observation);
     free(result.sample);
-    return why[0] ? PG_USAGE : fflush(stdout) == 0 ? PG_DONE : 1;
+    int lost = fflush(stdout) != 0 || ferror(stdout);
+    if (lost) pg_tell("the states cannot be written: %s", strerror(errno));
+    return why[0] ? PG_USAGE : lost ? 1 : PG_DONE;
 }
 
 /* Read a fingerprint: 64 hexadecimal digits in small letters, without colons. */

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from physgym.generation.stream import SampleStream
 from physgym.testing import check_worker
 from physgym.vector.make import env_factory
 from tests.support.machines import listening
-from tests.support.programs import CLIENT, SANITIZED, TLS, built, dialling, has_openssl, needs_gcc, token_file
+from tests.support.programs import dialling, needs_gcc, token_file
 from tests.support.relay import Relay
 from tests.support.vectors import same
 
@@ -29,17 +28,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Others run its episodes again:RuntimeWarning"),
 ]
 TOY = "tests.clients.toy:clients/Toy-v0"
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return built(Path(__file__).with_name("toy.c"), tmp_path_factory.mktemp("toy") / "toy", *SANITIZED)
-
-
-@pytest.fixture(scope="module")
-def spring(tmp_path_factory):
-    options = (*SANITIZED, *TLS) if has_openssl else SANITIZED
-    return built(CLIENT / "spring.c", tmp_path_factory.mktemp("spring") / "spring", *options)
 
 
 def digests(folder):

@@ -24,6 +24,7 @@ from physgym.machines.address import Address
 from physgym.machines.reception import Reception
 from physgym.protocol.codec import encode, nbytes, pack_header
 from physgym.protocol.messages import Challenge, Refusal, Welcome
+from physgym.transport import certificates
 from physgym.transport.certificates import given_certificate, own_certificate
 from physgym.vector.make import env_factory
 from tests.clients.frames import conversation
@@ -31,14 +32,13 @@ from tests.support.machines import ROOT, TOKEN, listening
 from tests.support.programs import (
     CLIENT,
     SANITIZED,
-    TLS,
     built,
     dialling,
     has_openssl,
     needs_gcc,
     token_file,
 )
-from tests.support.tls import key_and_certificate
+from tests.support.tls import key_and_certificate, of_days
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,23 +48,6 @@ pytestmark = [
 needs_openssl = pytest.mark.skipif(not has_openssl, reason="the headers of OpenSSL are not there")
 SPRING = "physgym/Spring-v0"
 TOY = "tests.clients.toy:clients/Toy-v0"
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    """The folder of the examples, as their Makefile builds them."""
-    folder = tmp_path_factory.mktemp("programs")
-    done = subprocess.run(
-        ["make", "-s", "-j2", "-C", CLIENT, f"OUT={folder}"], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
-def checked(tmp_path_factory):
-    """The spring with TLS, under the sanitizers."""
-    return built(CLIENT / "spring.c", tmp_path_factory.mktemp("checked") / "spring", *SANITIZED, *TLS)
 
 
 def ran(*words, status=0):
@@ -123,6 +106,12 @@ def test_the_states_of_the_plate_are_those_of_python(programs, tmp_path):
         ("parameters 5 1 1 0 0 state 0 x", "at byte 21"),
         ("parameters 5 0 1 0 0 action 1", "parameter 'mass' is not within its bounds"),
         ("parameters 5 1 1 0 0 action 1 state 0 0", "at byte 30"),
+        (
+            "parameters 5 1 1 0 0 action 1 action inf",
+            "step 2 was rejected: the state is not finite after",
+        ),
+        ("parameters 5 1 1 0 0 state nan 0 action 1", "step 1 was rejected: the state is not finite"),
+        ("parameters 5 1 1 0 0\0", "is no text"),
     ],
 )
 def test_a_file_of_states_that_is_wrong(programs, tmp_path, text, said):
@@ -216,7 +205,7 @@ def _frame(message, number=0):
         (_frame(Challenge(bytes(32))) + _frame(Refusal("")), "may not send now"),
     ],
 )
-def test_a_parent_that_says_something_wrong(checked, tmp_path, sent, said):
+def test_a_parent_that_says_something_wrong(spring, tmp_path, sent, said):
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def talk():
@@ -230,7 +219,7 @@ def test_a_parent_that_says_something_wrong(checked, tmp_path, sent, said):
         thread.start()
         try:
             address = f"127.0.0.1:{listener.getsockname()[1]}"
-            assert said in ran(checked, address, "--token-file", token_file(tmp_path), "--patience", "0", status=2)
+            assert said in ran(spring, address, "--token-file", token_file(tmp_path), "--patience", "0", status=2)
         finally:
             thread.join(20)
 
@@ -254,15 +243,15 @@ def test_garbage_does_no_harm(tmp_path, simulation, env, parameters, arguments):
 
 
 @needs_openssl
-def test_tls_with_a_pinned_certificate(checked, tmp_path):
+def test_tls_with_a_pinned_certificate(spring, tmp_path):
     physgym.generate(SPRING, tmp_path / "here", samples=200, seed=1, num_workers=0, progress=False)
     with listening(tmp_path, on_difference="warn") as reception:
         fingerprint = own_certificate(tmp_path / "state").fingerprint
         wrong = "0" * 64
-        said = ran(checked, reception.address, "--token-file", token_file(tmp_path), "--fingerprint", wrong, status=2)
+        said = ran(spring, reception.address, "--token-file", token_file(tmp_path), "--fingerprint", wrong, status=2)
         assert fingerprint in said
         assert wrong in said
-        with dialling([checked], reception, tmp_path, 1, 1, "--fingerprint", fingerprint.upper()):
+        with dialling([spring], reception, tmp_path, 1, 1, "--fingerprint", fingerprint.upper()):
             physgym.generate(SPRING, tmp_path / "there", samples=200, seed=1, launcher=reception, progress=False)
     files = [(tmp_path / name / "training-00000.h5").read_bytes() for name in ("here", "there")]
     assert files[0] == files[1]
@@ -271,7 +260,7 @@ def test_tls_with_a_pinned_certificate(checked, tmp_path):
 @needs_openssl
 @pytest.mark.filterwarnings("ignore:.*is turned away:RuntimeWarning")
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not there")
-def test_tls_with_authorities_and_certificates_of_both_ends(checked, tmp_path):
+def test_tls_with_authorities_and_certificates_of_both_ends(spring, tmp_path):
     files = {}
     for name in ("localhost", "worker"):
         for kind, text in zip(("key", "crt"), key_and_certificate(name), strict=True):
@@ -283,12 +272,12 @@ def test_tls_with_authorities_and_certificates_of_both_ends(checked, tmp_path):
     with contextlib.closing(reception):
         token, trusted = token_file(tmp_path), files["localhost", "crt"]
         words = ("--token-file", token, "--authorities", trusted, "--patience", "0")
-        assert "IP address mismatch" in ran(checked, reception.address, *words, status=2)
+        assert "IP address mismatch" in ran(spring, reception.address, *words, status=2)
         words = ("--token-file", token, "--authorities", files["worker", "crt"], "--patience", "0")
-        assert "self-signed" in ran(checked, f"localhost:{reception.address.port}", *words, status=2)
+        assert "self-signed" in ran(spring, f"localhost:{reception.address.port}", *words, status=2)
         own = ("--certificate", files["worker", "crt"], "--key", files["worker", "key"])
         process = subprocess.Popen(
-            [checked, f"localhost:{reception.address.port}", "--token-file", token, "--authorities", trusted, *own],
+            [spring, f"localhost:{reception.address.port}", "--token-file", token, "--authorities", trusted, *own],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -300,10 +289,39 @@ def test_tls_with_authorities_and_certificates_of_both_ends(checked, tmp_path):
 
 
 @needs_openssl
-def test_tls_to_a_parent_without(checked, tmp_path):
+@pytest.mark.filterwarnings("ignore:.*is turned away:RuntimeWarning")
+@pytest.mark.parametrize(("days", "said"), [((-3, -0.5), "has expired"), ((0.5, 3), "not yet valid")])
+def test_tls_with_wrong_dates(spring, tmp_path, monkeypatch, days, said):
+    monkeypatch.setattr(certificates, "_check_dates", lambda *_: None)  # the clock of the parent is right
+    certificate = of_days(tmp_path, *days, "localhost")
+    with contextlib.closing(Reception(Address("127.0.0.1", 0), TOKEN, certificate)) as reception:
+        address = f"localhost:{reception.address.port}"
+        words = (address, "--token-file", token_file(tmp_path), "--authorities", tmp_path / "authority")
+        error = ran(spring, *words, "--patience", "0", status=2)
+        assert said in error
+        assert "clocks of both machines" in error
+
+
+@needs_openssl
+@pytest.mark.filterwarnings("ignore:.*is turned away:RuntimeWarning")
+@pytest.mark.parametrize(("shown", "said"), [(True, "certificate expired"), (False, "certificate required")])
+def test_a_run_that_does_not_accept_the_certificate_of_a_worker(spring, tmp_path, shown, said):
+    of_days(tmp_path, -3, -0.5)
+    own = own_certificate(tmp_path / "own")
+    clients = own.context(clients=tmp_path / "authority")
+    with contextlib.closing(Reception(Address("127.0.0.1", 0), TOKEN, own, clients=clients)) as reception:
+        words = (reception.address, "--token-file", token_file(tmp_path), "--fingerprint", own.fingerprint)
+        words += ("--certificate", tmp_path / "chain", "--key", tmp_path / "key") if shown else ()
+        error = ran(spring, *words, "--patience", "0", status=2)
+        assert said in error
+        assert "see --certificate and --key" in error
+
+
+@needs_openssl
+def test_tls_to_a_parent_without(spring, tmp_path):
     with listening(tmp_path, plain=True) as reception:
         words = ("--token-file", token_file(tmp_path), "--fingerprint", "0" * 64, "--patience", "0")
-        assert "TLS" in ran(checked, reception.address, *words, status=2)
+        assert "TLS" in ran(spring, reception.address, *words, status=2)
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not there")

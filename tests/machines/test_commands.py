@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.commands import run_command
 from tests.support.machines import digests
-from tests.transport.test_certificates import of_days
+from tests.support.tls import of_days
 
 pytestmark = pytest.mark.slow
 GENERATE = ("generate", "physgym/Spring-v0", "--out", "d")

@@ -16,7 +16,7 @@ from physgym.transport import certificates
 from tests.simulators.test_service import soon
 from tests.support.machines import TOKEN
 from tests.support.simulators import lending, program, reaching
-from tests.transport.test_certificates import of_days
+from tests.support.tls import of_days
 
 
 def signed(folder, begins=-1.0, ends=1.0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import socket
 import ssl
@@ -11,8 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from physgym.protocol.messages import Role
 from physgym.transport.base import Channel, Transport
+from physgym.transport.certificates import Certificate, given_certificate
 from physgym.transport.tcp import TcpListener
 from physgym.transport.tls import TlsChannel
 
@@ -89,3 +95,26 @@ def parent_context() -> ssl.SSLContext:
 def worker_context(certificate: str) -> ssl.SSLContext:
     """Return the context of a worker that trusts one certificate."""
     return ssl.create_default_context(cadata=certificate)
+
+
+def of_days(folder: Path, begins: float, ends: float, name: str = "node.test") -> Certificate:
+    """Make a certificate for a name, signed by another one, that is valid between two days from now."""
+    now, keys = datetime.datetime.now(datetime.UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in "ab"]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, one)]) for one in ("authority", name)]
+    made = []
+    for number, (subject, key) in enumerate(zip(names, keys, strict=True)):
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(names[0]).public_key(key.public_key())
+        builder = builder.serial_number(x509.random_serial_number())
+        builder = builder.not_valid_before(now + datetime.timedelta(days=begins if number else -9))
+        builder = builder.not_valid_after(now + datetime.timedelta(days=ends if number else 9))
+        if number:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        else:
+            builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        made.append(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    secret = keys[1].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for file, data in (("authority", made[0]), ("chain", made[1]), ("key", secret)):
+        (folder / file).write_bytes(data)
+    return given_certificate(folder / "chain", folder / "key")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import shutil
 import socket
 import ssl
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 
 from physgym.errors import ConfigError, ProtocolError
 from physgym.protocol.messages import Role
@@ -19,6 +16,7 @@ from physgym.transport import certificates
 from physgym.transport.auth import challenge, greet
 from physgym.transport.certificates import given_certificate, own_certificate
 from physgym.transport.tls import TlsChannel, pinning_context
+from tests.support.tls import of_days
 
 
 def test_it_is_made_once_with_a_key_for_its_owner_alone(tmp_path):
@@ -108,29 +106,6 @@ def test_workers_without_the_certificate_that_is_asked_for_are_refused(tmp_path)
         ends(made.context(clients=other.chain), context, made.fingerprint)
     with pytest.raises(ConfigError, match="cannot be used for TLS"):
         made.context(clients=tmp_path / "none")
-
-
-def of_days(folder, begins, ends, name="node.test"):
-    """A certificate, signed by another one, that is valid between two days from now; its own clock is right."""
-    now, keys = datetime.datetime.now(datetime.UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in "ab"]
-    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, one)]) for one in ("authority", name)]
-    made = []
-    for number, (subject, key) in enumerate(zip(names, keys, strict=True)):
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(names[0]).public_key(key.public_key())
-        builder = builder.serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now + datetime.timedelta(days=begins if number else -9))
-        builder = builder.not_valid_after(now + datetime.timedelta(days=ends if number else 9))
-        if number:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        else:
-            builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        made.append(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    secret = keys[1].private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    for file, data in (("authority", made[0]), ("chain", made[1]), ("key", secret)):
-        (folder / file).write_bytes(data)
-    return given_certificate(folder / "chain", folder / "key")
 
 
 def test_one_that_is_valid_is_used_whoever_has_signed_it(tmp_path):
