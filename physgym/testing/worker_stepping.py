@@ -58,7 +58,7 @@ class SteppingRules(WorkerRules):
             for seed in (0, 2**31, 2**32, 2**63 - 1):
                 begun(seed)
             if len({begun(SEED + i) for i in range(6)}) < 6:
-                return  # beginnings do not tell seeds apart
+                return  # beginnings of other seeds are equal
             for seed in (2**53, 2**63 - 2):
                 require(
                     begun(seed) != begun(seed + 1),
