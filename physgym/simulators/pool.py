@@ -299,18 +299,14 @@ class SimulatorPool:
             simulator.wanted = wanted
             simulator.program.check()
             self._waiting.remove(wanted)
-        elif len(self._simulators) < self.settings.most:
+        elif (port := self._port()) is not None:
             self._waiting.remove(wanted)
-            self._start(wanted)
+            self._start(wanted, port)
         elif now >= wanted.deadline and not any(one.program.phase is Phase.ENDING for one in self._simulators.values()):
             self._waiting.remove(wanted)  # else there is room in a moment
             wanted.answer(self._full, {})
 
-    def _start(self, wanted: Wanted) -> None:
-        port = self._port()
-        if port is None:
-            wanted.answer(f"no port of {self.settings.ports} is free for a simulator", {})
-            return
+    def _start(self, wanted: Wanted, port: int) -> None:
         self._number += 1
         settings = self.settings
         try:
@@ -322,7 +318,9 @@ class SimulatorPool:
         self._say(f"simulator {self._number} is started at port {port} for {wanted.holder}")
 
     def _port(self) -> int | None:
-        """Return a port at which nobody listens, and no simulator is to; None if there is none."""
+        """Return a port for one more simulator, at which nobody listens; None if there is none, or no room for one."""
+        if len(self._simulators) >= self.settings.most:
+            return None
         taken = {simulator.program.port for simulator in self._simulators.values()}
         if self.settings.ports is not None:
             first, last = self.settings.ports
@@ -341,9 +339,13 @@ class SimulatorPool:
         texts = [f"{one.number} by {one.lease.holder} for {now - one.lease.since:.0f} s" for one in held if one.lease]
         others = len(self._simulators) - len(held)
         more = f", and {others} start or end" if others else ""
+        limit = f"there are {self.settings.most} already (--max)"
+        if len(self._simulators) < self.settings.most:
+            ports = "" if self.settings.ports is None else "of {}-{} ".format(*self.settings.ports)
+            limit = f"no port {ports}is free for another one (--ports)"
         return (
-            f"no simulator is free, and there are {self.settings.most} already (--max): {', '.join(texts) or 'none'} "
-            f"held{more}. Wait for one with --wait SECONDS"
+            f"no simulator is free, and {limit}: {', '.join(texts) or 'none'} held{more}. "
+            "Wait for one with --wait SECONDS"
         )
 
     def _lent(self, name: str) -> Simulator:

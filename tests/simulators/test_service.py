@@ -254,6 +254,23 @@ def test_ports_of_a_range_that_are_taken_are_left_out(tmp_path):
             client.request()
 
 
+def test_where_there_are_fewer_ports_than_simulators_a_request_waits_for_one(tmp_path):
+    with socket.create_server(("", 0)) as found:
+        port = found.getsockname()[1]
+    with lending(tmp_path, ports=(port, port)) as service, ServiceClient(reaching(service)) as client:
+        lent = client.request()
+        with pytest.raises(SimulatorError, match=rf"no port of {port}-{port} is free .*: 1 by .* held. Wait for one"):
+            client.request()
+        asking = threading.Thread(target=lambda: found.append(client.request(20)))
+        found = []
+        asking.start()
+        time.sleep(0.1)
+        with ServiceClient(reaching(service)) as other:
+            other.release(lent.lease)
+        asking.join(20)
+        assert [one.port for one in found] == [port]
+
+
 @pytest.mark.slow
 def test_silent_and_slow_clients_block_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr("physgym.simulators.service.STRANGER_SECONDS", 3.0)
