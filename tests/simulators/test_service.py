@@ -407,6 +407,15 @@ def test_one_that_is_ended_makes_room_for_who_asks_next(tmp_path):
         assert client.request().lease != lent.lease  # without a wait: nobody has the one that ends
 
 
+def test_hundreds_of_clients_are_answered(tmp_path):
+    with lending(tmp_path, most=1) as service, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(ServiceClient(reaching(service))) for _ in range(300)]
+        lent = clients[0].request()
+        assert [client.list()["simulators"][0]["lease"] for client in clients] == [lent.lease] * 300
+        clients[200].release(lent.lease)
+        assert clients[299].request().port == lent.port
+
+
 def test_idle_clients_give_way_to_others_and_those_with_a_simulator_do_not(tmp_path, monkeypatch):
     monkeypatch.setattr("physgym.simulators.service.CLIENTS", 3)
     with lending(tmp_path, most=1) as service, contextlib.ExitStack() as stack:
