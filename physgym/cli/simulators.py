@@ -156,6 +156,10 @@ def serve(
         entry = json.dumps([described], ensure_ascii=False)
         _said(f"simulators are lent at {service.address}; environments take them with:")
         _said(f"  {shlex.join(['--arg', f'simulators={entry}'])}")
+        if found is not None and not found.own:
+            _said('  and "authorities": FILE, unless their machines know already who has signed the certificate')
+        if clients is not None:
+            _said('  and "certificate": FILE, "key": FILE, which one of --clients has signed')
         if status is not None:
             page = StatusPage(status, str(service.address), most, lambda: service.state)
             stack.callback(page.close)

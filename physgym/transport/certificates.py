@@ -138,7 +138,7 @@ def _check_dates(context: ssl.SSLContext, chain: Path) -> None:
         except ssl.SSLCertVerificationError as error:
             if error.verify_code in DATES:
                 raise ConfigError(
-                    f"no worker will accept {chain}: {error.verify_message}. Give another one to --certificate, or "
+                    f"nobody will accept {chain}: {error.verify_message}. Give another one to --certificate, or "
                     "leave it out and this machine makes its own; where its dates are right, set this machine's clock"
                 ) from error
             return  # what else there is to say of it is up to workers

@@ -255,6 +255,8 @@ def _failure(error: ssl.SSLError) -> str:
             "who has signed it, for which name it is, and the clocks of both machines"
         )
     reason = error.reason or ""
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return "the handshake of TLS failed: the other end gives no certificate, and --clients asks for one"
     if "ALERT" in reason and any(word in reason for word in REFUSED):
         return (
             f"the handshake of TLS failed: the other end does not accept the certificate of this one ({reason}). Check "

@@ -21,6 +21,7 @@ import yaml
 
 from physgym.cli import main, simulators
 from physgym.system.ports import answers
+from tests.simulators.test_proofs import signed
 from tests.support.left_processes import nothing_left  # noqa: F401 - a fixture
 from tests.support.simulators import program
 
@@ -65,7 +66,10 @@ def described(log):
 
 def options(log):
     found = described(log)
-    words = ["--token-file", found["token_file"]]
+    words, said = ["--token-file", found["token_file"]], log.read_text()
+    if '"authorities": FILE' in said and '"certificate": FILE, "key": FILE' in said:
+        words += ["--authorities", "service/authority", "--certificate", "client/chain", "--key", "client/key"]
+        return found["address"].replace("127.0.0.1", "localhost"), words
     return found["address"], [*words, *(["--plain"] if found.get("plain") else ["--fingerprint", found["fingerprint"]])]
 
 
@@ -135,7 +139,10 @@ def test_what_is_held_is_given_back_at_ctrl_c_and_a_service_that_is_killed_leave
     asked,
     nothing_left,  # noqa: F811
 ):
-    with serving(tmp_path, "--plain", "--lease", "1", habits=("stays", "forks")) as (process, log):
+    signed(tmp_path / "service")
+    signed(tmp_path / "client")
+    given = ["--certificate", "service/chain", "--key", "service/key", "--clients", "client/authority"]
+    with serving(tmp_path, *given, "--lease", "1", habits=("stays", "forks")) as (process, log):
         address, more = options(log)
         holder = subprocess.Popen(
             [sys.executable, "-m", "physgym", "simulators", "request", address, "--hold", *more],

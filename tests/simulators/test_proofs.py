@@ -9,7 +9,7 @@ import pytest
 
 from physgym.errors import ConfigError, SimulatorError
 from physgym.machines.address import Address
-from physgym.simulators.client import LentSimulator, ServiceClient
+from physgym.simulators.client import LentSimulator, ServiceClient, described_service
 from physgym.simulators.pool import PoolSettings
 from physgym.simulators.service import SimulatorService
 from physgym.transport import certificates
@@ -98,3 +98,15 @@ def test_a_client_without_the_fingerprint_of_our_own_certificate_is_told_where_t
         pytest.raises(SimulatorError, match=r"self-signed.*\. Give the --fingerprint that the other end prints"),
     ):
         ServiceClient(reaching(service, plain=False))
+
+
+def test_files_of_a_description_are_those_of_the_connection(tmp_path):
+    made, token = signed(tmp_path / "service"), tmp_path / "token"
+    signed(tmp_path / "client")
+    token.write_text(TOKEN.hex())
+    token.chmod(0o600)
+    with lending(tmp_path, certificate=made, clients=tmp_path / "client" / "authority") as service:
+        files = {"authorities": tmp_path / "service" / "authority", "certificate": tmp_path / "client" / "chain"}
+        description = {"address": f"localhost:{service.address.port}", "token_file": token, **files}
+        with ServiceClient(described_service({**description, "key": tmp_path / "client" / "key"})) as client:
+            assert client.request().port

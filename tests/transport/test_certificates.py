@@ -90,7 +90,7 @@ def test_a_worker_whose_certificate_is_refused_learns_what_it_lacks(tmp_path):
     worker.set_timeout(10)
     challenge(parent)
     greeted = in_thread(greet, worker, bytes(32), 0, 1)
-    with pytest.raises(ProtocolError, match="handshake of TLS failed"):
+    with pytest.raises(ProtocolError, match="the other end gives no certificate, and --clients asks for one"):
         arrived(parent)
     parent.close()
     with pytest.raises(ProtocolError, match="Give one with --certificate and --key that its --clients"):
@@ -114,7 +114,7 @@ def test_one_that_is_valid_is_used_whoever_has_signed_it(tmp_path):
 
 @pytest.mark.parametrize(("days", "said"), [((-2, -1), "has expired"), ((1, 2), "not yet valid")])
 def test_one_that_is_not_valid_now_is_an_error_before_anything_runs(tmp_path, days, said):
-    with pytest.raises(ConfigError, match=rf"no worker will accept .*{said}.*set this machine's clock"):
+    with pytest.raises(ConfigError, match=rf"nobody will accept .*{said}.*set this machine's clock"):
         of_days(tmp_path, *days).context()
 
 
