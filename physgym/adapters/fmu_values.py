@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from physgym.adapters.command_fields import taken
 from physgym.adapters.fmu_description import FmuDescription, FmuVariable, flat_values
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, SampleError
 from physgym.spaces import Array
 
 Chosen = Mapping[str, Any] | Sequence[str] | str | None  # names, or names with their lowest and highest values
@@ -236,12 +237,19 @@ class Elements:
         return {variable.name: values[variable.name] for variable in self._variables}
 
     def unpack(self, element: Any) -> dict[str, Array]:
-        """Return an element as values by name, of the shapes and dtypes of the variables."""
-        if self._only:
-            return {self._variables[0].name: np.asarray(element, self._variables[0].dtype)}
-        if not self._vector:
-            return {v.name: np.asarray(element[v.name], v.dtype) for v in self._variables}
+        """Return an element as values by name, of the shapes and dtypes of the variables.
+
+        Raises:
+            SampleError: It has another shape, lacks one, or a dtype cannot hold a value.
+        """
+        if self._only or not self._vector:
+            given = {self._variables[0].name: element} if self._only else element
+            known: dict[str, Any] = {v.name: space_of(v) for v in self._variables}
+            return taken(given, known, "an action of an FMU")
         flat, found, begin = np.asarray(element), {}, 0
+        if flat.shape != self.space.shape:
+            names = ", ".join(variable.name for variable in self._variables)
+            raise SampleError(f"an element has {self.space.shape} values in a row ({names}), not {flat.shape}")
         for variable in self._variables:
             end = begin + int(np.prod(variable.shape, dtype=int))
             found[variable.name] = flat[begin:end].astype(variable.dtype).reshape(variable.shape)

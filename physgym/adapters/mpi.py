@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from physgym.adapters.command_fields import DECLARED, FieldsOf, declared_space, taken
+from physgym.adapters.command_fields import DECLARED, WHOLE, FieldsOf, declared_space, taken
 from physgym.adapters.command_program import STDERR, STDOUT, last_output
 from physgym.adapters.mpi_exchange import FIELDS, FOLDER, MpiExchange, RankAnswer, RankRequest
-from physgym.checks import integer, positive
+from physgym.casting import as_dtype
+from physgym.checks import flag, integer, positive
 from physgym.errors import ConfigError, RejectSample, SimulatorError
 from physgym.files import absolute
 from physgym.simulation import Simulation
@@ -218,12 +219,14 @@ class MpiSimulation(Simulation[Any, Any]):
         self._command += program[1:]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
         shared = {"OMP_NUM_THREADS": "1", **kept} if tuple(launcher) == LAUNCHER else dict(os.environ)
-        self._variables = {**shared, **(variables or {}), FIELDS: self._fields.shapes()}
+        own = {name: str(value) for name, value in (variables or {}).items()}
+        self._variables = {**shared, **own, FIELDS: self._fields.shapes()}
         self._timeout = positive("timeout", timeout)
         self._ranks: MpiRanks | None = None
         self._now: dict[str, Array] = {}
         self._sample: dict[str, Any] = {}
-        self.keeps_state, self.time_step = snapshots, time_step
+        self.keeps_state = flag("snapshots", snapshots)
+        self.time_step = None if time_step is None else positive("time_step", time_step)
         self.files_read = [file, *(word for word in program[1:] if Path(word).is_file())]
         self._declare(given)
 
@@ -284,7 +287,8 @@ class MpiSimulation(Simulation[Any, Any]):
         if self._ranks is None:
             raise ConfigError(f"{type(self).__name__}: reset the environment before its state is asked for or set")
         kept = self._request(RankRequest.STATE, np.zeros(0), None)
-        return {"program": kept, **self._now, **self.parameter_state}
+        seen = {f"observed/{name}": value for name, value in self._now.items()}
+        return {"program": kept, **seen, **self.parameter_state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Give the program a state that it gave.
@@ -298,9 +302,9 @@ class MpiSimulation(Simulation[Any, Any]):
         given = self.checked_state(state)
         self._ask(RankRequest.SET_STATE, [given["program"]])
         for name in self._fields.states:
-            if not np.array_equal(given[name], self._now[name], equal_nan=True):
+            if not np.array_equal(given[f"observed/{name}"], self._now[name], equal_nan=True):
                 raise SimulatorError(f"the program has another {name!r} after its state was set than it had before")
-        self._now.update({name: given[name] for name in self._fields.outputs})
+        self._now.update({name: given[f"observed/{name}"] for name in self._fields.outputs})
         self.parameter_state = given
         return None
 
@@ -315,7 +319,7 @@ class MpiSimulation(Simulation[Any, Any]):
         """Send a request, and take the states and outputs that come."""
         spaces_of = {**self._fields.states, **self._fields.outputs}
         wanted = sum(int(np.prod(of.shape)) for of in spaces_of.values())
-        sent = np.concatenate([np.asarray(one, np.float64).ravel() for one in [*numbers, np.zeros(0)]])
+        sent = np.concatenate([as_dtype(one, np.dtype(np.float64)).ravel() for one in [*numbers, np.zeros(0)]])
         found = self._request(kind, sent, wanted)
         begin = 0
         for name, of in spaces_of.items():
@@ -381,12 +385,14 @@ def _fields(given: Mapping[str, FieldsOf | None]) -> MpiFields:
     if not (given["states"] or given["outputs"]):
         raise ConfigError("states and outputs are empty, so that a step computes nothing; declare what it computes")
     said = {"parameters": DECLARED, "actions": DECLARED, "states": COMPUTED, "outputs": COMPUTED}
-    return MpiFields(
-        **{
-            kind: {name: declared_space(kind, name, of, said[kind]) for name, of in (fields or {}).items()}
-            for kind, fields in given.items()
-        }
-    )
+    found = {
+        kind: {name: declared_space(kind, name, of, said[kind]) for name, of in (fields or {}).items()}
+        for kind, fields in given.items()
+    }
+    for name, space in {**found["parameters"], **found["actions"]}.items():
+        if max(abs(float(space.low.min())), abs(float(space.high.max()))) >= WHOLE and space.dtype.kind != "f":
+            raise ConfigError(f"{name!r} has bounds beyond 2^53, and numbers travel as 64-bit floating-point ones")
+    return MpiFields(**found)
 
 
 def _cast(name: str, found: Array, of: spaces.Box) -> Array:

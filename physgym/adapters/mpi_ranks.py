@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NoReturn, Protocol
 import numpy as np
 
 from physgym.adapters.mpi_exchange import ANSWERS, FIELDS, FOLDER, HEADER, REQUESTS, RankAnswer, RankRequest
+from physgym.casting import as_dtype
 from physgym.errors import ConfigError, RejectSample
 from physgym.spaces import Array
 
@@ -125,7 +126,7 @@ def _split(numbers: Array, shapes: Mapping[str, list[int]]) -> dict[str, Array]:
 def _flat(found: Mapping[str, Any], name: str, shape: list[int]) -> Array:
     if name not in found:
         raise KeyError(f"rank 0 returned no {name!r}")
-    array = np.asarray(found[name], np.float64)
+    array = as_dtype(found[name], np.dtype(np.float64))  # an integer that it cannot hold is an error
     if array.shape != tuple(shape):
         raise ValueError(f"rank 0 returned {name!r} of shape {array.shape}, declared is {tuple(shape)}")
     return array.ravel()

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from physgym.adapters.umbridge_client import OURS, ModelFailure, UmBridgeModel
 from physgym.checks import flag, integers
-from physgym.errors import ConfigError, RejectSample
+from physgym.errors import ConfigError, RejectSample, SampleError
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 
@@ -246,10 +246,17 @@ class _Vectors:
         return shape
 
     def split(self, action: Any) -> dict[str, Array]:
-        """Return the inputs of an action by name, float64."""
+        """Return the inputs of an action by name, float64.
+
+        Raises:
+            SampleError: It has another shape.
+        """
         if not self._acting:
             return {}
         flat, found, begin = np.asarray(action, np.float64), {}, 0
+        count = sum(int(np.prod(self.inputs[name], dtype=int)) for name in self._acting)
+        if flat.shape != (count,):
+            raise SampleError(f"an action has {count} values in a row ({', '.join(self._acting)}), not {flat.shape}")
         for name in self._acting:
             end = begin + int(np.prod(self.inputs[name], dtype=int))
             found[name] = flat[begin:end].reshape(self.inputs[name])

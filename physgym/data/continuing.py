@@ -10,6 +10,7 @@ from physgym.data.layout import PartitionLayout
 from physgym.data.partition import Partition
 from physgym.errors import ConfigError, DatasetError
 
+ARGUMENTS = "env_kwargs"  # entry of a source: arguments of the environment, or a list of them
 BOUNDED = "bounded"  # attribute of a partition whose dataset drops old ones
 
 
@@ -35,6 +36,41 @@ def check_continued(partitions: Sequence[Partition], layout: PartitionLayout, so
             )
 
 
+def source_text(source: Mapping[str, Any]) -> str:
+    """Return a source as a partition stores it, as JSON.
+
+    Names have no order but those within an argument of an environment, such as the input vectors of a model.
+
+    Raises:
+        ConfigError: It is no JSON data with texts as keys.
+    """
+    try:
+        json.dumps(dict(source), sort_keys=True)  # not where keys of two kinds would become one
+        return json.dumps(_without_order(dict(source)))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"source must be JSON data with texts as keys: {error}") from error
+
+
+def are_in_one_order(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether equal sources, or parts of them, have the names within arguments of environments in one order."""
+    return json.dumps(_names(_without_order(one))) == json.dumps(_names(_without_order(other)))
+
+
+def _without_order(value: Any, key: str = "") -> Any:
+    """Return JSON data with its names sorted, but for those within arguments of environments."""
+    if isinstance(value, (list, tuple)):
+        return [_without_order(one, key) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {name: value[name] if key == ARGUMENTS else _without_order(value[name], name) for name in sorted(value)}
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return [[str(name), _names(one)] for name, one in value.items()]
+    return [_names(one) for one in value] if isinstance(value, (list, tuple)) else None
+
+
 def json_copy(value: Any, name: str) -> Any:
     """Return a copy of JSON data.
 
@@ -51,4 +87,7 @@ def _differing(then: str, now: str) -> str:
     """Name what differs in two sources of samples, given as JSON."""
     one, other = json.loads(then), json.loads(now)
     names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    if not names:
+        names = [name for name in one if json.dumps(one[name]) != json.dumps(other[name])]
+        return "order of " + ", ".join(f"{name} ({one[name]}, the new samples with {other[name]})" for name in names)
     return ", ".join(f"{name} ({one.get(name)}, the new samples with {other.get(name)})" for name in names)

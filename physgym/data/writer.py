@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import copy
-import json
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from physgym._version import __version__
 from physgym.checks import at_least, integer, one_of
 from physgym.data import constants
 from physgym.data.capacity import capacity
-from physgym.data.continuing import BOUNDED, check_continued, json_copy
+from physgym.data.continuing import BOUNDED, check_continued, json_copy, source_text
 from physgym.data.description import DESCRIPTION, LOCK, Description, Mode, check_mode, partition_files
 from physgym.data.description_writer import DescriptionWriter
 from physgym.data.fault import WriterFault
@@ -116,10 +115,7 @@ class SampleWriter:
         counts = row_counts(spec)
         layout = PartitionLayout(spec, parameters, rejected, endings)
         self._interval = commit_interval
-        try:
-            said = json.dumps(dict(source or {}), sort_keys=True)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"source must be JSON data with texts as keys: {error}") from error
+        said = source_text(source or {})
         known = None if provenance is None else json_copy(provenance, "provenance")
         texts = {"mode": mode, "source": said, "physgym": __version__, **(attributes or {})}
         texts |= {BOUNDED: "true"} if bounded else {}

@@ -11,6 +11,7 @@ from typing import Any
 from gymnasium.envs.registration import EnvSpec
 
 from physgym.code.identity import described
+from physgym.data.continuing import are_in_one_order
 from physgym.data.dataset import SampleDataset
 from physgym.data.description import partition_files
 from physgym.data.origins import check_not_made_by_surgery
@@ -62,7 +63,8 @@ def as_recorded(source: dict[str, Any], before: Mapping[str, Any] | None) -> dic
     name, acting, recorded = before.get("env"), source.get("actions"), before.get("actions")
     if isinstance(name, str) and same_name(name, source["env"]):  # without the module of a class
         found["env"] = name
-    if "env_kwargs" in before and read_numbers(before["env_kwargs"]) == source.get("env_kwargs"):
+    known, mine = ({"env_kwargs": of.get("env_kwargs")} for of in (before, source))
+    if "env_kwargs" in before and read_numbers(known) == mine and are_in_one_order(known, mine):
         found["env_kwargs"] = before["env_kwargs"]  # NumPy's numbers were texts
     if isinstance(acting, dict) and isinstance(recorded, dict):
         # what a function has caught, and what it says
@@ -115,4 +117,5 @@ def _env_spec(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> str:
 
 def is_same_source(saved: Mapping[str, Any], mine: dict[str, Any]) -> bool:
     """Return whether a saved source describes a stream, also where an older version has saved it."""
-    return _with_rule(_after_saving(saved)) == _with_rule(as_recorded(_after_saving(mine), saved))
+    one, other = _with_rule(_after_saving(saved)), _with_rule(as_recorded(_after_saving(mine), saved))
+    return one == other and are_in_one_order(one, other)

@@ -23,7 +23,7 @@ from physgym import cli
 from physgym.adapters import fmu_folder, held_folder
 from physgym.adapters.fmu import FmuSimulation
 from physgym.envs import FMU
-from physgym.errors import ConfigError, SharedProcess, SimulatorError
+from physgym.errors import ConfigError, SampleError, SharedProcess, SimulatorError
 from physgym.machines.permissions import HARMLESS, Permissions
 from physgym.runner import SurrogateEnv
 from physgym.testing import check_env
@@ -120,6 +120,21 @@ def test_types_are_those_of_the_model(version, tmp_path):
     assert env.action_space == gymnasium.spaces.Discrete(2, dtype=np.int8)
     env.reset(seed=1)
     env.step(1)
+    env.close()
+
+
+def test_actions_of_another_form_are_refused(tmp_path):
+    env = springs(2, tmp_path)
+    env.reset(seed=1)
+    for action in ([1.0], [1.0, 2.0, 3.0], 1.0):
+        with pytest.raises(SampleError, match=r"values in a row \(force\[1\], force\[2\]|values in a row \(force\)"):
+            env.step(np.array(action))
+    env.close()
+    env = springs(2, tmp_path, inputs=["force", "blocked"])
+    env.reset(seed=1)
+    for action in ({"force": PUSH}, {"force": PUSH, "blocked": 0.5}, {"force": PUSH[:1], "blocked": 0}):
+        with pytest.raises(SampleError, match="an action of an FMU"):
+            env.step(action)
     env.close()
 
 

@@ -207,11 +207,51 @@ def test_what_is_printed_does_not_fill_the_disk(monkeypatch):
         ({"outputs": {"next_total": {}}}, "'next_total' names two"),
         ({"states": {"total": {"low": 0}}}, "'low'"),
         ({"actions": {"push": {"low": 0}}}, "give high"),
+        ({"actions": {"push": {"low": 0, "high": 2**60, "dtype": "int64"}}}, "bounds beyond 2"),
+        ({"snapshots": "no"}, "snapshots must be true or false"),
+        ({"time_step": -1}, "time_step must be positive"),
     ],
 )
 def test_wrong_arguments(options, said):
     with pytest.raises(ConfigError, match=said):
         made(**options)
+
+
+def test_a_state_named_as_that_of_the_program_is_restored(tmp_path):
+    code = """
+from physgym.adapters.mpi_ranks import serve
+from mpi4py import MPI
+import os
+
+class Program:
+    def reset(self, seed, parameters):
+        self.hidden = 0
+        return {"program": 1.0, "time_step": float(os.environ["STEP"])}
+    def step(self, action):
+        self.hidden += 1
+        return {"program": self.hidden ** 2, "time_step": 2.0, "large": 2**53 + (self.hidden == 3)}
+    def state(self):
+        return [self.hidden]
+    def set_state(self, vector):
+        self.hidden = int(vector[0])
+        return {"program": self.hidden ** 2, "time_step": 2.0}
+
+serve(MPI.COMM_WORLD, Program())
+"""
+    (tmp_path / "program.py").write_text(code)
+    env = MpiSimulation(program=[str(tmp_path / "program.py")], ranks=1, states={"program": {}, "time_step": {}},
+                        outputs={"large": {"dtype": "int64"}}, variables={"STEP": 3}, snapshots=True)  # fmt: skip
+    try:
+        assert env.reset(seed=0)[0]["time_step"] == 3
+        env.step(0)
+        kept = env.state()
+        assert env.step(0)[0]["program"] == 4
+        env.set_state(kept)
+        assert env.step(0)[0]["program"] == 4
+        with pytest.raises(SimulatorError, match=r"9007199254740993"):
+            env.step(0)  # which no 64-bit floating-point number is
+    finally:
+        env.close()
 
 
 # --- what rank 0 may say, without any MPI

@@ -85,6 +85,16 @@ def test_a_model_is_a_simulation():
         env.close()
 
 
+@pytest.mark.parametrize("action", [[0.5], [0.5, 1.0, 1.0], [[0.5, 1.0]], 0])
+def test_an_action_of_another_shape_is_refused(action):
+    with FakeServer() as server:
+        env = UmBridgeSimulation(server.url, inputs=TWICE)
+        env.reset(seed=1)
+        with pytest.raises(SampleError, match=r"an action has 2 values in a row \(theta\)"):
+            env.step(np.array(action))
+        env.close()
+
+
 def test_inputs_may_be_parameters_and_the_configuration_travels():
     with FakeServer() as server:
         env = UmBridgeSimulation(server.url, inputs=TWICE, parameters=["theta"], config={"level": 3})
