@@ -43,6 +43,8 @@ from physgym.worker.variants import ByEpisode
 
 NAMED = "env"  # what a description says is to be made
 VECTOR_ARGUMENTS = tuple(list(inspect.signature(SocketVectorEnv).parameters)[1:])  # all but the factories
+UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")  # what Python says of a call
+MISSING = re.compile(r"missing \d+ required (?:keyword-only |positional )?arguments?: ((?:'\w+'[, and]*)+)")
 
 
 def make_vec(
@@ -217,17 +219,24 @@ class BatchedFactory(NamedFactory):
 
 
 def _make(maker: Callable[..., Any], kwargs: dict[str, Any], call: Callable[..., Any] | None = None) -> Any:
-    """Make an environment; a constructor that passes ``**kwargs`` on finds a misspelled argument only when it runs."""
+    """Make an environment; a constructor finds a missing argument only when it runs.
+
+    So does one that passes ``**kwargs`` on with a misspelled one.
+    """
     try:
         return (call or maker)(**with_objects(own_copies(kwargs), "env_kwargs"))
     except TypeError as error:
-        found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if found is None or found[1] not in kwargs:
-            raise
         creator: Any = creator_of(maker.spec)[0] if isinstance(maker, Registered) else maker
         creator = creator.creator if isinstance(creator, RowMaker) else creator
         name = maker.spec.id if isinstance(maker, Registered) else getattr(creator, "__name__", repr(creator))
-        raise ConfigError(_no_argument(name, found[1], parameters_of(creator))) from error
+        unknown, missing = UNKNOWN.search(str(error)), MISSING.search(str(error))
+        if unknown is not None and unknown[1] in kwargs:
+            raise ConfigError(_no_argument(name, unknown[1], parameters_of(creator))) from error
+        needed = re.findall(r"\w+(?=')", missing[1]) if missing is not None else []
+        if needed and {*needed} <= parameters_of(creator).keys() - kwargs.keys():
+            more = "; give each as an argument of the environment (--arg NAME=VALUE)"
+            raise ConfigError(f"{name} needs {', '.join(needed)}{more}") from error
+        raise
 
 
 def _check_names(spec: EnvSpec, kwargs: Mapping[str, Any]) -> None:

@@ -288,6 +288,13 @@ def test_wrong_arguments_are_named(wrong, error):
         CommandSimulation(**{"command": ["sh"], "outputs": {"y": DOUBLED}, **wrong})
 
 
+def test_arguments_that_are_missing_are_named():
+    with pytest.raises(ConfigError, match=r"physgym/Command-v0 needs command, outputs; .*--arg NAME=VALUE"):
+        physgym.make_vec("physgym/Command-v0", 1, num_workers=0)
+    with pytest.raises(ConfigError, match=r"CommandSimulation needs outputs;"):
+        physgym.make_vec(CommandSimulation, 1, num_workers=0, env_kwargs={"command": ["sh"]})
+
+
 def test_wrong_templates_are_named(made):
     with pytest.raises(ConfigError, match=r"the template in\.txt\.j2, line 2"):
         made(files={"in.txt.j2": "\n{{ x"})
