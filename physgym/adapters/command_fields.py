@@ -97,7 +97,8 @@ def declared_space(kind: str, name: str, declared: Any, known: Sequence[str]) ->
     """
     where = f"{kind}[{name!r}]"
     if not isinstance(declared, Mapping):
-        raise ConfigError(f"{where} must be a mapping, as {{low: 0, high: 1}}, not {declared!r}")
+        example = "{low: 0, high: 1}" if "low" in known else "{shape: [3], unit: m}"
+        raise ConfigError(f"{where} must be a mapping, as {example}, not {declared!r}")
     if known and (wrong := [key for key in declared if key not in known]):
         raise ConfigError(f"{where} has no {wrong[0]!r}; there are {', '.join(known)}")
     try:

@@ -37,10 +37,11 @@ class HeldFolder:
     def __init__(self, prefix: str, where: str | os.PathLike[str] | None = None) -> None:
         remove_abandoned(prefix, where)
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=where))
-        self._held = contextlib.ExitStack()
-        self._kept = set[Path]()
-        self._removed = weakref.finalize(self, _remove, self.path, self._kept, os.getpid())
-        self._held.enter_context(try_lock(self.path / LOCK))
+        self._kept, held = set[Path](), contextlib.ExitStack()
+        self._removed = weakref.finalize(
+            self, _remove, self.path, self._kept, held, os.getpid()
+        )  # at exit at the latest
+        held.enter_context(try_lock(self.path / LOCK))
 
     def keep(self, part: Path) -> None:
         """Have a folder in it stay."""
@@ -50,16 +51,15 @@ class HeldFolder:
     def close(self) -> None:
         """Remove the folder; calling it again does no harm."""
         self._removed()
-        self._held.close()
 
 
-def _remove(path: Path, kept: Collection[Path], process: int) -> None:
-    if os.getpid() != process:  # a child that was forked since
-        return
-    if not kept:
-        shutil.rmtree(path, ignore_errors=True)
-        return
-    with contextlib.suppress(OSError):
+def _remove(path: Path, kept: Collection[Path], held: contextlib.ExitStack, process: int) -> None:
+    with held, contextlib.suppress(OSError):
+        if os.getpid() != process:  # a child that was forked since
+            return
+        if not kept:
+            shutil.rmtree(path, ignore_errors=True)
+            return
         for part in path.iterdir():
             if part not in kept:
                 shutil.rmtree(part, ignore_errors=True)

@@ -439,6 +439,15 @@ def test_large_displacements_are_those_of_calculix_with_ciarlets_material(tmp_pa
 
 
 @needs_ccx
+def test_the_numbers_of_the_template_fit_into_the_fields_of_calculix(tmp_path):
+    material = f"*ELASTIC\n{YOUNG}, 0.3\n"
+    for force in (-16 * 5.123456789012345e-05, 16 * 5.123456789012345e-05):  # 22 and 21 characters; it reads 20
+        u, _ = of_calculix(CalculixCase(tmp_path, material, "*STEP\n*STATIC"), (force, 0.0))
+        wanted = of_beam((force, 0.0), 0.3)
+        assert np.abs(u - wanted).max() < 1e-6 * np.abs(wanted).max()
+
+
+@needs_ccx
 def test_a_load_under_which_calculix_does_not_converge_is_rejected(tmp_path):
     env = CalculixCase(tmp_path, f"*ELASTIC\n{YOUNG}, 0.3\n", "*STEP, NLGEOM\n*STATIC\n1., 1., 1.", bound=1e5)
     _, info = of_calculix(env, (-4e4, 0))

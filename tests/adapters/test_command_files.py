@@ -247,6 +247,16 @@ def test_what_a_killed_process_has_left_is_removed_by_the_next_one(made, tmp_pat
 
 
 @pytest.mark.slow
+def test_an_environment_that_nobody_closed_ends_in_silence(tmp_path):
+    code = "import sys; from physgym.adapters.command import CommandSimulation as C\n"
+    code += "env = C(command=['sh', '-c', 'echo 1'], folder=sys.argv[1], "
+    code += "outputs={'y': {'read': 'table', 'file': 'stdout'}}); env.reset(seed=0); env.step(0)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, timeout=60, check=True)
+    assert done.stderr == b""
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
 def test_a_dataset_is_not_continued_with_another_case(case, tmp_path):
     (case / "in.j2").write_text("{{ x }}\n")
     options = {
