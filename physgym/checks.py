@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +118,24 @@ def fraction(name: str, number: float) -> float:
     if not is_real(number) or not 0 <= number <= 1:
         raise ConfigError(f"{name} must lie between 0 and 1, not {number!r}")
     return float(number)
+
+
+def mapping(name: str, value: Any, example: str) -> Mapping[str, Any]:
+    """Return an argument that must be a mapping of texts, as a dictionary.
+
+    Args:
+        name: Name of the argument.
+        value: Its value; None for an empty one.
+        example: A right one, for the error.
+
+    Raises:
+        ConfigError: It is none, or has a key that is no text.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{name} must be a mapping of names, as {example}, not {value!r}")
+    return dict(value)
 
 
 def flag(name: str, value: Any) -> bool:

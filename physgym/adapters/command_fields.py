@@ -14,7 +14,7 @@ from gymnasium import spaces
 from physgym.adapters.command_outputs import output_reader
 from physgym.adapters.command_program import STDERR, STDOUT
 from physgym.casting import CastError, as_array, as_dtype
-from physgym.checks import integer_list
+from physgym.checks import integer_list, mapping
 from physgym.errors import ConfigError, SampleError
 from physgym.sample import FieldRole
 from physgym.spaces import Array
@@ -48,11 +48,10 @@ class CommandFields:
 
     def __init__(self, parameters: FieldsOf, actions: FieldsOf, outputs: FieldsOf, *, own_reader: bool = False) -> None:
         for kind, fields in (("parameters", parameters), ("actions", actions), ("outputs", outputs)):
-            if not isinstance(fields, Mapping):
-                raise ConfigError(f"{kind} must be a mapping of names to what is said of each, not {fields!r}")
+            mapping(kind, fields, "{x: {low: 0, high: 1}}" if kind != "outputs" else "{y: {read: npy, file: y.npy}}")
         names = [*parameters, *actions, *outputs]
         for name in names:
-            if not NAME.fullmatch(str(name)) or name in (*RESERVED, *WORDS) or names.count(name) > 1:
+            if not NAME.fullmatch(name) or name in (*RESERVED, *WORDS) or names.count(name) > 1:
                 raise ConfigError(
                     f"{name!r} cannot be the name of a field: a name has letters, digits and _, is there once, and is "
                     f"none of {', '.join(RESERVED)}, nor a word of the templates' language"

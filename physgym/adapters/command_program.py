@@ -14,7 +14,7 @@ from typing import Any
 
 from physgym.adapters.command_case import CaseFiles
 from physgym.adapters.held_folder import HeldFolder
-from physgym.checks import flag, integer_list
+from physgym.checks import flag, integer_list, mapping
 from physgym.errors import ConfigError, RejectSample, SimulatorError, needs
 from physgym.files import absolute
 from physgym.system.children import Child
@@ -49,8 +49,7 @@ class TemplatedProgram:
             import jinja2
         if isinstance(command, str) or not command or not all(isinstance(word, str) for word in command):
             raise ConfigError(f"command is a list of words, as ['solver', '-i', 'job'], not {command!r}")
-        if not isinstance(variables, Mapping):
-            raise ConfigError(f"variables must be a mapping, as {{OMP_NUM_THREADS: 1}}, not {variables!r}")
+        own = mapping("variables", variables, "{OMP_NUM_THREADS: 1}")
         engine = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
         self._undefined: type[Exception] = jinja2.UndefinedError
         self._files = CaseFiles(None if case is None else absolute(case))
@@ -58,7 +57,7 @@ class TemplatedProgram:
         scripts = [word for word in command[1:] if Path(word).is_absolute() and Path(word).is_file()]
         files = [path for path in self._files.paths() if path != program]
         self.files_read: list[str | os.PathLike[str]] = [program, *scripts, *files]
-        self.variables = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+        self.variables = {**os.environ, **{name: str(value) for name, value in own.items()}}
         self._templates: dict[str, Any] = {}
         self._words = {f"word {place} of command": word for place, word in enumerate(command) if place}
         for name, text in {**self._words, **self._files.templates()}.items():

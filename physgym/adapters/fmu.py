@@ -23,7 +23,7 @@ from physgym.adapters.fmu_values import (
     chosen,
     space_of,
 )
-from physgym.checks import finite, flag, positive
+from physgym.checks import finite, flag, mapping, positive
 from physgym.errors import ConfigError, RejectSample, SimulatorError
 from physgym.simulation import Simulation
 from physgym.single import COSTLY_START, PROCESS, SINGLE
@@ -102,8 +102,9 @@ class FmuSimulation(Simulation[Any, Any]):
     ) -> None:
         super().__init__(simulations_per_step=simulations_per_step, render_mode=render_mode)
         self.about = about = read_description(path, validate=flag("validate", validate))
-        self._plan = _Plan(about, inputs, outputs, parameters or (), start or {}, renew=flag("renew", renew))
-        check_units(about, units or {})
+        values = mapping("start", start, "{gain: 2}")
+        self._plan = _Plan(about, inputs, outputs, parameters or (), values, renew=flag("renew", renew))
+        check_units(about, mapping("units", units, "{x: m}"))
         self._clock = _Clock(about, time_step, start_time, tolerance)
         vars(self).update(self._plan.declarations(about), time_step=self._clock.step, files_read=[str(about.path)])
         self._values: dict[str, dict[str, Array]] = {}  # of the groups of a sample

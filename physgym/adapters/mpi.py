@@ -27,7 +27,7 @@ from physgym.adapters.command_fields import DECLARED, WHOLE, FieldsOf, declared_
 from physgym.adapters.command_program import STDERR, STDOUT, last_output
 from physgym.adapters.mpi_exchange import FIELDS, FOLDER, MpiExchange, RankAnswer, RankRequest
 from physgym.casting import as_dtype
-from physgym.checks import flag, integer, positive
+from physgym.checks import flag, integer, mapping, positive
 from physgym.errors import ConfigError, RejectSample, SimulatorError
 from physgym.files import absolute
 from physgym.simulation import Simulation
@@ -219,7 +219,8 @@ class MpiSimulation(Simulation[Any, Any]):
         self._command += program[1:]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
         shared = {"OMP_NUM_THREADS": "1", **kept} if tuple(launcher) == LAUNCHER else dict(os.environ)
-        own = {name: str(value) for name, value in (variables or {}).items()}
+        given_variables = mapping("variables", variables, "{OMP_NUM_THREADS: 1}")
+        own = {name: str(value) for name, value in given_variables.items()}
         self._variables = {**shared, **own, FIELDS: self._fields.shapes()}
         self._timeout = positive("timeout", timeout)
         self._ranks: MpiRanks | None = None
@@ -346,7 +347,8 @@ def _launcher(words: Sequence[str], ranks: int) -> list[str]:
     Raises:
         ConfigError: It is not there, or does not take the number of ranks.
     """
-    if isinstance(words, str) or not any("{ranks}" in word for word in words):
+    whole = not isinstance(words, str) and all(isinstance(word, str) for word in words)
+    if not whole or not any("{ranks}" in word for word in words):
         raise ConfigError(f"launcher is a list of words, as ['mpiexec', '-n', '{{ranks}}'], not {words!r}")
     near = Path(sys.executable).with_name(LAUNCHER[0])
     found = str(near) if words[0] == LAUNCHER[0] and near.is_file() else shutil.which(words[0])
@@ -378,6 +380,8 @@ def _fields(given: Mapping[str, FieldsOf | None]) -> MpiFields:
     Raises:
         ConfigError: A name is taken, a field is wrong, or nothing is computed.
     """
+    for kind, fields in given.items():
+        mapping(kind, fields, "{x: {low: 0, high: 1}}" if kind in ("parameters", "actions") else "{u: {shape: [3]}}")
     names = [name for kind in given.values() for name in kind or {}]
     names += [f"next_{name}" for name in given["states"] or {}]
     if twice := [name for name in names if names.count(name) > 1]:

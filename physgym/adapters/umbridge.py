@@ -184,10 +184,10 @@ class _Vectors:
             )
         if outputs is None:
             outputs = [f"output_{place}" for place in range(len(model.output_sizes))]
-        if isinstance(outputs, str) or len(outputs) != len(model.output_sizes):
+        if isinstance(outputs, str) or len(outputs) != len(model.output_sizes) or len({*outputs}) != len(outputs):
             raise ConfigError(
-                f"outputs: model {model.name!r} has output vectors of lengths {list(model.output_sizes)}; name each of "
-                f"them, in that order, not {outputs!r}"
+                f"outputs: model {model.name!r} has output vectors of lengths {list(model.output_sizes)}; give each of "
+                f"them a name of its own, in that order, not {outputs!r}"
             )
         if not any(model.output_sizes):
             raise ConfigError(f"model {model.name!r} has no outputs")

@@ -12,7 +12,7 @@ import re
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
@@ -68,7 +68,7 @@ class UmBridgeModel:
         timeout: float = 600.0,
     ) -> None:
         parts = urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
             raise ConfigError(f"url is the address of a UM-Bridge server, such as http://127.0.0.1:4242, not {url!r}")
         self.url, self._path, self._timeout = url, parts.path.rstrip("/"), positive("timeout", timeout)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -271,6 +271,14 @@ class UmBridgeModel:
 
     def _wrong(self, request: str, found: Any, more: str = "") -> SimulatorError:
         return SimulatorError(f"{self.url} answers {request} with {str(found)[:SHOWN]!r}{more}")
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Return whether the port of an address is one, where it has any."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _as_json(found: re.Match[str]) -> str:

@@ -123,6 +123,12 @@ def test_types_are_those_of_the_model(version, tmp_path):
     env.close()
 
 
+@pytest.mark.parametrize("argument", ["start", "units"])
+def test_values_by_name_are_a_mapping(argument, tmp_path):
+    with pytest.raises(ConfigError, match=f"{argument} must be a mapping of names"):
+        springs(2, tmp_path, **{argument: ["gain"]})
+
+
 def test_actions_of_another_form_are_refused(tmp_path):
     env = springs(2, tmp_path)
     env.reset(seed=1)

@@ -227,6 +227,7 @@ def test_arguments_that_do_not_fit_the_model_are_refused():
             ({"inputs": {"a": {"low": 0, "high": 1, "colour": 1}}}, "not ['colour']"),
             ({"inputs": {"a": {"low": 0, "high": 1, "shape": [3]}}}, "has 2 values, which are not of shape (3,)"),
             ({"outputs": "u v"}, "output vectors of lengths [2]"),
+            ({"url": "http://127.0.0.1:99999"}, "url is the address of a UM-Bridge server"),
             ({"outputs": {"u": {"low": 1}}}, "takes shape and unit, and no bounds"),
             ({"outputs": ["theta"]}, "['theta'] names inputs and outputs"),
             ({"parameters": ["phi"]}, "none of the inputs ['theta']"),
@@ -236,6 +237,10 @@ def test_arguments_that_do_not_fit_the_model_are_refused():
         ):
             with pytest.raises(ConfigError, match=re.escape(text)):
                 UmBridgeSimulation(**{"url": server.url, "inputs": TWICE, **arguments})
+        sizes, server.answers["/OutputSizes"] = server.answers["/OutputSizes"], {"outputSizes": [1, 1]}
+        with pytest.raises(ConfigError, match="give each of them a name of its own"):
+            UmBridgeSimulation(server.url, inputs=TWICE, outputs=["u", "u"])
+        server.answers["/OutputSizes"] = sizes
         server.answers["/ModelInfo"] = {"support": {"Evaluate": True}}
         with pytest.raises(ConfigError, match="supports neither Gradient nor ApplyJacobian"):
             UmBridgeSimulation(server.url, inputs=TWICE, jacobian=True)
