@@ -22,6 +22,7 @@ from physgym.system.children import Child
 PREFIX = "physgym-command-"  # of the names of temporary folders
 STDOUT, STDERR = "stdout", "stderr"  # files of what a program printed
 QUOTED = 12  # lines of a program's output in an error
+LONGEST_QUOTED = 500  # characters of such a line
 LOOKED_AT = 1 << 20  # characters of its output in which a pattern is looked for at a time
 OVERLAP = 50  # lines that a pattern may span
 
@@ -289,6 +290,7 @@ def last_output(folder: Path) -> str:
     said = []
     for name in (STDOUT, STDERR):
         if lines := _last(folder / name, 1 << 13).split("\n"):
-            text = "\n  ".join(line.rstrip() for line in lines[-QUOTED - 1 :] if line.strip())
+            shown = (line.strip("\0 \t\r")[-LONGEST_QUOTED:].rstrip() for line in lines[-QUOTED - 1 :])
+            text = "\n  ".join(line for line in shown if line)
             said += [f"\n{name} ends with:\n  {text}"] if text else []
     return "".join(said) or "; it printed nothing"

@@ -200,6 +200,14 @@ def test_a_program_that_removes_its_files_has_failed_in_its_own_way(made):
         made('rm -r "$PWD"; exit 3', reject="abc").step(0)
 
 
+def test_an_error_quotes_no_endless_lines(made):
+    with pytest.raises(SimulatorError) as caught:
+        made("head -c 5000 /dev/zero; head -c 5000 /dev/zero | tr '\\0' x; echo end; exit 1").step(0)
+    assert "\0" not in str(caught.value)
+    assert str(caught.value).endswith("xxend")
+    assert len(str(caught.value)) < 700
+
+
 def test_an_interrupted_run_leaves_no_folder(made, tmp_path):
     def interrupt(folder):
         raise KeyboardInterrupt
