@@ -290,7 +290,7 @@ def last_output(folder: Path) -> str:
     said = []
     for name in (STDOUT, STDERR):
         if lines := _last(folder / name, 1 << 13).split("\n"):
-            shown = (line.strip("\0 \t\r")[-LONGEST_QUOTED:].rstrip() for line in lines[-QUOTED - 1 :])
+            shown = (line.replace("\0", "").rstrip()[-LONGEST_QUOTED:] for line in lines[-QUOTED - 1 :])
             text = "\n  ".join(line for line in shown if line)
             said += [f"\n{name} ends with:\n  {text}"] if text else []
     return "".join(said) or "; it printed nothing"
