@@ -45,6 +45,14 @@ class DeclaringFactory(ABC):
     def metadata(self) -> Mapping[str, Any]:
         """Return the metadata of their class; nothing where that is not known."""
 
+    def makes_batch(self, factories: Sequence[EnvFactory]) -> bool:
+        """Return whether `batch` makes the environments of several factories at once; nothing is made for that.
+
+        Args:
+            factories: One for each environment; this is the first.
+        """
+        return False
+
     def batch(self, factories: Sequence[EnvFactory]) -> Any:
         """Make the environments of several factories at once, see `physgym.worker.batch.RowBatch`.
 
@@ -67,6 +75,11 @@ def declared_metadata(factory: EnvFactory) -> Mapping[str, Any]:
         return factory.metadata
     known: Any = factory.metadata if _is_env_class(factory) else {}  # type: ignore[attr-defined]  # a class of them
     return known if isinstance(known, Mapping) else {}  # of wrappers it is a property
+
+
+def makes_batch(factories: Sequence[EnvFactory]) -> bool:
+    """Return whether the environments of several factories are computed at once, as rows of one batch."""
+    return isinstance(factories[0], DeclaringFactory) and factories[0].makes_batch(factories)
 
 
 def _is_env_class(thing: Any) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gymnasium.envs.registration import EnvSpec
 
+from physgym.batched.env import ROUNDED, ROWS
 from physgym.code.identity import described
 from physgym.data.continuing import are_in_one_order
 from physgym.data.dataset import SampleDataset
@@ -98,6 +100,45 @@ def _own_words(description: dict[str, Any] | None) -> dict[str, Any] | None:
     A worker in another language may have maps without an order: partitions would differ from process to process.
     """
     return description if description is None or is_custom(description) else to_json(from_json(description))
+
+
+def rows_attribute(declared: Declarations, path: str | Path | Location | None, mode: str) -> dict[str, str]:
+    """Return the attribute of a partition that says by how many rows at once its samples were computed.
+
+    Nothing is said where samples do not depend on that to the bit.
+
+    Args:
+        declared: What the environments declare.
+        path: A dataset that is continued; where it was computed by other numbers of rows, this is a warning.
+        mode: Its part.
+    """
+    envs = declared.envs
+    if envs.description["metadata"].get(ROWS) != ROUNDED:
+        return {}
+    workers = max(1, envs.num_workers)
+    now = f"{envs.num_envs} in {workers} batch{'es' if workers > 1 else ''}"
+    before = None if path is None else _rows_before(path, mode)
+    if before not in (None, now):
+        warnings.warn(
+            f"the rows of this simulator are equal up to rounding alone, which depends on their number "
+            f'(metadata["{ROWS}"] = "{ROUNDED}"): the stored samples were computed by {before}, those that follow by '
+            f"{now}, and differ in the last bits from those of a generation in one go. Continue with the same num_envs "
+            "and num_workers for equal bytes",
+            UserWarning,
+            stacklevel=2,
+        )
+    return {"rows": now}
+
+
+def _rows_before(path: str | Path | Location, mode: str) -> str | None:
+    folder = place(path)
+    if isinstance(folder, Path):
+        files = partition_files(folder, mode)
+        return Partition(files[-1]).attributes.get("rows") if files else None
+    try:
+        return SampleDataset(path, mode=mode).partitions[-1].attributes.get("rows")  # type: ignore[arg-type]
+    except (DatasetError, ConfigError):
+        return None
 
 
 def _env_spec(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> str:

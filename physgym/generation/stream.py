@@ -33,13 +33,13 @@ from physgym.generation.first_worker import with_first_worker
 from physgym.generation.named_samples import Name, NamedSamples, SampleNames, join_names
 from physgym.generation.reading import Reading
 from physgym.generation.sample_source import SampleSource
-from physgym.generation.source import is_same_source, origin_attributes
+from physgym.generation.source import is_same_source, origin_attributes, rows_attribute
 from physgym.generation.store import Store
 from physgym.generation.stream_options import StreamOptions
 from physgym.launch.base import DialInLauncher
 from physgym.naming import env_name
 from physgym.options import complete, takes
-from physgym.placement import declared_metadata, described
+from physgym.placement import declared_metadata, described, makes_batch
 from physgym.real_time import runs_in_real_time
 from physgym.registration import EnvLike
 from physgym.sample import Sample, SampleSpec
@@ -148,7 +148,7 @@ class SampleStream(SampleSource):
         self._patience: float | None = None  # the environments' own
         factory = plan.factory()
         single = single_of(declared_metadata(factory))
-        if options["num_envs"] is None and declared_metadata(factory).get(BATCHED):
+        if options["num_envs"] is None and declared_metadata(factory).get(BATCHED) and makes_batch([factory]):
             num_envs = max(BATCH, num_workers or 1)
         elif single == MACHINE and options["num_envs"] is None and num_workers is None:
             num_envs = 1
@@ -205,7 +205,8 @@ class SampleStream(SampleSource):
                     rejected=keep_rejected,
                     endings=True,
                     nonfinite="allow",  # the workers have decided
-                    attributes=origin_attributes(env, plan.arguments, self._declared),
+                    attributes=origin_attributes(env, plan.arguments, self._declared)
+                    | rows_attribute(self._declared, path if resume else None, mode),
                 )
                 self._store = Store(writer)
                 self._record_code(writer)

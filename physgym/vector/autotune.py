@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,15 +13,17 @@ from gymnasium.vector import AutoresetMode
 
 from physgym.batched.env import BATCHED
 from physgym.checks import is_integer
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, SharedMachine
 from physgym.launch.base import Launcher
-from physgym.placement import EnvFactory, build, declared_metadata
-from physgym.single import MACHINE, PROCESS, refuse_together, single_of, starts_slowly
+from physgym.placement import EnvFactory, build, declared_metadata, makes_batch
+from physgym.single import MACHINE, PROCESS, SINGLE, refuse_together, single_of, starts_slowly
 from physgym.system.cores import usable_cores
 from physgym.vector.remote_errors import remote_error
 from physgym.worker.env_group import Ask, EnvGroup
 from physgym.worker.failures import failure
 from physgym.worker.folders import Folder
+from physgym.worker.machine_claims import claimed, release_machine
+from physgym.worker.variants import Variants
 
 MEASURE_SECONDS = 0.1
 MEASURE_STEPS = 200
@@ -28,6 +31,11 @@ MEASURE_STEPS = 200
 MESSAGE_SECONDS = 60e-6
 LOOP_SECONDS = 0.7e-6  # per environment
 UNEVEN = 0.3  # standard deviation over mean of a step's time, from which finer groups balance the load
+ONE_BY_ONE = (
+    "the simulator computes many environments at once, but here each is a batch of one row, which is right and slow: "
+    "rows are computed together only where all have the same arguments and nothing is around each of them (no list of "
+    "env_kwargs, load=, snapshots=, wrappers, or evaluation of an agent)"
+)
 WORTH_A_SWITCH = 2e-4  # seconds per step, above which switching between processes on one core costs little
 
 
@@ -53,9 +61,16 @@ def count_workers(
         )
     metadata = declared_metadata(factories[0])
     single = single_of(metadata)
-    if metadata.get(BATCHED):
+    if metadata.get(BATCHED) and not makes_batch(factories):
+        if len(factories) > 1:
+            warnings.warn(ONE_BY_ONE, UserWarning, stacklevel=2)
+    elif metadata.get(BATCHED):
         count = 1 if num_workers in (None, "auto") else min(int(num_workers), len(factories))
-        refuse_together(metadata, count if single == MACHINE and launcher.inherits else 1, local=False)
+        if count > 1 and single == MACHINE and launcher.inherits:
+            raise SharedMachine(
+                f"{count} batches are to share a machine, which may hold one ({SINGLE}). Leave num_workers out: one "
+                "worker computes all rows"
+            )
         return count
     if num_workers == 0:
         refuse_together(metadata, len(factories), local=True)
@@ -109,6 +124,8 @@ def choose(num_envs: int, mean: float, deviation: float, cores: int) -> int:
 def _step_times(factory: EnvFactory, num_envs: int, ask: Ask) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:
     """Return the seconds of some steps; None for an environment that has a process of its own anyway."""
     env = build(factory, 0, num_envs)
+    if not isinstance(env, Variants):  # which claims the machine for those that it makes
+        claimed(env)
     try:
         if single_of(env.metadata) is not None:
             return None
@@ -127,5 +144,6 @@ def _step_times(factory: EnvFactory, num_envs: int, ask: Ask) -> np.ndarray[tupl
             times.append(time.perf_counter() - start)
     finally:
         env.close()
+        release_machine(env)
     # the first steps fill caches
     return np.array(times[len(times) // 4 :])

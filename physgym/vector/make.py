@@ -196,11 +196,15 @@ class BatchedFactory(NamedFactory):
         known = creator.metadata if isinstance(creator, type) and issubclass(creator, VectorEnv) else {}
         return {**known, BATCHED: True}
 
+    def makes_batch(self, factories: Sequence[EnvFactory]) -> bool:
+        """Return whether all are the same, and nothing is around a row."""
+        return not self._rows.has_wrappers and all(
+            isinstance(one, BatchedFactory) and one._made == self._made for one in factories
+        )
+
     def batch(self, factories: Sequence[EnvFactory]) -> RowBatch | None:
         """Make the environments of several factories at once, where all are the same and nothing is around a row."""
-        if self._rows.has_wrappers or any(
-            not isinstance(one, BatchedFactory) or one._made != self._made for one in factories
-        ):
+        if not self.makes_batch(factories):
             return None
         maker = self._rows
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium
 
-from physgym.placement import DeclaringFactory, EnvFactory, PortableFactory, declared_metadata, described
+from physgym.placement import DeclaringFactory, EnvFactory, PortableFactory, declared_metadata, described, makes_batch
 from physgym.samplers.base import Sampler
 from physgym.samplers.find import rebuild_sampler
 from physgym.worker.batch import RowBatch
@@ -53,21 +53,24 @@ class SampledActionsFactory(PortableFactory):
         """Return the metadata of their class; nothing where that is not known."""
         return declared_metadata(self._factory)
 
+    def makes_batch(self, factories: Sequence[EnvFactory]) -> bool:
+        """Return whether all have this sampler, around factories that make a batch."""
+        alike = [one for one in factories if isinstance(one, SampledActionsFactory) and one._draws_like(self)]
+        return len(alike) == len(factories) and makes_batch([one._factory for one in alike])
+
     def batch(self, factories: Sequence[EnvFactory]) -> RowBatch | None:
         """Make the environments of several factories at once, with this sampler."""
-        alike = [one for one in factories if isinstance(one, SampledActionsFactory) and one._draws == self._draws]
-        made = (
-            self._factory.batch([one._factory for one in alike])
-            if isinstance(self._factory, DeclaringFactory)
-            else None
-        )
-        if made is None or len(alike) < len(factories):
+        alike = [one._factory for one in factories if isinstance(one, SampledActionsFactory)]
+        if not self.makes_batch(factories) or not isinstance(self._factory, DeclaringFactory):
             return None
+        made = self._factory.batch(alike)
         return RowBatch(made.rows, self._sampler.actions(made.rows.venv.single_action_space, self._seed))
 
-    @property
-    def _draws(self) -> tuple[Any, int]:
-        return self._sampler.describe(), self._seed
+    def _draws_like(self, other: SampledActionsFactory) -> bool:
+        """Return whether both draw the same; a description reads the code of a function, which takes a while."""
+        if self._sampler is other._sampler:
+            return self._seed == other._seed
+        return self._seed == other._seed and self._sampler.describe() == other._sampler.describe()
 
     def describe(self) -> dict[str, Any]:
         """Return the factory as JSON data.

@@ -128,3 +128,36 @@ def test_workers_give_the_same_bytes(tmp_path):
 def test_a_batch_that_raises_is_started_again(tmp_path):
     with pytest.raises(ZeroDivisionError, match="rollout of episode 0 and those after it"):
         physgym.generate(COUNTING, tmp_path / "d", samples=30, num_envs=3, actions=lambda o, r: 7)
+
+
+class Rounded(Counting):
+    """The same, whose rows would be equal up to rounding."""
+
+    metadata = {**Counting.metadata, "physgym.rows": "rounded"}  # noqa: RUF012
+
+
+class Loaded(Counting):
+    """The same, driven by stored samples."""
+
+    def load_sample(self, sample):
+        return int(sample["action"][0])
+
+
+def test_rows_that_are_rounded_are_counted_and_another_number_is_said(tmp_path, recwarn):
+    options = {"num_workers": 0, "actions": acting}
+    made = physgym.generate(Rounded, tmp_path, samples=20, num_envs=3, **options)
+    assert made.attributes["rows"] == "3 in 1 batch"
+    physgym.generate(Rounded, tmp_path, samples=30, num_envs=3, resume=True, **options)
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r"computed by 3 in 1 batch, those that follow by 2 in 1 batch") as said:
+        physgym.generate(Rounded, tmp_path, samples=40, num_envs=2, resume=True, **options)
+    assert len(said) == 1
+    assert "rows" not in physgym.generate(Counting, tmp_path / "e", samples=5, num_envs=2, **options).attributes
+
+
+@pytest.mark.slow
+def test_rows_that_stored_samples_drive_are_computed_one_by_one_which_is_said(tmp_path):
+    stored = physgym.generate(Loaded, tmp_path / "a", samples=20, num_envs=3, num_workers=0, actions=acting)
+    with pytest.warns(UserWarning, match="one row, which is right and slow"):
+        again = physgym.generate(Loaded, tmp_path / "b", num_envs=2, num_workers=0, samples=20, load=stored)
+    assert np.array_equal(again.read(0, 20)["action"], stored.read(0, 20)["action"])

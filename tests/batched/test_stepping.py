@@ -14,6 +14,7 @@ from physgym.errors import ConfigError, SampleError, WorkerError
 from physgym.testing import check_env
 from physgym.vector.make import env_factory
 from tests.support.batched import Counting, CountingNext, CountingSame, Entangled
+from tests.support.tensors import Ragged
 
 MODES = list(AutoresetMode)
 
@@ -140,7 +141,9 @@ def test_what_does_not_fit_is_named():
 
 def test_rows_of_other_arguments_are_made_one_by_one():
     kwargs = [{"bad": [(1, 2)]}, {}]
-    with physgym.make_vec(Counting, env_kwargs=kwargs, num_workers=0) as envs:
+    with pytest.warns(UserWarning, match="a batch of one row, which is right and slow"):
+        envs = physgym.make_vec(Counting, env_kwargs=kwargs, num_workers=0)
+    with envs:
         batches = [env.batch for env in envs._pool.workers[0].group.envs]
         assert [(one.num_envs, one.bad) for one in batches] == [(1, {1: 2}), (1, {})]
 
@@ -186,3 +189,35 @@ def test_steps_of_rows_are_rejected_one_by_one():
             assert infos.keys() == known.keys()
             assert infos.get("rejected", np.empty(0)).tolist() == known.get("rejected", np.empty(0)).tolist()
         reference.close()
+
+
+def test_parameters_that_are_reported_are_those_that_were_used():
+    env = Ragged(4)
+    _, infos = env.reset(seed=5)
+    used = env.step(np.zeros((4, 3), np.float32))[-1]["sample"]["rate"]
+    assert infos["parameters"]["rate"].dtype == np.float32
+    assert np.array_equal(used, infos["parameters"]["rate"])
+    env.reset(seed=5, options={"parameters": infos["parameters"]})
+    assert np.array_equal(used, env.step(np.zeros((4, 3), np.float32))[-1]["sample"]["rate"])
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"seed": 2**63}, r"below 2\*\*63"),
+        ({"seed": -1}, "at least 0"),
+        ({"options": {"parameters": {"by": np.full(4, 2.5)}}}, "numbers of int64, not of float64"),
+        ({"options": {"parameters": {"by": np.array(["two"] * 4)}}}, "numbers of int64"),
+    ],
+)
+def test_a_reset_that_does_not_fit_says_so(options, text):
+    with pytest.raises(ConfigError, match=text):
+        Ragged(4).reset(**options)
+
+
+@pytest.mark.parametrize("actions", [0.5, np.zeros(3), np.zeros((3, 3))])
+def test_actions_are_of_all_rows(actions):
+    env = Ragged(4)
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match=r"have shape \(4, 3\)"):
+        env.step(actions)
