@@ -31,6 +31,7 @@ from physgym.spaces import Array, value_range
 from physgym.vector.make import env_factory
 from physgym.viewing.shown import LiveView, show
 from physgym.worker.given_inputs import GivenInputs
+from physgym.worker.machine_claims import claimed, release_machine
 from physgym.worker.scene_offers import PresentScene
 
 AXES = (("Left", "Right"), ("Down", "Up"), ("a", "d"), ("s", "w"))  # keys of the lowest and the highest value
@@ -222,7 +223,8 @@ def drive(
         _check_display()
     with contextlib.ExitStack() as stack:
         pad = stack.enter_context(Gamepad(say)) if gamepad else None
-        made = build(env_factory(env, dict(env_kwargs or {})), 0, 1)
+        made = claimed(build(env_factory(env, dict(env_kwargs or {})), 0, 1))
+        stack.callback(release_machine, made)
         stack.callback(lambda: closed.close())
         closed: Env = made
         real_time, seconds = runs_in_real_time(made.metadata), step_seconds(made)

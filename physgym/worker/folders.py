@@ -10,6 +10,8 @@ from typing import Any
 
 import gymnasium
 
+from physgym.worker.machine_claims import claimed, release_machine
+
 
 def here() -> str:
     """Return the working folder of the process; empty where it was removed."""
@@ -64,13 +66,18 @@ class Folder:
 class OwnFolder(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment that works in a folder of its own, and leaves the process where it is.
 
+    Where a machine may hold one of its kind alone, it is that one until it is closed.
+
     Args:
         make: Makes the environment.
+
+    Raises:
+        SharedMachine: There is another one.
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]]) -> None:
         with (folder := Folder()):
-            super().__init__(make())
+            super().__init__(claimed(make()))
         self._folder = folder
 
     def reset(self, **kwargs: Any) -> Any:
@@ -90,5 +97,8 @@ class OwnFolder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def close(self) -> None:
         """Close the environment."""
-        with self._folder:
-            self.env.close()
+        try:
+            with self._folder:
+                self.env.close()
+        finally:
+            release_machine(self.env)

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from physgym.batched.row_env import RowEnv
 from physgym.errors import SharedMachine
 from physgym.placement import Env
 from physgym.single import MACHINE, SINGLE, single_of
@@ -24,19 +25,20 @@ LOOK = 0.05
 ASKING = 128  # processes that may ask who has a claim, of which nobody takes notice
 HERE = "this process"
 
-_held: weakref.WeakKeyDictionary[Env, Callable[[], Any]] = weakref.WeakKeyDictionary()
+_held: weakref.WeakKeyDictionary[Env, Callable[[], Any]] = weakref.WeakKeyDictionary()  # by what is in all wrappers
 
 
 def claim_machine(env: Env) -> None:
-    """Claim the machine for an environment that wants it alone; nothing happens for others.
+    """Claim the machine for an environment that wants it alone; nothing happens for others, nor the second time.
 
     Raises:
         SharedMachine: Another one of its class has it.
         ConfigError: Its declaration is wrong.
     """
-    if single_of(env.metadata) != MACHINE:
+    inner = env.unwrapped
+    if single_of(env.metadata) != MACHINE or inner in _held:
         return
-    kind = type(env.unwrapped)
+    kind = type(inner.batch if isinstance(inner, RowEnv) else inner)
     name = f"\0physgym-single/{kind.__module__}:{kind.__qualname__}".encode()[:107]
     deadline, holder = time.monotonic() + PATIENCE, ""
     while True:
@@ -54,13 +56,23 @@ def claim_machine(env: Env) -> None:
                 ) from error
             time.sleep(LOOK)
         else:
-            _held[env] = weakref.finalize(env, sock.close)
+            _held[inner] = weakref.finalize(inner, sock.close)
             return
+
+
+def claimed(env: Env) -> Env:
+    """Return an environment that was just made, after `claim_machine`; it is closed where that raises."""
+    try:
+        claim_machine(env)
+    except BaseException:
+        env.close()
+        raise
+    return env
 
 
 def release_machine(env: Env) -> None:
     """Give up the claim of an environment that was closed; calling it again does no harm."""
-    if (end := _held.pop(env, None)) is not None:
+    if (end := _held.pop(env.unwrapped, None)) is not None:
         end()
 
 

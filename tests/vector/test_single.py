@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 import physgym
+from physgym.envs.heat_batch import HeatBatch
 from physgym.errors import ConfigError, SharedMachine, SharedProcess
 from physgym.generation.stream import SampleStream
 from physgym.placement import declared_metadata
+from physgym.rl.drive import drive
 from physgym.rl.evaluation import evaluate_agent
 from physgym.rl.numbered_episodes import NumberedEpisodesFactory
 from physgym.single import single_of, starts_slowly
 from physgym.system.cores import usable_cores
 from physgym.vector.make import episode_factory
+from physgym.worker.folders import OwnFolder
 from physgym.worker.machine_claims import claim_machine, release_machine
 from physgym.worker.sampled_actions import SampledActionsFactory
 from physgym.worker.snapshots import SnapshotsFactory
@@ -118,3 +121,45 @@ def test_what_is_costly_to_start_is_not_started_to_be_measured():
     with physgym.make_vec(Slow, 2, num_workers="auto") as envs:
         assert envs.num_workers == min(2, usable_cores())
     assert Slow.made == 0
+
+
+class LicensedHeat(HeatBatch):
+    """Heat in many plates, one batch per machine."""
+
+    metadata = {**HeatBatch.metadata, "physgym.single": "machine"}  # noqa: RUF012
+
+
+class OtherHeat(LicensedHeat):
+    """Another simulator with a license of its own."""
+
+
+def test_a_batch_has_the_machine_by_the_name_of_its_own_class():
+    with physgym.make_vec(LicensedHeat, 3, num_workers=0, size=4):
+        with pytest.raises(SharedMachine, match="LicensedHeat declares"):
+            physgym.make_vec(LicensedHeat, 2, num_workers=0, size=4)
+        physgym.make_vec(OtherHeat, 2, num_workers=0, size=4).close()
+    physgym.make_vec(LicensedHeat, 2, num_workers=0, size=4).close()
+
+
+@pytest.mark.slow
+def test_a_simulation_that_is_reopened_or_driven_has_the_machine(tmp_path):
+    dataset = physgym.generate(LICENSED, tmp_path, samples=4, num_workers=0, max_steps=4)
+    env, _ = physgym.reopen(dataset, 0, 2)
+    with pytest.raises(SharedMachine, match="this process has one already"):
+        physgym.reopen(dataset, 0, 2)
+    with pytest.raises(SharedMachine, match="this process has one already"):
+        drive(LICENSED, view="web")
+    with pytest.raises(SharedMachine):
+        physgym.make_vec(LICENSED, 1, num_workers=0)
+    env.close()
+    env.close()
+    other, _ = physgym.reopen(dataset, 0, 2)
+    other.close()
+
+
+def test_an_environment_that_is_claimed_twice_is_the_same_one():
+    env = OwnFolder(Licensed)
+    claim_machine(env)
+    release_machine(env)
+    OwnFolder(Licensed).close()
+    env.close()
