@@ -47,6 +47,7 @@ class VectorRows:
         count: Number of rows.
         mode: What happens there when an episode of a row ends.
         independence: Whether rows depend on their own seeds and actions alone: "exact", "rounded" or "" for unknown.
+        limit: As the argument.
         elapsed: Steps of the episode of each row, shape (rows,), int64.
         seeds: The last seed that each row was given; None before.
 
@@ -69,7 +70,7 @@ class VectorRows:
                 f"{self._name} resets its rows itself, and no limit of steps (max_episode_steps={limit}) can be put "
                 "around it; give it to its constructor, or let it have the autoreset mode DISABLED"
             )
-        self._limit = limit
+        self.limit = limit
         self.observation_leaves = self._fixed("observation_space", venv.single_observation_space)
         self._action_space = venv.single_action_space
         self._fixed("action_space", venv.single_action_space)
@@ -137,8 +138,8 @@ class VectorRows:
         self.elapsed += 1
         truncations = self._column("truncated", truncated, np.dtype(np.bool_))
         terminations = self._column("terminated", terminated, np.dtype(np.bool_))
-        if self._limit is not None:
-            truncations = truncations | ((self.elapsed >= self._limit) & ~terminations)
+        if self.limit is not None:
+            truncations = truncations | ((self.elapsed >= self.limit) & ~terminations)
         rewarded = self._column("rewards", rewards, np.dtype(np.float64))
         return SteppedRows(self._observed(observations), rewarded, terminations, truncations, info_of(infos))
 

@@ -172,6 +172,8 @@ class BatchedSimulation(BatchedEnv):
         """
         chosen = torch.arange(self.num_envs, device=self.device) if rows is None else rows
         found = {} if not self._parameters else dict(self.draw_parameters(seeds))
+        for name, space in self._parameters.items():  # those that are reported, in the dtype of their space
+            found[name] = found[name].to(_dtype(space.dtype)).to(torch.float64)
         found |= {name: value.to(self.device) for name, value in (parameters or {}).items()}
         self.begin(chosen, found)
         return found
@@ -181,13 +183,17 @@ class BatchedSimulation(BatchedEnv):
 
         Args:
             actions: Shape (rows, *shape), on the device.
+
+        Raises:
+            SampleError: The sample has not the fields that are declared, with their shapes and kinds of numbers.
         """
         rejected = self.advance(actions)
         sample = dict(flat_items(self.sample()))
-        dtypes = self._dtypes
-        if sample.keys() != dtypes.keys():
-            raise SampleError(f"{type(self).__name__}: the sample has {sorted(sample)}, declared are {sorted(dtypes)}")
-        return TensorStep({name: sample[name].to(dtype) for name, dtype in dtypes.items()}, *self.outcome(), rejected)
+        fields = self._fields
+        if sample.keys() != fields.keys():
+            raise SampleError(f"{type(self).__name__}: the sample has {sorted(sample)}, declared are {sorted(fields)}")
+        columns = {name: self._fitting(f"sample {name!r}", sample[name], *field) for name, field in fields.items()}
+        return TensorStep(columns, *self.outcome(), rejected)
 
     # --- in arrays, as Gymnasium has it
 
@@ -211,6 +217,8 @@ class BatchedSimulation(BatchedEnv):
         if len(named) != self.num_envs or mask.shape != (self.num_envs,):
             raise ConfigError(f"seeds and reset_mask have an entry for each of the {self.num_envs} rows")
         seeds = [self._seed_of(row, named[row]) for row in chosen.tolist()]
+        if not all(0 <= one < 2**63 for one in seeds):
+            raise ConfigError(f"seeds are at least 0 and below 2**63, not {seeds}")
         used = self.reset_rows(self._integers(seeds), self._integers(chosen), parameters)
         self._ended[chosen], self._elapsed[chosen] = False, 0
         infos: dict[str, Any] = {}
@@ -225,8 +233,11 @@ class BatchedSimulation(BatchedEnv):
             SampleError: A sample has a value that is not finite, and `nonfinite` is "error".
         """
         space = self.single_action_space
+        given, wanted = np.asarray(actions, space.dtype), (self.num_envs, *space.shape)  # type: ignore[misc]
+        if given.shape != wanted:
+            raise ConfigError(f"{type(self).__name__}: actions of all rows have shape {wanted}, not {given.shape}")
         # memory of torch's own: a product of matrices depends in its last bit on where they lie
-        found = self.step_rows(torch.tensor(np.asarray(actions, space.dtype)).to(self.device))
+        found = self.step_rows(torch.tensor(given).to(self.device))
         dtypes = {name: field.dtype for name, field in self.sample_spec.items()}
         sample = {name: self._host(value, dtypes[name]) for name, value in found.sample.items()}
         none = np.zeros(self.num_envs, np.bool_)
@@ -272,8 +283,25 @@ class BatchedSimulation(BatchedEnv):
         return {} if self.parameter_space is None else walk.leaf_spaces(self.parameter_space)
 
     @cached_property
-    def _dtypes(self) -> dict[str, torch.dtype]:
-        return {name: _dtype(field.dtype) for name, field in self.sample_spec.items()}
+    def _fields(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        return {name: (_dtype(field.dtype), field.shape) for name, field in self.sample_spec.items()}
+
+    def _fitting(self, name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        """Return values of all rows in the dtype that is declared.
+
+        Raises:
+            SampleError: They have another shape, or numbers that it does not hold.
+        """
+        wanted = (self.num_envs, *shape)
+        if tuple(value.shape) != wanted:
+            raise SampleError(
+                f"{type(self).__name__}: {name} of all rows has shape {tuple(value.shape)}, declared are {wanted}"
+            )
+        if not torch.can_cast(value.dtype, dtype):
+            raise SampleError(
+                f"{type(self).__name__}: {name} is {value.dtype}, which {dtype} does not hold; convert it"
+            )
+        return value.to(dtype)
 
     def _integers(self, values: Any) -> Tensor:
         return torch.as_tensor(np.asarray(values, np.int64), device=self.device)
@@ -313,8 +341,10 @@ class BatchedSimulation(BatchedEnv):
                     f"{env}: parameter {name!r} of all rows has shape {(self.num_envs, *space.shape)}, "  # type: ignore[misc]
                     f"not {array.shape}"
                 )
+            if not np.can_cast(array.dtype, space.dtype, "same_kind"):  # type: ignore[arg-type]
+                raise ConfigError(f"{env}: parameter {name!r} has numbers of {space.dtype}, not of {array.dtype}")
             for row in chosen.tolist():
-                if not space.contains(array[row].astype(space.dtype, casting="same_kind")):
+                if not space.contains(array[row].astype(space.dtype)):
                     raise ConfigError(f"{env}: parameter {name!r} = {array[row]} of row {row} is not in {space}")
             found[name] = torch.tensor(array[chosen].astype(np.float64), device=self.device)
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from physgym.batched.row_env import row_env
 from physgym.batched.rows import VectorRows
-from physgym.batched.simulation import BatchedSimulation, TensorStep
+from physgym.batched.simulation import BatchedSimulation
 from physgym.checks import integer, one_of
 from physgym.code.env_description import describe_env
 from physgym.code.record import Code
@@ -65,7 +65,7 @@ class TensorSource(SampleSource):
     Args:
         env: Registered id, "module:Class", or the class of a `physgym.batched.simulation.BatchedSimulation`.
         num_envs: Number of rows.
-        max_steps: Steps of an episode; by default those of the simulation.
+        max_steps: Steps of an episode, where the simulation does not end it before; by default those of the simulation.
         env_kwargs: Arguments of its constructor, such as the device.
         seed: Seed of the run.
         part: Part whose seeds the episodes have, see `physgym.episode.part_seed`.
@@ -105,12 +105,12 @@ class TensorSource(SampleSource):
             )
         self.simulation = batch.rows.venv
         self.spec: SampleSpec = self.simulation.sample_spec
-        described = None if self.simulation.spec is None else self.simulation.spec.max_episode_steps
-        longest = described if max_steps is None else integer("max_steps", max_steps, 1)
-        if longest is None:
+        asked = None if max_steps is None else integer("max_steps", max_steps, 1)
+        known = [one for one in (asked, batch.rows.limit, self.simulation.max_episode_steps) if one is not None]
+        if not known:
             raise ConfigError(f"{env_name(env)} has no limit of steps; say how many a round has with max_steps")
-        self.max_steps = longest
-        limits = {"max_steps": longest, "nonfinite": nonfinite}
+        self.max_steps = min(known)  # the first one at which episodes of a dataset end as well
+        limits = {"max_steps": asked or self.max_steps, "nonfinite": nonfinite}
         self._plan = EpisodePlan(
             env,
             kwargs,
@@ -179,7 +179,7 @@ class TensorSource(SampleSource):
         seeds = seeds.to(simulation.device)
         simulation.reset_rows(seeds)
         columns: dict[str, Tensor] = {}
-        valid: list[Tensor | None] = []
+        lost: list[tuple[Tensor | None, Tensor | None]] = []  # rows that were rejected, that had ended before
         over: Tensor | None = None
         for step in range(self.max_steps):
             now = torch.full_like(seeds, step)
@@ -188,26 +188,39 @@ class TensorSource(SampleSource):
                 if not step:
                     columns[name] = value.new_empty((self.max_steps, *value.shape))
                 columns[name][step] = value
-            valid.append(_valid(found, over))
+            lost.append((found.rejected, over))
             if found.terminated is not None:
-                over = found.terminated if over is None else over | found.terminated
+                over = found.terminated.clone() if over is None else over | found.terminated
         flat = {name: column.flatten(0, 1) for name, column in columns.items()}
-        return _Round(number, flat, self._ordered(number, self._kept(number, flat, valid)), at)
+        return _Round(number, flat, self._ordered(number, self._kept(number, flat, lost)), at)
 
-    def _kept(self, number: int, columns: Mapping[str, Tensor], valid: list[Tensor | None]) -> Array:
+    def _kept(
+        self, number: int, columns: Mapping[str, Tensor], lost: Sequence[tuple[Tensor | None, Tensor | None]]
+    ) -> Array:
         """Return the places of the samples of a round that count, in their order.
+
+        Args:
+            number: Which round.
+            columns: Its fields.
+            lost: For each step which rows were rejected, and which had ended before it; None for none.
 
         Raises:
             SampleError: One has a value that is not finite, or there are none.
         """
         rows, device = self.simulation.num_envs, self.simulation.device
-        everything = torch.ones(rows, dtype=torch.bool, device=device)
-        kept = torch.stack([everything if one is None else one for one in valid]).flatten()
+        none = torch.zeros(rows, dtype=torch.bool, device=device)
+        rejected, over = (
+            torch.stack([none if one is None else one for one in column]).flatten()
+            for column in zip(*lost, strict=True)
+        )
+        run = ~over
+        kept = run & ~rejected
         finite = torch.ones_like(kept)
         for column in columns.values():
             if column.is_floating_point() or column.is_complex():
                 finite &= torch.isfinite(column).reshape(len(column), -1).all(1)
-        counts, bad = kept.cpu().numpy(), (kept & ~finite).cpu().numpy()  # the only waits for the device in a round
+        # the only wait for the device in a round
+        steps, counts, bad = torch.stack([run, kept, kept & ~finite]).cpu().numpy()
         nonfinite = self._plan.limits["nonfinite"]
         if nonfinite == "error" and bad.any():
             place = int(np.argmax(bad))
@@ -215,7 +228,7 @@ class TensorSource(SampleSource):
             sample = {name: column[place].cpu().numpy() for name, column in columns.items()}
             self.spec.check_finite(sample, where)
         found = np.flatnonzero(counts & ~bad if nonfinite == "reject" else counts)
-        self.rejected += len(counts) - len(found)
+        self.rejected += int(steps.sum()) - len(found)
         if not len(found):
             raise SampleError(
                 f"the episodes {number * rows} to {(number + 1) * rows - 1} gave no valid sample at all. Make the "
@@ -302,9 +315,3 @@ class TensorSource(SampleSource):
 
     def __exit__(self, *args: object) -> None:
         self.close()
-
-
-def _valid(found: TensorStep, over: Tensor | None) -> Tensor | None:
-    """Return which rows have a sample in a step; None for all."""
-    bad = [one for one in (found.rejected, over) if one is not None]
-    return None if not bad else ~torch.stack(bad).any(0)

@@ -38,3 +38,34 @@ class Fading(BatchedSimulation):
 
     def outcome(self):
         return self._x[:, 0], self._x[:, 0] < 0.4
+
+
+class Ragged(BatchedSimulation):
+    """Counts its steps times an integer parameter, and gives them as somebody says; rates are of single precision."""
+
+    sample_roles = {"y": "target", "rate": "input"}  # noqa: RUF012
+    parameter_space = spaces.Dict({"by": spaces.Discrete(5, start=2), "rate": spaces.Box(0.1, 0.9, (2,), np.float32)})
+
+    def __init__(self, num_envs, *, column=lambda y: y, **options):
+        super().__init__(num_envs, **options)
+        self._use_spaces(spaces.Box(0, 99, (1,), np.int64), spaces.Box(-1.0, 1.0, (3,), np.float32))
+        self.sample_space = spaces.Dict(
+            {"y": spaces.Box(0, 99, (), np.int64), "rate": spaces.Box(0.0, 1.0, (2,), np.float64)}
+        )
+        self._y, self._column = torch.zeros(num_envs, dtype=torch.int64), column
+        self._by = torch.zeros(num_envs, dtype=torch.int64)
+        self._rate = torch.zeros(num_envs, 2, dtype=torch.float64)
+
+    def begin(self, rows, parameters):
+        self._y = self._y.index_fill(0, rows, 0)
+        self._by = self._by.index_copy(0, rows, parameters["by"].long())
+        self._rate = self._rate.index_copy(0, rows, parameters["rate"])
+
+    def advance(self, actions):
+        self._y = self._y + self._by
+
+    def observation(self):
+        return self._y[:, None]
+
+    def sample(self):
+        return {"y": self._column(self._y), "rate": self._rate}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from physgym.nn import MLP
 from physgym.testing.sources import SampleSourceContract
 from physgym.training import Checkpoints, TensorSource, Trainer
 from tests.support.batched import Counting
-from tests.support.tensors import Fading
+from tests.support.tensors import Fading, Ragged
 
 SMALL = {"size": 4}
 HEAT = "physgym/HeatBatch-v0"
@@ -111,12 +112,12 @@ def test_a_batch_is_trained_on_as_it_is_drawn(monkeypatch):
 
 
 def test_rows_that_end_and_steps_that_are_rejected_give_no_samples(tmp_path):
-    options = {"max_steps": 6, "nonfinite": "reject", "num_workers": 0, "num_envs": 7}
+    options = {"max_steps": 6, "nonfinite": "reject", "num_workers": 0, "num_envs": 7, "keep_rejected": True}
     made = physgym.generate(Fading, tmp_path / "d", episodes=40, **options)
     with source_of(Fading, max_steps=6, nonfinite="reject", num_envs=40) as source:
         batch = source.draw(len(made))
         assert rows(batch) == rows({name: torch.from_numpy(np.array(c)) for name, c in made.read(0, len(made)).items()})
-        assert source.rejected == 40 * 6 - len(made)
+        assert 0 < source.rejected == len(made.rejected.reasons) < 40 * 6 - len(made)  # the others came after the end
         assert source.metrics() == {"rejected": float(source.rejected)}
         assert source.drawn.steps.max() < 6
     with (
@@ -164,3 +165,29 @@ def test_a_training_stays_on_a_gpu():
     run = trainer(source, device="cuda", epochs=3)
     history = run.fit()
     assert history["loss"][-1] < history["loss"][0]
+
+
+def test_episodes_end_where_those_of_a_dataset_do(tmp_path):
+    options = {"max_steps": 6, "env_kwargs": {"max_episode_steps": 3}, "nonfinite": "reject"}
+    made = physgym.generate(Fading, tmp_path, episodes=8, num_envs=4, num_workers=0, **options)
+    with source_of(Fading, num_envs=8, **options) as source:
+        assert source.max_steps == 3
+        drawn = source.draw(len(made))
+    assert rows(drawn) == rows({name: torch.from_numpy(np.array(c)) for name, c in made.read(0, len(made)).items()})
+    with source_of(max_steps=100_000) as source:
+        assert source.max_steps == gymnasium.spec(HEAT).max_episode_steps
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        (lambda y: y[:, None], r"'y' of all rows has shape \(3, 1\), declared are \(3,\)"),
+        (lambda y: y + 0.5, r"'y' is torch.float32, which torch.int64 does not hold"),
+    ],
+)
+def test_a_field_of_another_shape_or_kind_is_an_error(column, text):
+    with (
+        source_of(Ragged, num_envs=3, max_steps=2, env_kwargs={"column": column}) as source,
+        pytest.raises(SampleError, match=text),
+    ):
+        source.draw(1)
