@@ -31,11 +31,6 @@ MEASURE_STEPS = 200
 MESSAGE_SECONDS = 60e-6
 LOOP_SECONDS = 0.7e-6  # per environment
 UNEVEN = 0.3  # standard deviation over mean of a step's time, from which finer groups balance the load
-ONE_BY_ONE = (
-    "the simulator computes many environments at once, but here each is a batch of one row, which is right and slow: "
-    "rows are computed together only where all have the same arguments and nothing is around each of them (no list of "
-    "env_kwargs, load=, snapshots=, wrappers, or evaluation of an agent)"
-)
 WORTH_A_SWITCH = 2e-4  # seconds per step, above which switching between processes on one core costs little
 
 
@@ -63,7 +58,7 @@ def count_workers(
     single = single_of(metadata)
     if metadata.get(BATCHED) and not makes_batch(factories):
         if len(factories) > 1:
-            warnings.warn(ONE_BY_ONE, UserWarning, stacklevel=2)
+            _say_one_by_one()
     elif metadata.get(BATCHED):
         count = 1 if num_workers in (None, "auto") else min(int(num_workers), len(factories))
         if count > 1 and single == MACHINE and launcher.inherits:
@@ -83,6 +78,16 @@ def count_workers(
     if num_workers is None or num_workers == "auto":
         return min(usable_cores(), len(factories))
     return min(int(num_workers), len(factories))
+
+
+def _say_one_by_one() -> None:
+    warnings.warn(
+        "the simulator computes many environments at once, but here each is a batch of one row, which is right and "
+        "slow: rows are computed together only where all have the same arguments and nothing is around each of them "
+        "(no list of env_kwargs, load=, snapshots=, wrappers, or evaluation of an agent)",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def best_num_workers(factories: Sequence[EnvFactory], cores: int, ask: Ask) -> int:
