@@ -72,10 +72,10 @@ function unpack(data) { // floats and integers become numbers, or BigInts; array
 const NAME = 'Pendulum';
 const box = (size, low, high) => ({ type: 'Box', shape: [size], dtype: '<f8', low: low && new Float(low), high: high && new Float(high) });
 const SAMPLE = [['state', box(3, null, null), 'input', ''], ['torque', box(1, -2, 2), 'input', 'N m'],
-  ['length', box(1, 0.5, 2), 'input', 'm'], ['next_state', box(3, null, null), 'target', '']];
+  ['length', box(1, 0.5, 2), 'input', 'm'], ['next_state', box(3, null, null), 'target', '', 'state']];
 const PARAMETERS = [['length', box(1, 0.5, 2), 'additional', 'm']];
 const dict = (fields) => ({ type: 'Dict', spaces: fields.map(([name, space]) => [name, space]) });
-const described = (fields) => fields.map(([name, { shape, dtype }, role, unit]) => ({ name, shape, dtype, role, unit }));
+const described = (fields) => fields.map(([name, { shape, dtype }, role, unit, feeds = '']) => ({ name, shape, dtype, role, unit, feeds }));
 const PROGRAM = crypto.createHash('sha256').update(fs.readFileSync(__filename)).digest('hex');
 const DESCRIPTION = {
   observation_space: box(3, null, null), observation_spaces: [], action_space: box(1, -2, 2), sample_space: dict(SAMPLE),

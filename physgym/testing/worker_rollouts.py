@@ -13,7 +13,7 @@ from physgym.protocol.messages import Rollout, RolloutResult
 from physgym.spaces import Array
 from physgym.testing.comparing import require, same_bits
 from physgym.testing.dialled_programs import ParentEnd
-from physgym.testing.worker_rules import SEED, WorkerRules
+from physgym.testing.worker_rules import SEED, WorkerRules, are_near
 
 LONGEST = 12  # steps of an episode
 WHOLE = 120  # steps of an episode that is run to its own end
@@ -123,6 +123,26 @@ class RolloutRules(WorkerRules):
                 not said or said[0] in alike,
                 f"expected the end {said} of the rollout, of at most {longest} steps, by Reset and Step; {alike} came",
             )
+
+    def test_an_output_that_feeds_an_input_is_it_in_the_next_sample(self) -> None:
+        """Check that what the fields declare as fed back is what the next sample of an episode begins with."""
+        with self.asked() as link:
+            self.skip_in_real_time(link)
+            spec = self._needs_samples(link).sample_spec
+            names = list(spec)
+            fed = [field for field in spec.values() if field.feeds in spec and field.feeds != field.name]
+            if not fed:
+                self.skip("no field of the samples declares that it feeds another one")
+            for number, one in self._episodes(link, [[i, seed] for i, seed in enumerate(SEEDS)]).items():
+                for place in (i for i in range(1, len(one.steps)) if one.steps[i] == one.steps[i - 1] + 1):
+                    for field in fed:
+                        out = one.samples[place - 1][names.index(field.name)]
+                        came = one.samples[place][names.index(field.feeds)]
+                        require(
+                            are_near(out, came),
+                            f"expected {field.name!r} of a step as {field.feeds!r} of the next one, which it feeds: "
+                            f"{out}; {came} came (episode {number}, step {one.steps[place]})",
+                        )
 
     def test_steps_are_reported_where_that_is_asked_for(self) -> None:
         """Check the reports of steps, and that they change no sample."""

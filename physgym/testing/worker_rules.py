@@ -55,6 +55,16 @@ def same_values(one: Sequence[Any], other: Sequence[Any]) -> bool:
     return len(one) == len(other) and all(encode_value(a) == encode_value(b) for a, b in zip(one, other, strict=True))
 
 
+def are_near(one: Any, other: Any) -> bool:
+    """Return whether values are equal but for rounding; what is no array of numbers counts as equal."""
+    first, second = np.asarray(one), np.asarray(other)
+    if first.dtype.kind not in "bifu":
+        return True
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    size = np.max(np.abs(first), initial=0.0, where=np.isfinite(first))
+    return bool(np.allclose(first, second, 1e-3, 1e-5 * size, equal_nan=True))
+
+
 class WorkerRules:
     """Base class of rules for a worker; subclasses say how it is started.
 

@@ -15,6 +15,7 @@ from physgym.testing.worker_rules import (
     SEED,
     Row,
     WorkerRules,
+    are_near,
     observation_of,
     rows_of,
     same_values,
@@ -147,9 +148,10 @@ class SteppingRules(WorkerRules):
                 objects: list[Any] = request.objects or [None] * len(leaves)
                 objects[place] = instead
                 self.reset(link, seeds)
-                found = rows_of(link, link.answers(type(request)(0, None, request.actions, objects)))
+                parts = link.ask(type(request)(0, None, request.actions, objects))
+                found = {} if isinstance(parts[0], Failure) else rows_of(link, parts)  # which may refuse them
                 for row, one in expected.items():
-                    _same_but_for_rounding(row, one, found[row], f"actions as {other} in place of {dtype}")
+                    _same_but_for_rounding(row, one, found.get(row), f"actions as {other} in place of {dtype}")
 
     def test_actions_that_make_no_sense_do_no_harm(self) -> None:
         """Check that values that are no actions are for the environment to judge, and the next reset works."""
@@ -241,10 +243,10 @@ class SteppingRules(WorkerRules):
                 require(fits, f"expected a map with scene, and maybe scene_problem; {scene!r:.300} came")
             self._called(link, Call("call", "has_wrapper_attr", ["constants"], rows=[count - 1]), 1)
             if link.ready.description["render_mode"] is None:
-                shown = self._called(link, Call("render"), count)
-                require(
-                    all(one is None for one in shown), f"expected nil to render, without a render mode; {shown} came"
-                )
+                (answer,) = link.ask(Call("render"))
+                fits = isinstance(answer, CallResult) and answer.results == [None] * count
+                own = isinstance(answer, Failure) and answer.error != "builtins:AttributeError"  # that of a simulation
+                require(fits or own, f"expected nil to render (render_mode is nil); {answer!r:.300} came")
 
     def test_a_name_that_nothing_has_is_a_failure(self) -> None:
         """Check that a call of an unknown name is an AttributeError, and the next request is answered."""
@@ -305,16 +307,12 @@ def same_runs(expected: list[dict[int, Row]], found: list[dict[int, Row]], what:
             )
 
 
-def _same_but_for_rounding(row: int, expected: Row | Failure, found: Row | Failure, what: str) -> None:
+def _same_but_for_rounding(row: int, expected: Row | Failure, found: Row | Failure | None, what: str) -> None:
     """Raise AssertionError where two steps differ by more than arithmetic in another dtype makes them."""
     if not (isinstance(expected, Row) and isinstance(found, Row)):  # an environment may refuse them
         return
     for one, other in zip([*expected.observation, expected.reward], [*found.observation, found.reward], strict=True):
-        if np.asarray(one).dtype.kind not in "bifu":
-            continue
-        first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
-        size = np.max(np.abs(first), initial=0.0, where=np.isfinite(first))
         require(
-            np.allclose(first, second, 1e-3, 1e-5 * size, equal_nan=True),
+            are_near(one, other),
             f"expected the same of {what}: environment {row}: {expected[:2]}; {found[:2]} came",
         )

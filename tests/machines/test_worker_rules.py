@@ -101,6 +101,7 @@ FAULTS = {
     "rounded": ("Buffer.from(String(seed))", "Buffer.from(String(Number(seed)))", "seeds_may_be_large", "to a double"),
     "replaced": ("const actions = instead ||", "const actions =", "another_dtype", "float32 in place of float64"),
     "ending": ("truncated ? 'truncated'", "truncated ? 'terminated'", "step_by_step", "the end ['terminated']"),
+    "fed": ("next_state: state });", "next_state: before });", "feeds_an_input", "'next_state' of a step as 'state'"),
     "limit": ("const enough = () => limit > 0 &&", "const enough = () => false &&", "a_limit_ends", "samples (limit)"),
     "longest": ("run.step >= longest", "run.step >= longest + 1", "each_episode_once", "at most 12 steps"),
     "rewards": ("new Float(run.sum), {}", "new Float(run.sum + 1), {}", "steps_are_reported", "whose sum"),
@@ -111,7 +112,7 @@ FAULTS = {
         "AttributeError",
     ),
     "scene": ("{ scene: null }", "{ scene: null, scene_problem: null }", "calls_are_answered", "maybe scene_problem"),
-    "render": ("render: null,", "", "calls_are_answered", "nothing of the name"),
+    "render": ("render: null,", "", "calls_are_answered", "AttributeError"),
     "sequence": ("if (sequence !== asked)", "if (false)", "closes_at_another_sequence", "n + 2"),
     "keys": ("fault('it has other keys')", "type", "closes_at_a_body_with_other_keys", "a Call without most keys"),
     "end": (
