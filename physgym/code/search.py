@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from physgym.code.definitions import globals_of, names_in, origin_of, source_of
+from physgym.code.env_description import FIXED
 from physgym.code.files_read import declared_files, read_files
 from physgym.code.fingerprint import sha256
 from physgym.code.imports import forget, imports_of, resolved
@@ -68,6 +69,7 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
         files = read_files(found.modules.folder, [str(name) for name in made.get("files", ())])
     else:
         files = read_files(found.modules.folder, declared_files(env))
+    found.values |= fixed_values(made)
     commit, dirty = commit_around(found.modules.folder or Path.cwd())
     return Code(
         modules=found.modules.hashes,
@@ -88,7 +90,14 @@ def _code_elsewhere(made: Mapping[str, Any] | None) -> Code:
         return Code()
     program = ", ".join(map(str, made.get(PROGRAM, ())))
     unknown = () if program else ("the workers do not say which program they are (program in Ready.description.code)",)
-    return Code(packages={PROGRAM: program} if program else {}, unknown=unknown, made=True)
+    packages = {PROGRAM: program} if program else {}
+    return Code(packages=packages, values=fixed_values(made), unknown=unknown, made=True)
+
+
+def fixed_values(made: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the arguments that workers have given, as texts by name."""
+    entries = [str(entry).partition("=") for entry in (made or {}).get(FIXED, ())]
+    return {f"--arg {name}": value for name, _, value in entries}
 
 
 def caught(name: str, function: Any) -> dict[str, str]:

@@ -110,9 +110,13 @@ class DialInLauncher(Launcher[Handle]):
     """Gives orders to workers that come by themselves, with their connection, and may go at any time.
 
     The connection of one is that of its handle. What a worker has left undone others do.
+
+    Attributes:
+        on_difference: What to do with workers with another code of the simulation: "refuse" or "warn".
     """
 
     inherits = False
+    on_difference = "refuse"
 
     @abstractmethod
     def first(self, timeout: float) -> int:

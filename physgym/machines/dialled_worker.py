@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import sys
 import time
 import warnings
@@ -36,6 +37,7 @@ REDIAL, LONGEST_REDIAL = 0.2, 5.0  # seconds until it dials again, at first and 
 GREETING = 15.0  # seconds for both handshakes
 # exit statuses: the parent is done, the link is lost, it was refused, nobody answers, the parent wants a fresh process
 DONE, LOST, REFUSED, NOBODY, AGAIN = 0, 3, 4, 5, 6
+OVER = signal.SIGUSR1  # says that the run is over, upon which a process ends that has no environments yet
 
 
 @dataclass(frozen=True)
@@ -122,15 +124,17 @@ def _offered(channel: Channel, settings: DialIn, offer: WorkerOffer, say: Callab
         say(answer.reason)
         return REFUSED
     assert isinstance(answer, Assignment)
+    signal.signal(OVER, lambda *_: None)  # the parent says when
     permissions = settings.permissions
     try:
         start = started(answer.start, mark)
         factories = [permissions.factory(one) for one in answer.environments]
+        added = permissions.added(answer.environments)
     except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
         say(str(error))
         channel.send(failure(-1, error))
         return REFUSED
-    end = hold(channel, start, lambda: factories, -1, -1, permissions.check)
+    end = hold(channel, start, lambda: factories, -1, -1, permissions.check, added)
     if end is None:
         return LOST
     return AGAIN if end.again else DONE

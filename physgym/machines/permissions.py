@@ -82,6 +82,17 @@ class Permissions:
             raise ConfigError(f"the parent's description of an environment is wrong: {error!r}") from error
         raise ConfigError(f"the parent wants {make!r} made, which this version does not know; update this machine")
 
+    def added(self, descriptions: Sequence[Any]) -> dict[str, Any]:
+        """Return the fixed arguments that the parent does not give itself, for descriptions that `factory` takes."""
+        given = set[str]()
+        parts = [*descriptions]
+        while parts:
+            part = parts.pop()
+            given |= set(part.get("arguments", ()))
+            of = part.get("of", [])
+            parts += of if isinstance(of, list) else [of]
+        return {name: value for name, value in self.fixed.items() if name not in given}
+
     def check(self, request: Message) -> None:
         """Check that a request leaves the fixed arguments as they are.
 

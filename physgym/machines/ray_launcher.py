@@ -68,6 +68,7 @@ class RayLauncher(DialInLauncher[DialledWorker]):
             integer("workers", workers, 1, hint="; leave it out for as many as fit")
         integer("count", count, 1)
         certificate = own_certificate()
+        self.on_difference = on_difference
         self._cluster = RayCluster(address)
         try:
             fits = self._cluster.capacity(request)

@@ -170,7 +170,7 @@ class Reception(DialInLauncher[DialledWorker]):
                 "listen on 127.0.0.1 and have the workers come through a tunnel of ssh"
             )
         one_of("on_difference", on_difference, ("refuse", "warn"))
-        self._token, self._on_difference = token, on_difference
+        self._token, self.on_difference = token, on_difference
         self._context = clients or (None if certificate is None else certificate.context())
         self._listener = TcpListener(address.port, address.host)
         self.address = Address(address.host, self._listener.address[1])
@@ -377,7 +377,7 @@ class Reception(DialInLauncher[DialledWorker]):
             return self._refuse(file, caller, f"{wrong}. It was refused", wrong)
         if unlike:
             text = f"{who} differs: {shown('; '.join(unlike))}"
-            if self._on_difference == "refuse":
+            if self.on_difference == "refuse":
                 said = f"{text}. It was refused; make both alike, or let it in with --on-difference warn"
                 return self._refuse(file, caller, said, f"{text}. Its parent refuses that")
             self._news.add(f"{text}. It was let in (--on-difference warn)", known=True)

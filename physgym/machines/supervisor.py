@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from physgym.machines.dialled_worker import AGAIN, DONE, LOST, NOBODY, DialIn
+from physgym.machines.dialled_worker import AGAIN, DONE, LOST, NOBODY, OVER, DialIn
 from physgym.system.children import Child
 
 LOOK = 0.05  # seconds between two looks at the processes
@@ -16,7 +16,7 @@ PAUSE, LONGEST_PAUSE = (
     0.2,
     10.0,
 )  # seconds until one takes the place of another that has not worked, at first and at last
-GRACE = 20.0  # seconds that the others have, to close their environments, where the run is over for one
+GRACE = 20.0  # seconds that others with environments have, to close them, where the run is over for one
 FRUITLESS = 5  # processes in a row that were let go without any work
 
 
@@ -55,7 +55,7 @@ class Supervisor:
                 if any(place.status not in (None, DONE) for place in self._places):
                     break  # what one was refused for holds for all
                 if self._over_since is not None and time.monotonic() > self._over_since + GRACE:
-                    break  # those that dial still are too late
+                    break
                 time.sleep(LOOK)
         finally:
             for place in self._places:
@@ -69,6 +69,9 @@ class Supervisor:
         now = time.monotonic()
         if place.status is not None or now < place.due:
             return
+        if place.child is None and self._over_since is not None:
+            place.status = DONE
+            return
         if place.child is None:
             place.child, place.begun = self._started(), now
             return
@@ -79,9 +82,11 @@ class Supervisor:
         place.child = None
         if status == AGAIN:
             place.fruitless, place.renewed = 0, True
+        elif self._over_since is not None and status == -OVER:
+            place.status = DONE
         elif (status == DONE or (status == NOBODY and place.renewed)) and not self._stay:  # the run may be over since
             place.status = DONE
-            self._over_since = self._over_since or now
+            self._end_dialling(now)
         elif status in (DONE, LOST) or status < 0 or status == 1:  # 1: it has ended itself, since its parent was gone
             place.fruitless = 0 if now - place.begun > SHORT else place.fruitless + 1
             place.due = now + min(LONGEST_PAUSE, PAUSE * 2**place.fruitless)
@@ -92,6 +97,15 @@ class Supervisor:
             place.due = now + LONGEST_PAUSE
         else:
             place.status = status
+
+    def _end_dialling(self, now: float) -> None:
+        """Take note that the run is over, and end processes that dial still: nobody answers them any more."""
+        if self._over_since is not None:
+            return
+        self._over_since = now
+        for place in self._places:
+            if place.child is not None and place.child.process.poll() is None:
+                place.child.process.send_signal(OVER)
 
     def _started(self) -> Child:
         command = [sys.executable, "-m", "physgym.machines.dialled_worker"]

@@ -35,6 +35,7 @@ from physgym.protocol.short_frames import STEP_ALL, STEPPED_ALL
 from physgym.scene.inputs import InputValue
 from physgym.system.descriptors import fill_standard
 from physgym.transport.base import PeerGone
+from physgym.vector.alike import check_alike
 from physgym.vector.closing import END_TIMEOUT, FLEETS, close_environments, release
 from physgym.vector.handshake import Handshake
 from physgym.vector.inbox import Arrival, Inbox
@@ -143,11 +144,9 @@ class WorkerPool:
         """Listen to a worker that has joined, or was started again.
 
         Raises:
-            WorkerError: Its environments have other spaces.
+            WorkerError: Its environments differ.
         """
-        assert worker.ready is not None
-        if worker.ready.description != self.description:
-            raise WorkerError(f"{worker}: its environments have other spaces than those of the others")
+        check_alike(worker, self.description, "than those of the others", self.settings.launcher)
         self._watch.add(worker)
         self.settings.views.environments = len(self.factories)
         self._catch_up(worker)
@@ -531,13 +530,10 @@ class WorkerPool:
         self.end(worker)
         try:
             self._starter.start([worker], seeds)
+            check_alike(worker, worker.description, "than before its restart", self.settings.launcher)
         except BaseException:
             self.end(worker)
             raise
-        assert worker.ready is not None
-        if worker.ready.description != worker.description:
-            self.end(worker)
-            raise WorkerError(f"{worker}: after its restart its environments have other spaces than before")
         self._catch_up(worker)
 
     # --- end

@@ -12,7 +12,9 @@ from gymnasium.vector.utils import batch_differing_spaces, batch_space
 
 from physgym import placement
 from physgym import spaces as walk
-from physgym.errors import UnequalSpaces, WrongType, WrongValue
+from physgym.code.env_description import FIXED
+from physgym.errors import UnequalSpaces, WorkerError, WrongType, WrongValue
+from physgym.vector.alike import difference, differing
 from physgym.vector.fleet import WorkerPool
 from physgym.worker.folders import Folder
 from physgym.worker.variants import ByEpisode
@@ -49,6 +51,7 @@ def batched_spaces(
 
     Raises:
         UnequalSpaces: The environments do not fit together.
+        WorkerError: Workers have been given other arguments.
         WrongType: A pair as mode does not hold spaces.
         WrongValue: There is no such mode.
     """
@@ -71,6 +74,7 @@ def _observation_spaces(fleet: WorkerPool, of_one_dataset: bool) -> list[Any]:
 
     Raises:
         UnequalSpaces: The environments differ in what has to be equal.
+        WorkerError: Workers have been given other arguments (--arg).
     """
     first, observed = fleet.description, list[Any]()
     for worker in fleet.workers:
@@ -82,6 +86,10 @@ def _observation_spaces(fleet: WorkerPool, of_one_dataset: bool) -> list[Any]:
                     f"{key} of {worker} is {description[key]}, that of environment 0 is {first[key]}; "
                     "environments of one vector env need equal spaces"
                 )
+        for name in differing(description, first, [FIXED]):
+            raise WorkerError(
+                f"{worker}: its environments have {difference(description, first, name)} than that of environment 0"
+            )
         observed += description["observation_spaces"] or [description["observation_space"]] * len(worker.envs)
     return observed
 

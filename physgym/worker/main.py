@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -24,6 +24,7 @@ import gymnasium
 from gymnasium.vector import AutoresetMode
 
 from physgym.batched.row_env import row_env
+from physgym.code.env_description import tell_apart
 from physgym.errors import ProtocolError
 from physgym.interrupt import outlive_announcements
 from physgym.placement import DeclaringFactory, Env, EnvFactory, at, build
@@ -106,6 +107,7 @@ def serve(
     load: Callable[[], Sequence[EnvFactory]],
     memory: int,
     check: Callable[[Message], None],
+    fixed: Mapping[str, Any] | None,
 ) -> Close:
     """Build the environments, then answer requests until `Close`, which is returned, or the end of the connection.
 
@@ -115,6 +117,7 @@ def serve(
         load: Gives the env factories; may import the user's modules.
         memory: Descriptor of the shared memory, negative if there is none.
         check: Raises where a request is not to be served.
+        fixed: Arguments that were given here; None on the machine of the parent.
     """
     outlive_announcements()
     channel.set_timeout(None)  # a parent may be idle for hours; its death ends the connection
@@ -149,7 +152,10 @@ def serve(
             folders=folders,
             batch=batch,
         )
-        channel.send(Ready(len(envs), group.describe()))
+        description = group.describe()
+        if fixed is not None:
+            description["code"] |= tell_apart(envs[0].present if isinstance(envs[0], Variants) else envs[0], fixed)
+        channel.send(Ready(len(envs), description))
     except PeerGone:
         raise
     except RequestFailed as failed:
@@ -395,6 +401,7 @@ def hold(
     parent_pipe: int,
     memory: int,
     check: Callable[[Message], None] = lambda _: None,
+    fixed: Mapping[str, Any] | None = None,
 ) -> Close | None:
     """Serve over a connection whose parent was greeted; return how the parent has closed it, None where it was lost.
 
@@ -405,6 +412,7 @@ def hold(
         parent_pipe: Descriptor of the pipe to the parent, negative for a worker that somebody else has started.
         memory: Descriptor of the shared memory, negative if there is none.
         check: Raises where a request is not to be served, as one that its owner does not allow.
+        fixed: Arguments that its owner has given; None on the machine of the parent.
     """
     _keep_from_forks(parent_pipe, channel)
     if parent_pipe >= 0:
@@ -412,7 +420,7 @@ def hold(
     else:
         end_with_connection(channel, worker_start.mark)
     try:
-        return serve(channel, worker_start, load, memory, check)
+        return serve(channel, worker_start, load, memory, check, fixed)
     except PeerGone:
         return None  # the parent died, or has ended this worker; there is nobody to tell
     finally:

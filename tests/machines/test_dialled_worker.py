@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -237,6 +238,15 @@ def test_steps_are_those_of_the_sync_vector_env(tmp_path):
             actions = reference.action_space.sample()
             same(reference.step(actions), ours.step(actions))
     reference.close()
+
+
+def test_a_vector_env_takes_no_workers_of_other_arguments(tmp_path):
+    with listening(tmp_path) as reception, contextlib.ExitStack() as stack:
+        for length in (3, 4):
+            fixed = {"max_episode_steps": length}
+            stack.enter_context(workers(settings_for(reception, tmp_path, envs=["CartPole-v1"], fixed=fixed)))
+        with pytest.raises(WorkerError, match=r"other arguments \(--arg\) \(max_episode_steps=. in place of max"):
+            SocketVectorEnv([env_factory("CartPole-v1", {})] * 2, num_workers=2, launcher=reception, timeout=60)
 
 
 def test_a_vector_env_takes_another_worker_for_one_that_is_killed(tmp_path):

@@ -8,6 +8,7 @@ import itertools
 import os
 import socket
 import time
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -32,6 +33,7 @@ from tests.support.tls import tls_pair
 from tests.support.watching import Attach, until
 
 SPRING, SIZED, DRAWN = "physgym/Spring-v0", "tests.machines.test_faults:Sized", "tests.support.watching:Drawn"
+SCALED = "tests.machines.test_faults:Scaled"
 again = pytest.mark.filterwarnings("ignore:.*Others run its episodes again:RuntimeWarning")
 
 
@@ -178,6 +180,48 @@ def test_a_worker_of_other_spaces_does_not_join(tmp_path):
                 with pytest.warns(RuntimeWarning, match="does not join.*other spaces than those of the others"):
                     found = generated(tmp_path / "there", SIZED, launcher=reception, samples=1000)
     assert found == reference
+
+
+class Scaled(Sized):
+    """The same with an argument that no space shows."""
+
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.factor = factor
+
+
+@again
+@pytest.mark.parametrize("scale", [2.0, None])
+def test_a_worker_of_other_arguments_does_not_join(tmp_path, scale):
+    with listening(tmp_path) as reception:
+        right = settings_for(reception, tmp_path, envs=[SCALED], fixed={"factor": 1.0})
+        wrong = replace(right, fixed={} if scale is None else {"factor": scale})
+        with members(right):
+            reception.first(10)
+            said = r"does not join.*other arguments \(--arg\) \(.* in place of factor=1.0\) than those of the others"
+
+            def take(stream):
+                deadline = time.monotonic() + 20
+                while not caught:
+                    assert time.monotonic() < deadline
+                    stream.take(20)
+
+            with (
+                members(wrong),
+                SampleStream(SCALED, launcher=reception, timeout=20.0, actions="uniform") as stream,
+            ):
+                with pytest.warns(RuntimeWarning, match=said) as caught:
+                    take(stream)
+                assert stream.code.values["--arg factor"] == "1.0"
+
+
+def test_arguments_that_the_parent_gives_are_not_told_apart(tmp_path):
+    with listening(tmp_path) as reception:
+        settings = settings_for(reception, tmp_path, envs=[SCALED], fixed={"factor": 2.0})
+        options = {"env_kwargs": {"factor": 2.0}, "launcher": reception, "actions": "uniform"}
+        with members(settings), SampleStream(SCALED, timeout=20.0, **options) as stream:
+            assert "fixed" not in stream.made
+            assert not [name for name in stream.code.values if "--arg" in name]
 
 
 # --- the machine of the run

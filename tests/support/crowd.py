@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 from gymnasium.vector import AutoresetMode
 
+from physgym.code.env_description import tell_apart
 from physgym.errors import ProtocolError
 from physgym.machines.address import CALLER
 from physgym.machines.dialled_worker import DialIn, started
@@ -41,6 +42,7 @@ from physgym.transport.auth import greet
 from physgym.worker.env_group import EnvGroup
 from physgym.worker.failures import RequestFailed, failure
 from physgym.worker.main import build_all
+from physgym.worker.variants import Variants
 from tests.support.machines import ROOT
 
 
@@ -85,6 +87,7 @@ class Member:
         start = started(assignment.start, "")
         try:
             factories = [self._permissions.factory(one) for one in assignment.environments]
+            added = self._permissions.added(assignment.environments)
             envs, _, batch = build_all(factories, start.first_env, start.num_envs)
         except RequestFailed as failed:
             self.channel.send(failed.message())
@@ -99,7 +102,9 @@ class Member:
 
         mode = AutoresetMode[start.autoreset_mode]
         self.group = EnvGroup(envs, mode, lambda _: None, start.seeds, offer=offer, batch=batch)  # type: ignore[arg-type, return-value]
-        self.channel.send(Ready(len(envs), self.group.describe()))
+        description = self.group.describe()
+        description["code"] |= tell_apart(envs[0].present if isinstance(envs[0], Variants) else envs[0], added)
+        self.channel.send(Ready(len(envs), description))
 
     def _served(self, message: Message) -> Message:
         assert self.group is not None
