@@ -63,7 +63,7 @@ class Still(gym.Env):
 
     def step(self, action):
         self.count += 1
-        info = {"sample": {"x": self.sample, "y": self.sample}}
+        info = {"sample": {"x": self.sample.copy(), "y": self.sample.copy()}}
         return self.observation.copy(), 0.0, False, self.count == STEPS, info
 
 

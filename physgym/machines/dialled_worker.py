@@ -37,6 +37,7 @@ REDIAL, LONGEST_REDIAL = 0.2, 5.0  # seconds until it dials again, at first and 
 GREETING = 15.0  # seconds for both handshakes
 # exit statuses: the parent is done, the link is lost, it was refused, nobody answers, the parent wants a fresh process
 DONE, LOST, REFUSED, NOBODY, AGAIN = 0, 3, 4, 5, 6
+TO_TLS = "leave --plain out, and give --fingerprint"
 OVER = signal.SIGUSR1  # says that the run is over, upon which a process ends that has no environments yet
 
 
@@ -92,13 +93,17 @@ def dial_in(settings: DialIn, say: Callable[[str], None], mark: str) -> int:
                 channel.close()
         except PeerGone:
             reason = "the parent hangs up: it does not know this token, or is crowded"
+            if settings.plain:
+                reason += f", or speaks TLS: {TO_TLS}"
         except ConfigError as error:
             say(str(error))
             return REFUSED
         except ProtocolError as error:
             hint = ""
             if settings.plain and "nothing arrived" in str(error):
-                hint = ". A parent that waits too speaks TLS: leave --plain out, and give --fingerprint"
+                hint = f". A parent that waits too speaks TLS: {TO_TLS}"
+            elif not settings.plain and not settings.fingerprint and settings.authorities is None:
+                hint = ". Give --fingerprint as the run has printed it, or --authorities"
             say(f"{Address(*settings.address)}: {error}{hint}")
             return REFUSED
         except OSError as error:

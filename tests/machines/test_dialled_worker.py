@@ -80,7 +80,7 @@ def _slowly(monkeypatch):
     monkeypatch.setenv(PAUSE, "0.008")
 
 
-def generated(folder, env, samples=1000, **options):
+def generated(folder, env, samples=500, **options):
     physgym.generate(env, folder, samples=samples, seed=5, actions="uniform", **options)
     return digests(folder)
 
@@ -107,8 +107,9 @@ def test_workers_join_leave_and_are_killed(tmp_path, reference):
         settings = settings_for(reception, tmp_path, envs=[SLOW])
         over, taken = threading.Event(), Counted(reception)
 
+        here = [started(settings), started(settings)]
+
         def come_and_go():
-            here = [started(settings), started(settings)]
             while not over.wait(0.3):
                 if taken.count > 1:  # those that work are killed, one after the other
                     taken.count -= 1
@@ -119,6 +120,7 @@ def test_workers_join_leave_and_are_killed(tmp_path, reference):
                 process.kill()
                 process.communicate(timeout=30)
 
+        soon(lambda: sum(caller.offer is not None for caller in [*reception._callers.values()]) == 2)
         thread = threading.Thread(target=come_and_go)
         thread.start()
         try:
@@ -164,10 +166,10 @@ def test_bad_links_change_no_byte(tmp_path, reference, how):
 
         def disturb():
             taken.wait(2)  # a link that is cut before its worker has dialled in would be none
-            while not over.wait(1.0):
+            while not over.wait(0.5):
                 if how == "stall":
                     relay.stalled.set()
-                    over.wait(1.0)
+                    over.wait(0.5)
                     relay.stalled.clear()
                 elif how == "cut":
                     relay.cut()
@@ -274,11 +276,12 @@ def test_nobody_who_comes_is_an_error(tmp_path):
 
 def test_nobody_who_is_left_is_an_error_and_what_there_is_stays(tmp_path):
     with listening(tmp_path) as reception, workers(settings_for(reception, tmp_path, envs=[SLOW])) as (only,):
+        assert reception.first(30) == 1
         taken = Counted(reception)
         timer = threading.Thread(target=lambda: (taken.wait(), only.kill()))
         timer.start()
-        with pytest.raises(WorkerError, match="there are episodes left, and no worker for 8 s"):
-            generated(tmp_path / "data", SLOW, samples=100_000, launcher=reception, timeout=8.0)
+        with pytest.raises(WorkerError, match="there are episodes left, and no worker for 4 s"):
+            generated(tmp_path / "data", SLOW, samples=100_000, launcher=reception, timeout=4.0)
         timer.join()
     assert len(physgym.SampleDataset(tmp_path / "data")) > 0
 
@@ -289,6 +292,25 @@ def test_a_worker_whose_parent_is_not_there_says_so(tmp_path):
     process = started(settings)
     assert process.wait(30) == NOBODY
     assert b"no parent answers at 127.0.0.1" in process.communicate()[1]
+
+
+def said_by_one(settings, status):
+    process = started(settings)
+    assert process.wait(30) == status
+    return process.communicate()[1].decode()
+
+
+def test_a_worker_that_speaks_no_tls_says_which_option_to_leave_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("physgym.machines.reception.STRANGER_SECONDS", 0.3)  # before the worker loses its patience
+    with listening(tmp_path) as reception:
+        settings = settings_for(reception, tmp_path, patience=0.5, plain=True, fingerprint="")
+        assert "or speaks TLS: leave --plain out, and give --fingerprint" in said_by_one(settings, NOBODY)
+
+
+def test_a_worker_without_a_fingerprint_says_that_it_needs_one(tmp_path):
+    with listening(tmp_path) as reception:
+        said = said_by_one(settings_for(reception, tmp_path, fingerprint=""), REFUSED)
+        assert "Give --fingerprint as the run has printed it" in said
 
 
 def test_a_worker_ends_with_a_killed_parent(tmp_path):
