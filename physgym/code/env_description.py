@@ -20,7 +20,7 @@ from physgym.errors import ConfigError
 STAND_INS = {"physgym.running.surrogate": "simulation", "physgym.batched.row_env": "batch"}
 # packages whose wrappers around an environment are not part of the simulation
 AROUND = ("gymnasium", "physgym")
-FIXED, CONSTANTS, CONTENTS = "fixed", "constants", "contents"  # what `tell_apart` adds
+FIXED, CONSTANTS, CONTENTS = "fixed", "constants", "contents"  # what `identify_env` adds
 
 
 def describe_env(env: Any) -> dict[str, list[str]]:
@@ -47,8 +47,8 @@ def describe_env(env: Any) -> dict[str, list[str]]:
     return {"classes": list(dict.fromkeys(names)), "files": list(files)}
 
 
-def tell_apart(env: Any, fixed: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Say of an environment of another machine what may differ there beside its classes, as text.
+def identify_env(env: Any, fixed: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Say of an environment of another machine what may differ there besides its classes, as text.
 
     Args:
         env: The environment.

@@ -21,6 +21,7 @@ from typing import Any
 from gymnasium.vector import AutoresetMode
 
 from physgym.errors import ConfigError, PhysGymError, ProtocolError
+from physgym.interrupt import outlive_announcements
 from physgym.machines.address import CALLER, Address
 from physgym.machines.dialling import Dialling
 from physgym.machines.permissions import Permissions
@@ -129,7 +130,7 @@ def _offered(channel: Channel, settings: DialIn, offer: WorkerOffer, say: Callab
         say(answer.reason)
         return REFUSED
     assert isinstance(answer, Assignment)
-    signal.signal(OVER, lambda *_: None)  # the parent says when
+    outlive_announcements()  # among them OVER: from here on the parent says when
     permissions = settings.permissions
     try:
         start = started(answer.start, mark)

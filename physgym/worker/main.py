@@ -24,7 +24,7 @@ import gymnasium
 from gymnasium.vector import AutoresetMode
 
 from physgym.batched.row_env import row_env
-from physgym.code.env_description import tell_apart
+from physgym.code.env_description import identify_env
 from physgym.errors import ProtocolError
 from physgym.interrupt import outlive_announcements
 from physgym.placement import DeclaringFactory, Env, EnvFactory, at, build
@@ -154,7 +154,7 @@ def serve(
         )
         description = group.describe()
         if fixed is not None:
-            description["code"] |= tell_apart(envs[0].present if isinstance(envs[0], Variants) else envs[0], fixed)
+            description["code"] |= identify_env(envs[0].present if isinstance(envs[0], Variants) else envs[0], fixed)
         channel.send(Ready(len(envs), description))
     except PeerGone:
         raise

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 from gymnasium.vector import AutoresetMode
 
-from physgym.code.env_description import tell_apart
+from physgym.code.env_description import identify_env
 from physgym.errors import ProtocolError
 from physgym.machines.address import CALLER
 from physgym.machines.dialled_worker import DialIn, started
@@ -103,7 +103,7 @@ class Member:
         mode = AutoresetMode[start.autoreset_mode]
         self.group = EnvGroup(envs, mode, lambda _: None, start.seeds, offer=offer, batch=batch)  # type: ignore[arg-type, return-value]
         description = self.group.describe()
-        description["code"] |= tell_apart(envs[0].present if isinstance(envs[0], Variants) else envs[0], added)
+        description["code"] |= identify_env(envs[0].present if isinstance(envs[0], Variants) else envs[0], added)
         self.channel.send(Ready(len(envs), description))
 
     def _served(self, message: Message) -> Message:

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from physgym.code.env_description import tell_apart
+from physgym.code.env_description import identify_env
 from physgym.errors import WorkerError
 from physgym.protocol.messages import Ready
 from physgym.vector.alike import check_alike, differing
@@ -26,7 +26,7 @@ class Meshed(Sized):
 
 
 def description(env, **fixed):
-    return {"action_space": None, "code": {"classes": ["m:C"], "files": env.files_read} | tell_apart(env, fixed)}
+    return {"action_space": None, "code": {"classes": ["m:C"], "files": env.files_read} | identify_env(env, fixed)}
 
 
 def check(there, first, launcher=None):
@@ -79,5 +79,5 @@ def test_constants_that_cannot_be_made_are_said_elsewhere():
         def constants(self):
             raise ValueError
 
-    assert tell_apart(Broken(None), {}) == {}
-    assert tell_apart(gym.make("CartPole-v1"), {"a": 1}) == {"fixed": ["a=1"]}
+    assert identify_env(Broken(None), {}) == {}
+    assert identify_env(gym.make("CartPole-v1"), {"a": 1}) == {"fixed": ["a=1"]}
