@@ -36,6 +36,8 @@ from physgym.worker.rollout_parts import RolloutPart
 from physgym.worker.scene_offers import SceneOffers
 from physgym.worker.stepping import Emit
 
+SAMPLE = "sample"  # key of an info: the fields of all rows
+
 
 @dataclass(slots=True)
 class RowEpisode:
@@ -210,6 +212,7 @@ class BatchedEpisodes:
         seeds = [begun.get(row, some).entry[1] for row in range(self._rows.count)]
         observations, infos = self._rows.reset(mask, seeds, self._options(begun))
         infos = arrays_of(infos)
+        self._check_columns(PARAMETERS, infos)
         self._observations = observations
         for row, one in begun.items():
             course.rows[row] = one
@@ -245,6 +248,7 @@ class BatchedEpisodes:
         """Make a step of all rows."""
         found = self._rows.step(self._actions(course))
         infos = arrays_of(found.infos)
+        self._check_columns(SAMPLE, infos)
         checked = self._check_nonfinite(infos) if request.nonfinite == "reject" else None
         self._observations = [leaf.copy() for leaf in found.observations]
         for row, one in enumerate(course.rows):
@@ -284,10 +288,25 @@ class BatchedEpisodes:
         leaves = walk.leaves(space)
         return [np.array(column, leaf.dtype) for leaf, column in zip(leaves, columns, strict=True)]
 
+    def _check_columns(self, key: str, infos: Mapping[str, Any]) -> None:
+        """Check that what an info holds by name has a row for each row: others would get the values of all.
+
+        Raises:
+            SampleError: Something has not.
+        """
+        columns = infos.get(key)
+        for name, column in flat_items(columns) if isinstance(columns, dict) else ():
+            shape = (len(column),) if isinstance(column, list) else np.shape(column)
+            if shape[:1] != (self._rows.count,):
+                raise SampleError(
+                    f"{type(self._rows.venv).__name__}: infos[{key!r}][{name!r}] has shape {shape}; its first axis is that "
+                    f"of the rows, which are {self._rows.count}"
+                )
+
     def _check_nonfinite(self, infos: Mapping[str, Any]) -> Array:
         """Return which rows have a sample with a value that is not finite, shape (rows,)."""
         bad = np.zeros(self._rows.count, np.bool_)
-        for _, column in flat_items(infos.get("sample", {})):
+        for _, column in flat_items(infos.get(SAMPLE, {})):
             values = np.asarray(column)
             if values.dtype.kind in "fc":
                 bad |= ~np.isfinite(values.reshape(self._rows.count, -1)).all(axis=1)
@@ -307,7 +326,7 @@ class BatchedEpisodes:
         terminated, truncated = bool(found.terminations[row]), bool(found.truncations[row])
         last = terminated or truncated or one.step == request.max_steps - 1
         ending = "" if not last else "terminated" if terminated else "truncated" if truncated else "cut"
-        sample, rejected, rejected_sample = info.get("sample"), str(info.get("rejected", "") or ""), None
+        sample, rejected, rejected_sample = info.get(SAMPLE), str(info.get("rejected", "") or ""), None
         if sample is None or rejected:
             rejected = rejected or "the step returned no sample"
             sample, rejected_sample = None, info.get("rejected_sample", sample)

@@ -152,7 +152,6 @@ def test_rows_that_are_rounded_are_counted_and_another_number_is_said(tmp_path, 
     with pytest.warns(UserWarning, match=r"computed by 3 in 1 batch, those that follow by 2 in 1 batch") as said:
         physgym.generate(Rounded, tmp_path, samples=40, num_envs=2, resume=True, **options)
     assert len(said) == 1
-    assert "rows" not in physgym.generate(Counting, tmp_path / "e", samples=5, num_envs=2, **options).attributes
 
 
 @pytest.mark.slow
@@ -161,3 +160,19 @@ def test_rows_that_stored_samples_drive_are_computed_one_by_one_which_is_said(tm
     with pytest.warns(UserWarning, match="one row, which is right and slow"):
         again = physgym.generate(Loaded, tmp_path / "b", num_envs=2, num_workers=0, samples=20, load=stored)
     assert np.array_equal(again.read(0, 20)["action"], stored.read(0, 20)["action"])
+
+
+class Squeezed(Counting):
+    """The same, whose samples are those of its first row: as many numbers as a field has."""
+
+    def step(self, actions):
+        *others, infos = super().step(actions)
+        infos["sample"]["x"] = infos["sample"]["x"][0]
+        return *others, infos
+
+
+@pytest.mark.parametrize("nonfinite", ["error", "reject"])
+def test_values_without_a_row_for_each_row_are_an_error(tmp_path, nonfinite):
+    options = {"num_workers": 0, "nonfinite": nonfinite, "actions": acting}
+    with pytest.raises(SampleError, match=r"infos\['sample'\]\['x'\] has shape \(2,\); its first axis .* are 3"):
+        physgym.generate(Squeezed, tmp_path, samples=5, num_envs=3, **options)
