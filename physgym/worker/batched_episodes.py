@@ -299,8 +299,8 @@ class BatchedEpisodes:
             shape = (len(column),) if isinstance(column, list) else np.shape(column)
             if shape[:1] != (self._rows.count,):
                 raise SampleError(
-                    f"{type(self._rows.venv).__name__}: infos[{key!r}][{name!r}] has shape {shape}; its first axis is that "
-                    f"of the rows, which are {self._rows.count}"
+                    f"{type(self._rows.venv).__name__}: infos[{key!r}][{name!r}] has shape {shape}; its first axis is "
+                    f"that of the rows, which are {self._rows.count}"
                 )
 
     def _check_nonfinite(self, infos: Mapping[str, Any]) -> Array:
