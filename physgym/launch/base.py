@@ -134,6 +134,10 @@ class DialInLauncher(Launcher[Handle]):
     def news(self) -> list[str]:
         """Return what there is to say of workers that were not let in, once."""
 
+    @abstractmethod
+    def expect(self) -> None:
+        """Take note that a worker was let go in whose place another process comes, which is to hear of the end too."""
+
 
 def no_descriptors(index: int, error: OSError) -> WorkerError:
     """Return the error of a worker that the system does not let start."""

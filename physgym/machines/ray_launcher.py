@@ -112,6 +112,9 @@ class RayLauncher(DialInLauncher[DialledWorker]):
             said, self._said = self._said, []
         return [*said, *self._reception.news()]
 
+    def expect(self) -> None:
+        """Do nothing: all processes end with their actors."""
+
     def first(self, timeout: float) -> int:
         """Wait for a worker; return how many environments it hosts.
 

@@ -37,6 +37,7 @@ STRANGER_SECONDS = 10.0  # for the handshakes of TLS and of the token, over a sl
 LOOK = 0.5  # seconds between two looks where nothing happens
 OVER = ""  # reason of a parent that needs no more workers
 END = 2.0  # seconds for the thread to end
+LAST_CALL = 10.0  # seconds in which those that come in the place of others are told that all is over
 SAID = 20  # refusals that are said, of strangers and of workers each: one that is wrong may come again and again
 LARGEST_OFFER = 1 << 12  # environments of one worker
 LONGEST_NAME = 80  # characters of the name of a machine
@@ -181,6 +182,7 @@ class Reception(DialInLauncher[DialledWorker]):
         self._callers: dict[int, Caller] = {}
         self._news = _News()
         self._standard = Standard(envs)
+        self._expected = 0  # processes that are to come in the place of workers
         self._end = False
         self._heard, self._wakeup = socket.socketpair()
         for end in (self._heard, self._wakeup):
@@ -253,12 +255,20 @@ class Reception(DialInLauncher[DialledWorker]):
         self._wake()
         return caller
 
+    def expect(self) -> None:
+        """Take note that a process is to come in the place of a worker; it would dial for long where nobody listens."""
+        with self._lock:
+            self._expected += 1
+
     def close(self) -> None:
-        """Let nobody in any more; calling it again does no harm."""
+        """Let nobody in any more; calling it again does no harm.
+
+        It waits some seconds for processes that are to come in the place of workers, and tells them that all is over.
+        """
         self._end = True
         self._wake()
         if self._thread is not threading.current_thread():
-            self._thread.join(END)
+            self._thread.join(LAST_CALL + END)
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
@@ -270,17 +280,29 @@ class Reception(DialInLauncher[DialledWorker]):
         try:
             while not self._end:
                 self._turn()
+            self._see_off()
+            until = time.monotonic() + LAST_CALL
+            while self._expected and time.monotonic() < until:
+                self._turn()
+                self._see_off()
         finally:
             with self._lock:
                 for caller in self._callers.values():
-                    if caller.offer is not None:
-                        with contextlib.suppress(ProtocolError):
-                            caller.channel.send(Refusal(OVER))
                     caller.channel.close()
                 self._callers.clear()
             self._listener.close()
             self._heard.close()
             self._wakeup.close()
+
+    def _see_off(self) -> None:
+        """Tell those that wait for an order that all is over."""
+        with self._lock:
+            for file, caller in [*self._callers.items()]:
+                if caller.offer is not None:
+                    with contextlib.suppress(ProtocolError):
+                        caller.channel.send(Refusal(OVER))
+                        caller.channel.flush()
+                    self._dismiss(file)
 
     def _turn(self) -> None:
         poll = select.poll()
@@ -382,6 +404,7 @@ class Reception(DialInLauncher[DialledWorker]):
                 return self._refuse(file, caller, said, f"{text}. Its parent refuses that")
             self._news.add(f"{text}. It was let in (--on-difference warn)", known=True)
         caller.offer = offer
+        self._expected = max(0, self._expected - 1)
 
     def _refuse(self, file: int, caller: Caller, said: str, reason: str) -> None:
         """Tell a worker that it is not let in, and why."""

@@ -103,8 +103,10 @@ class Renewals:
     def _end(self, worker: RemoteWorker) -> None:
         """End a worker, and note that it is to be started."""
         self._fleet.end(worker)
-        if isinstance(self._fleet.settings.launcher, DialInLauncher):
-            self._lost(worker)  # another one dials in
+        launcher = self._fleet.settings.launcher
+        if isinstance(launcher, DialInLauncher):
+            launcher.expect()
+            self._lost(worker)
         else:
             self.ended.append(worker)
 

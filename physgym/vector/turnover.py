@@ -144,6 +144,8 @@ class Turnover:
         """End workers that leave and owe nothing; turn away those that are not ready by now."""
         self.renewals.pause()
         for coming in [*self._coming]:
+            if self._dial_in is not None:
+                self._dial_in.expect()
             self._turn_away(*coming)
         for worker in [*self._fleet.workers]:
             self.let_go(worker)

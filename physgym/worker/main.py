@@ -382,7 +382,11 @@ def run(
     if sock is not None:
         channel = transport.adopt(sock)
         channel.set_timeout(worker_start.timeout)
-        greet(channel, token, worker_start.worker, os.getpid())
+        try:
+            greet(channel, token, worker_start.worker, os.getpid())
+        except PeerGone:
+            channel.close()
+            return  # the parent has ended this worker before it was needed, as at the end of a rollout
     else:
         channel = join(
             lambda seconds: transport.dial(worker_start.address, seconds),

@@ -17,7 +17,7 @@ from physgym.errors import ConfigError, ProtocolError, WorkerError
 from physgym.launch.base import Order
 from physgym.machines.address import CALLER, Address
 from physgym.machines.dialled_worker import DialIn
-from physgym.machines.reception import STRANGERS, Reception
+from physgym.machines.reception import LAST_CALL, OVER, STRANGERS, Reception
 from physgym.machines.versions import versions_here
 from physgym.protocol.messages import Assignment, Refusal, WorkerOffer
 from physgym.testing.transports import in_thread
@@ -286,3 +286,31 @@ def test_an_address_in_use_is_one_error(reception):
 def test_a_function_cannot_be_ordered(reception):
     with pytest.raises(ConfigError, match="names and JSON data alone"):
         reception.start(Order(replace(START), [lambda: None]))
+
+
+def test_one_that_comes_in_the_place_of_another_hears_that_all_is_over(reception, tmp_path):
+    reception.expect()
+    closing = threading.Thread(target=reception.close)
+    closing.start()
+    try:
+        time.sleep(0.1)
+        worker = offered(reception, tmp_path, WorkerOffer(1, "far", HERE))
+        answer = worker.next()
+        assert isinstance(answer, Refusal)
+        assert answer.reason == OVER
+        worker.close()
+    finally:
+        closing.join(20)
+    with pytest.raises(OSError, match="refused"):
+        offered(reception, tmp_path, WorkerOffer(1, "late", HERE))
+
+
+def test_where_nobody_is_to_come_the_end_is_at_once(reception, tmp_path):
+    reception.expect()
+    worker = offered(reception, tmp_path, WorkerOffer(1, "far", HERE))
+    reception.first(10)
+    begun = time.monotonic()
+    reception.close()
+    assert time.monotonic() - begun < LAST_CALL / 2
+    assert isinstance(worker.next(), Refusal)
+    worker.close()

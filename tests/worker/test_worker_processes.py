@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,12 @@ from gymnasium import spaces
 import physgym
 from physgym import SocketVectorEnv
 from physgym.errors import ClosedError, SampleError, UnequalSpaces, WorkerError
+from physgym.protocol.messages import Role
+from physgym.transport.auth import challenge
+from physgym.transport.sockets import SocketChannel
+from physgym.transport.table import TRANSPORTS
 from physgym.vector import fleet as pool
+from physgym.worker.main import WorkerStart, run
 
 CONTEXTS = ["spawn", "fork", "forkserver"]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and F_SETSIG")
@@ -491,3 +497,16 @@ def test_unequal_environments_are_still_told():
 
     with pytest.raises(UnequalSpaces):
         SocketVectorEnv([lambda: Slow("x"), lambda: Other("x")], num_workers=1, context="fork")
+
+
+def test_one_that_is_ended_before_it_has_greeted_says_nothing(monkeypatch):
+    """As where the last episode comes while a worker is renewed."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(os, "sched_setscheduler", lambda *_: None)
+    ours, theirs = socket.socketpair()
+    channel = SocketChannel(ours, Role.PARENT)
+    challenge(channel)
+    channel.close()
+    start = WorkerStart(TRANSPORTS["unix"], None, "00" * 32, 0, 0, 1, "NEXT_STEP", 10.0, [], None, "mark")
+    run(start, list, -1, theirs, -1)
+    assert theirs.fileno() == -1
