@@ -13,6 +13,7 @@ import secrets
 import signal
 import socket
 import sys
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from physgym.interrupt import kept_handlers
 from physgym.machines.address import TOKEN_BYTES, parse_address
 
 LOCAL, AUTO = "local", "auto"
+ADDRESS, SERVER = "RAY_ADDRESS", "gcs_server"  # variable of Ray, and the process of its head
 REACH = 5.0  # seconds for a connection to the port of a cluster; Ray itself waits for minutes, and then exits
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"  # variables of Ray
 OWN = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}  # Ray's resources, and what it calls requests for them
@@ -51,6 +53,8 @@ class RayCluster:
         self.ray: Any = ray
         self._owns = not ray.is_initialized()
         if self._owns:
+            if address == AUTO:
+                _reach_noted(what)
             self._connect(address, what)
         if os.environ.get(MODE, "").lower() != "token":
             warnings.warn(
@@ -71,7 +75,8 @@ class RayCluster:
                 self.ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, self.ray.exceptions.RayError, SystemExit) as error:
             token = "" if address == LOCAL else f". If it asks for a token: {_token_here()}"
-            raise ConfigError(f"{what} {address}: no cluster takes this process in: {error}{token}") from error
+            said = "Ray has given up" if isinstance(error, SystemExit) else error
+            raise ConfigError(f"{what} {address}: no cluster takes this process in: {said}{token}") from error
 
     def capacity(self, request: Mapping[str, float]) -> int:
         """Return how many actors with a request for resources fit on the machines of the cluster, nothing else there.
@@ -168,6 +173,39 @@ def _reach(address: str, what: str) -> None:
         socket.create_connection((host, port), REACH).close()
     except OSError as error:
         raise ConfigError(f"{what} {address}: nothing answers there: {error.strerror or error}") from error
+
+
+def _reach_noted(what: str) -> None:
+    """Check that somebody listens where Ray looks for the cluster of this machine; Ray itself waits for minutes.
+
+    Raises:
+        ConfigError: Nobody does.
+    """
+    given = os.environ.get(ADDRESS, "")
+    if given not in ("", AUTO):
+        _reach(given, f"{what} auto, and {ADDRESS} says")
+        return
+    note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    try:
+        noted = note.read_text().strip()
+        parse_address(noted)
+    except (OSError, UnicodeError, ConfigError):
+        return  # Ray says at once that there is none
+    try:
+        _reach(noted, what)
+    except ConfigError as error:
+        if not any(_name(process) == SERVER for process in Path("/proc").glob("[0-9]*")):  # which Ray would take
+            raise ConfigError(
+                f"{what} auto: the cluster of this machine is at {noted}, says {note}, and nothing answers there. Start "
+                f"one with `ray start --head`, or write {what} local"
+            ) from error
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except (OSError, UnicodeError):
+        return ""
 
 
 def _choose_token(*, make: bool) -> None:

@@ -142,6 +142,23 @@ def test_resources_that_no_machine_has_are_an_error(monkeypatch):
         cluster.close()
 
 
+def test_a_cluster_that_was_here_and_is_gone_is_an_error_at_once(tmp_path, monkeypatch):
+    """As after `ray start`, where its machine was started again."""
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    monkeypatch.setattr(ray_cluster, "SERVER", "no such process")
+    with stand_in(monkeypatch, NODE):
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        with pytest.raises(ConfigError, match=r"at 127.0.0.1:1, says .*ray_current_cluster, and nothing .*--ray local"):
+            RayCluster("auto")
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
+        with pytest.raises(ConfigError, match=r"RAY_ADDRESS says 127.0.0.1:2: nothing answers there"):
+            RayCluster("auto")
+        monkeypatch.setattr(ray_cluster, "SERVER", (Path("/proc/self/comm")).read_text().strip())
+        monkeypatch.setenv("RAY_ADDRESS", "")
+        RayCluster("auto").close()  # there is another one on this machine, which Ray takes
+
+
 def test_what_is_not_protected_is_said(monkeypatch):
     with stand_in(monkeypatch, NODE):
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")

@@ -132,6 +132,8 @@ def stand_in(monkeypatch: Any, *nodes: dict[str, float]) -> Iterator[StandInRay]
     found = StandInRay(list(nodes))
     monkeypatch.setitem(__import__("sys").modules, "ray", found)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_TMPDIR", "/dev/null")  # no cluster of this machine is noted
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     try:
         yield found
     finally:
