@@ -146,10 +146,10 @@ def check_folder(folder: Path) -> Path:
     if not PLAIN.fullmatch(str(folder)):
         raise ConfigError(
             f"--out: SLURM does not take {str(folder)!r} as the folder of its output: use letters, digits and ._-+@ "
-            "alone, without spaces"
+            "alone, without spaces; by default it is that of the session with -job behind it"
         )
     if folder.exists():
-        raise ConfigError(f"--out: {folder} exists; each job has a folder of its own")
+        raise ConfigError(f"--out: {folder} exists; each job has a folder of its own: name one with --out")
     return folder
 
 
