@@ -196,8 +196,8 @@ def _reach_noted(what: str) -> None:
     except ConfigError as error:
         if not any(_name(process) == SERVER for process in Path("/proc").glob("[0-9]*")):  # which Ray would take
             raise ConfigError(
-                f"{what} auto: the cluster of this machine is at {noted}, says {note}, and nothing answers there. Start "
-                f"one with `ray start --head`, or write {what} local"
+                f"{what} auto: the cluster of this machine is at {noted}, says {note}, and nothing answers there. "
+                f"Start one with `ray start --head`, or write {what} local"
             ) from error
 
 
