@@ -192,7 +192,7 @@ def test_one_that_fails_to_close_is_renewed_all_the_same():
     assert any("It was to be renewed, which goes on" in text for text in said), said
 
 
-@pytest.mark.filterwarnings(r"ignore:(.|\n)*It was to be renewed, which goes on:RuntimeWarning")  # one killed in its close
+@pytest.mark.filterwarnings(r"ignore:(.|\n)*It was to be renewed, which goes on:RuntimeWarning")
 @pytest.mark.slow
 def test_a_worker_that_dies_is_started_again_and_counts_anew(folder, monkeypatch):
     episodes = [(episode, 5 + episode) for episode in range(60)]
