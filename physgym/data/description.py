@@ -25,7 +25,7 @@ from physgym.data.layout import SAMPLES
 from physgym.data.partition import Partition
 from physgym.data.times import step_seconds
 from physgym.errors import DatasetError
-from physgym.files import absolute, lock, open_regular, read_regular, write_atomically
+from physgym.files import absolute, lock, open_regular, read_regular, replacing
 
 log = logging.getLogger(__name__)
 
@@ -123,9 +123,18 @@ class Description:
         Raises:
             OSError: The disk refuses.
         """
-        content = self.content
-        write_atomically(folder / DESCRIPTION, as_text(content), durable=durable)
-        return content
+        self.put(folder, durable=durable)
+        return self.content
+
+    def put(self, folder: Path, *, durable: bool = False) -> tuple[int, ...]:
+        """Write the description in one instant, and return what distinguishes its file from those of others.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        with replacing(folder / DESCRIPTION, durable=durable) as made:
+            made.write_bytes(as_text(self.content).encode(errors="surrogateescape"))
+            return identity(made)
 
     def provenance(self, mode: str) -> Any:
         """Return where the samples of a mode come from.
@@ -133,6 +142,15 @@ class Description:
         "unknown" where the description is gone or says so, None where it was written before this was recorded.
         """
         return self.modes[mode].get("provenance") if mode in self.modes else UNKNOWN
+
+
+def identity(file: Path) -> tuple[int, ...]:
+    """Return what distinguishes a file from one that takes its place; nothing where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def as_text(content: Mapping[str, Any]) -> str:

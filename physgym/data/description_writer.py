@@ -9,7 +9,15 @@ from typing import Any, get_args
 
 from physgym.data import constants
 from physgym.data.continuing import BOUNDED
-from physgym.data.description import DESCRIPTION, UNKNOWN, Description, Mode, describe_partitions, partition_files
+from physgym.data.description import (
+    DESCRIPTION,
+    UNKNOWN,
+    Description,
+    Mode,
+    describe_partitions,
+    identity,
+    partition_files,
+)
 from physgym.data.folder_claim import FolderClaim
 from physgym.data.partition import Partition
 from physgym.errors import DatasetError
@@ -118,8 +126,7 @@ class DescriptionWriter:
                     )
                 ordered = {mode: modes[mode] for mode in get_args(Mode) if mode in modes}
                 said = Description(ordered, self.constants, metadata={**self.metadata, **found.metadata})
-                said.write(folder, durable=self._durable)
-                self._last = said, _identity(folder)
+                self._last = said, said.put(folder, durable=self._durable)
             except OSError as error:
                 raise DatasetError(
                     f"cannot write {folder / DESCRIPTION}: {error.strerror or error}. Free space, then continue the "
@@ -130,7 +137,7 @@ class DescriptionWriter:
 
     def _found(self, folder: Path) -> Description:
         """Return the description that is there; it is read only if somebody else has written it."""
-        if self._last is not None and self._last[1] == _identity(folder):
+        if self._last is not None and self._last[1] == identity(folder / DESCRIPTION):
             return self._last[0]
         return Description.read(folder)
 
@@ -144,12 +151,3 @@ class DescriptionWriter:
         else:
             for name in (DESCRIPTION, constants.CONSTANTS):
                 (folder / name).unlink(missing_ok=True)
-
-
-def _identity(folder: Path) -> tuple[int, ...]:
-    """Return what distinguishes the present file of a description from others; nothing where there is none."""
-    try:
-        found = (folder / DESCRIPTION).stat()
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -376,8 +376,8 @@ def test_names_with_brackets_are_written_as_they_are():
 
 
 def test_what_others_say_while_a_writer_is_at_work_stays(tmp_path):
-    with SampleWriter(tmp_path / "d", SPEC, max_rows=2, source=SOURCE) as writer:
-        for start in range(0, 9, 3):
+    with SampleWriter(tmp_path / "d", SPEC, max_rows=4, source=SOURCE) as writer:
+        for start in range(0, 9, 3):  # nothing is sealed before the second time
             writer.append(rows(start, start + 3), **where(start, start + 3))
             writer.commit()
             if not start:

@@ -312,7 +312,18 @@ def test_an_info_that_the_reward_needs_and_nobody_gives_is_named(there):
 def test_the_section_has_the_arguments_of_the_trainer_with_their_defaults():
 
     elsewhere = {  # by other keys, or by the command
-        *("agent", "env", "env_kwargs", "agent_kwargs", "evaluate_kwargs", "seed", "device", "session", "resume"),
+        *(
+            "agent",
+            "env",
+            "env_kwargs",
+            "agent_kwargs",
+            "evaluate_kwargs",
+            "seed",
+            "device",
+            "session",
+            "resume",
+            "launcher",
+        ),
         *("record", "progress", "allow_changed_code", "view"),
     }
     taken = {
