@@ -59,16 +59,17 @@ def test_a_worker_whose_machine_is_gone_is_placed_anew_and_the_bytes_are_the_sam
         while len(launcher._reception._callers) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        lose = OnceStored(300, lambda: ray.actors[0].process.kill())
+        lose = OnceStored(1, lambda: ray.actors[0].process.kill())  # while it has work
         with pytest.warns(RuntimeWarning) as caught:
-            generate(SPRING, tmp_path / "there", launcher=launcher, callbacks=[lose], recycle=80, **OPTIONS)
-        assert any("Others run its episodes again" in str(warning.message) for warning in caught)
+            generate(SPRING, tmp_path / "there", launcher=launcher, callbacks=[lose], **OPTIONS)
+        texts = [str(warning.message) for warning in caught]
+        assert any("Others run its episodes again" in text for text in texts), texts
         while len(ray.actors) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert len(ray.options) == 3
         assert ray.options[0]["scheduling_strategy"] == "SPREAD"
-        generate(SPRING, tmp_path / "again", launcher=launcher, **OPTIONS)  # one run after the other
+        generate(SPRING, tmp_path / "again", launcher=launcher, recycle=80, **OPTIONS)  # one run after the other
     assert digests(tmp_path / "here") == digests(tmp_path / "there") == digests(tmp_path / "again") != []
 
 

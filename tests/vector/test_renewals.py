@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
@@ -94,7 +95,9 @@ def folder(tmp_path, monkeypatch):
     found = tmp_path / "notes"
     found.mkdir()
     monkeypatch.setenv(NOTES, str(found))
-    return found
+    forkserver._forkserver._stop()  # one that runs has the environment variables of the test that began it
+    yield found
+    forkserver._forkserver._stop()
 
 
 def digests(folder):
@@ -121,13 +124,13 @@ def test_a_dataset_has_the_same_bytes_and_memory_stays_bounded(tmp_path, folder)
     options = {"samples": 250, "num_workers": 2, "progress": False}
     generate(Leaky, tmp_path / "plain", **options)
     grown = [int(lines[-1]) - int(lines[0]) for lines in notes(folder).values()]
-    assert max(grown) > 20 * MEGABYTE  # it does leak
+    assert max(grown) > 40 * MEGABYTE  # it does leak
     for file in folder.iterdir():
         file.unlink()
     generate(Leaky, tmp_path / "renewed", recycle=5, **options)
     said = notes(folder)
     assert len(said) >= 6
-    assert max(int(lines[-1]) - int(lines[0]) for lines in said.values()) < 12 * MEGABYTE
+    assert max(int(lines[-1]) - int(lines[0]) for lines in said.values()) < 20 * MEGABYTE  # 10 of them kept
     assert digests(tmp_path / "plain") == digests(tmp_path / "renewed") != []
 
 
@@ -135,7 +138,7 @@ def test_a_dataset_has_the_same_bytes_and_memory_stays_bounded(tmp_path, folder)
 def test_the_others_go_on_meanwhile(folder):
     with SocketVectorEnv([Slow] * 2, num_workers=2, context="fork", timeout=60, recycle=60) as envs:
         envs._pool.workers[1].episodes = 30  # so that the two do not come to their ends at the same time
-        rows(envs.rollout([(episode, 5 + episode) for episode in range(130)], **LIMITS))
+        rows(envs.rollout([(episode, 5 + episode) for episode in range(200)], **LIMITS))
     said = [[float(line) for line in lines] for lines in notes(folder).values()]
     first = min((lines for lines in said if len(lines) == 60), key=min)
     ended = max(first)
