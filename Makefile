@@ -41,7 +41,7 @@ types: $(VENV)/.dev
 
 # figures against peers, some of them large (tianshou, torchrl, mujoco); takes an hour
 bench: $(VENV)/.bench
-	for name in beam generation prediction vector startup storage training running online search session batched; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in beam generation prediction vector startup storage training running online search session batched machines scale clients; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/agents.py --speed
 
 # Gymnasium's own tests of vector environments, run on ours: GYMNASIUM_SRC is its source tree at the installed version

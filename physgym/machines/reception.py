@@ -12,7 +12,6 @@ import select
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -22,18 +21,15 @@ from physgym.errors import ConfigError, PhysGymError, ProtocolError, WorkerError
 from physgym.launch.base import DialInLauncher, Order, WorkerHandle
 from physgym.machines.address import CALLER, Address, worker_command
 from physgym.machines.permissions import HARMLESS
+from physgym.machines.strangers import STRANGER_SECONDS, accepted, one_too_many
 from physgym.machines.versions import Standard
 from physgym.placement import described
-from physgym.protocol.messages import Assignment, Hello, Refusal, Role, WorkerOffer
-from physgym.transport.auth import admit, challenge
+from physgym.protocol.messages import Assignment, Hello, Refusal, WorkerOffer
+from physgym.transport.auth import admit
 from physgym.transport.base import Channel, PeerGone
 from physgym.transport.certificates import Certificate
-from physgym.transport.sockets import SocketChannel, lasting
 from physgym.transport.tcp import TcpListener
-from physgym.transport.tls import TlsChannel
 
-STRANGERS = 64  # connections at a time that have not proved themselves
-STRANGER_SECONDS = 10.0  # for the handshakes of TLS and of the token, over a slow link
 LOOK = 0.5  # seconds between two looks where nothing happens
 OVER = ""  # reason of a parent that needs no more workers
 END = 2.0  # seconds for the thread to end
@@ -333,28 +329,15 @@ class Reception(DialInLauncher[DialledWorker]):
                     self._dismiss(file)
 
     def _accept(self) -> None:
-        try:
-            sock, peer = self._listener.sock.accept()
-        except OSError:
+        found = accepted(self._listener.sock, self._context)
+        if found is None:
             return
+        channel, peer = found
         with self._lock:
             strangers = {file: caller.peer for file, caller in self._callers.items() if caller.offer is None}
-            if len(strangers) >= STRANGERS:  # of the address with most of them the one who has said nothing for longest
-                crowd = Counter(strangers.values()).most_common(1)[0][0]
-                self._dismiss(next(file for file, peer in strangers.items() if peer == crowd))
-            channel: Channel
-            try:
-                lasting(sock)
-                if self._context is None:
-                    channel = SocketChannel(sock, Role.PARENT)
-                else:
-                    channel = TlsChannel(sock, Role.PARENT, self._context)
-            except OSError:  # gone again, or there are no more descriptors
-                sock.close()
-                return
-            self._callers[channel.fileno()] = Caller(channel, str(peer[0]))
-            with contextlib.suppress(ProtocolError):  # which shows when it is read
-                challenge(channel)
+            if (passed := one_too_many(strangers)) is not None:
+                self._dismiss(passed)
+            self._callers[channel.fileno()] = Caller(channel, peer)
 
     def _hear(self, file: int, caller: Caller) -> WorkerOffer | None:
         """Go on with what somebody says; return what it offers, if it does now."""

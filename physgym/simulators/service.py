@@ -12,22 +12,20 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from physgym.errors import ConfigError, ProtocolError, SimulatorError
 from physgym.machines.address import CALLER, Address
-from physgym.machines.reception import LONGEST_NAME, STRANGER_SECONDS, STRANGERS, shown
-from physgym.protocol.messages import Hello, Message, Refusal, Role, ServiceAnswer, ServiceRequest, WorkerOffer
+from physgym.machines.reception import LONGEST_NAME, shown
+from physgym.machines.strangers import STRANGER_SECONDS, accepted, one_too_many
+from physgym.protocol.messages import Hello, Message, Refusal, ServiceAnswer, ServiceRequest, WorkerOffer
 from physgym.simulators.pool import PoolSettings, SimulatorPool, Wanted
-from physgym.transport.auth import admit, challenge
+from physgym.transport.auth import admit
 from physgym.transport.base import Channel, PeerGone
 from physgym.transport.certificates import Certificate
-from physgym.transport.sockets import SocketChannel, lasting
 from physgym.transport.tcp import TcpListener
-from physgym.transport.tls import TlsChannel
 
 CLIENTS = 512  # connections at a time that have proved themselves
 LOOK = 1.0  # seconds between two looks where nothing happens
@@ -171,27 +169,14 @@ class SimulatorService:
                 self._turn_away(file, f"has said nothing for {STRANGER_SECONDS:g} s{hint}")
 
     def _accept(self) -> None:
-        try:
-            sock, peer = self._listener.sock.accept()
-        except OSError:
+        found = accepted(self._listener.sock, self._context)
+        if found is None:
             return
+        channel, peer = found
         strangers = {file: line.peer for file, line in self._lines.items() if not line.proved}
-        if len(strangers) >= STRANGERS:  # of the address with most of them the one who has said nothing for longest
-            crowd = Counter(strangers.values()).most_common(1)[0][0]
-            self._dismiss(next(file for file, one in strangers.items() if one == crowd))
-        channel: Channel
-        try:
-            lasting(sock)
-            if self._context is None:
-                channel = SocketChannel(sock, Role.PARENT)
-            else:
-                channel = TlsChannel(sock, Role.PARENT, self._context)
-        except OSError:  # gone again, or there are no more descriptors
-            sock.close()
-            return
-        self._lines[channel.fileno()] = Line(channel, str(peer[0]))
-        with contextlib.suppress(ProtocolError):  # which shows when it is read
-            challenge(channel)
+        if (passed := one_too_many(strangers)) is not None:
+            self._dismiss(passed)
+        self._lines[channel.fileno()] = Line(channel, peer)
 
     def _hear(self, file: int, line: Line) -> None:
         """Go on with what somebody says."""

@@ -131,7 +131,7 @@ def test_a_connection_that_is_gone_before_it_is_taken_stops_nobody(tmp_path, mon
 
     with listening(tmp_path) as reception:
         with monkeypatch.context() as patch:
-            patch.setattr("physgym.machines.reception.lasting", gone)
+            patch.setattr("physgym.machines.strangers.lasting", gone)
             with socket.create_connection(tuple(reception.address), 10) as other:
                 assert other.recv(1) == b""
         member = Member(settings_for(reception, tmp_path))

@@ -17,7 +17,8 @@ from physgym.errors import ConfigError, ProtocolError, WorkerError
 from physgym.launch.base import Order
 from physgym.machines.address import CALLER, Address
 from physgym.machines.dialled_worker import DialIn
-from physgym.machines.reception import LAST_CALL, OVER, STRANGERS, Reception
+from physgym.machines.reception import LAST_CALL, OVER, Reception
+from physgym.machines.strangers import STRANGERS
 from physgym.machines.versions import versions_here
 from physgym.protocol.messages import Assignment, Refusal, WorkerOffer
 from physgym.testing.transports import in_thread

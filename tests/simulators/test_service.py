@@ -14,7 +14,7 @@ import pytest
 
 from physgym.errors import ConfigError, SimulatorError
 from physgym.machines.address import Address
-from physgym.machines.reception import STRANGERS
+from physgym.machines.strangers import STRANGERS
 from physgym.protocol.messages import Refusal, WorkerOffer
 from physgym.simulators.client import LentSimulator, ServiceClient, _first_free, described_service
 from physgym.simulators.pool import PoolSettings
