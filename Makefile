@@ -43,6 +43,7 @@ types: $(VENV)/.dev
 bench: $(VENV)/.bench
 	for name in beam generation prediction vector startup storage training running online search session batched machines scale clients; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/agents.py --speed
+	$(BIN)/python benchmarks/wanted.py
 
 # Gymnasium's own tests of vector environments, run on ours: GYMNASIUM_SRC is its source tree at the installed version
 gymnasium-suite: $(VENV)/.suite
