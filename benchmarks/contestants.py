@@ -11,6 +11,8 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import platform
+import shutil
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -244,15 +246,20 @@ CONTESTANTS = OURS | PEERS
 LIBRARIES = list(dict.fromkeys(name.partition("-")[0] for name in PEERS))
 
 
-def of_libraries(asked: str) -> list[str]:
+def of_libraries(asked: str, pythons: Mapping[str, str]) -> list[str]:
     """Return the names of the contestants of the peers asked for; those that are not installed are named and left out.
+
+    Args:
+        asked: Libraries, with commas.
+        pythons: The interpreters of libraries that are installed in other environments.
 
     Raises:
         SystemExit: There is no such peer.
     """
     libraries = pick(asked, LIBRARIES, "peer")
     names = [name for name in PEERS if name.partition("-")[0] in libraries]
-    missing = {PEERS[name].distribution for name in names if not installed(PEERS[name].module)}
+    here = (name for name in names if name.partition("-")[0] not in pythons)
+    missing = {PEERS[name].distribution for name in here if not installed(PEERS[name].module)}
     for distribution in sorted(missing):
         print(f"{distribution}: not installed, skipped")
     return [name for name in names if PEERS[name].distribution not in missing]
@@ -275,8 +282,44 @@ def installed(module: str) -> bool:
     return importlib.util.find_spec(module.partition(".")[0]) is not None
 
 
-def versions(names: Iterable[str]) -> dict[str, str]:
-    """Return the versions of Python and of the packages of the contestants."""
-    packages = dict.fromkeys(CONTESTANTS[name].distribution for name in names)
-    found = {package: importlib.metadata.version(package) for package in packages}
+def versions(names: Iterable[str], pythons: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions of Python and of the packages of the contestants.
+
+    Args:
+        names: Contestants.
+        pythons: The interpreters of libraries that are installed in other environments.
+
+    Raises:
+        SystemExit: A library is not installed in the environment that was named for it.
+    """
+    packages = {CONTESTANTS[name].distribution: pythons.get(name.partition("-")[0]) for name in names}
+    found = {package: version(package, python) for package, python in packages.items()}
     return {"python": platform.python_version(), **found}
+
+
+def version(package: str, python: str | None) -> str:
+    if python is None:
+        return importlib.metadata.version(package)
+    script = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
+    asked = subprocess.run(
+        [python, "-c", script, package], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    if asked.returncode:
+        raise SystemExit(f"{package} is not installed where {python} is: {asked.stderr.strip().splitlines()[-1]}")
+    return asked.stdout.strip()
+
+
+def interpreters(given: Iterable[str]) -> dict[str, str]:
+    """Return the interpreters of options LIBRARY=INTERPRETER by library.
+
+    Raises:
+        SystemExit: A library is not known, or there is no such program.
+    """
+    found = {}
+    for option in given:
+        library, _, python = option.partition("=")
+        pick(library, LIBRARIES, "peer")
+        if not (path := shutil.which(python)):
+            raise SystemExit(f"--python {option}: there is no program {python!r}; write LIBRARY=INTERPRETER")
+        found[library] = path
+    return found

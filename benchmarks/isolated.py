@@ -46,7 +46,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, **threads, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", **more}
 
 
-def call(here: str, function: str, module: str, timeout: float, **arguments: Any) -> Any:
+def call(
+    here: str, function: str, module: str, timeout: float, *, python: str = sys.executable, **arguments: Any
+) -> Any:
     """Return what a function returns.
 
     Args:
@@ -54,6 +56,7 @@ def call(here: str, function: str, module: str, timeout: float, **arguments: Any
         function: Its name.
         module: Imported first.
         timeout: Seconds that it may take.
+        python: The interpreter that runs it, of another environment for libraries that need other versions.
         **arguments: Of the function; JSON.
 
     Raises:
@@ -63,7 +66,7 @@ def call(here: str, function: str, module: str, timeout: float, **arguments: Any
     with tempfile.TemporaryDirectory() as folder:  # as the working directory too: some libraries write into it
         script, answer, log = (Path(folder) / name for name in ("main.py", "answer.json", "log.txt"))
         script.write_text(SCRIPT.format(here=here, function=function, module=module))
-        command = [sys.executable, str(script), json.dumps(arguments), str(answer)]
+        command = [python, str(script), json.dumps(arguments), str(answer)]
         try:
             with log.open("w") as output:
                 subprocess.run(

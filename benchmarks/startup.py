@@ -69,8 +69,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="of ours; %(default)s")
     parser.add_argument("--json", type=Path, help="write every round's figures to this file")
     arguments = parser.parse_args()
-    names = ["ours", *of_libraries(arguments.peers)]
-    found = versions(names)
+    names = ["ours", *of_libraries(arguments.peers, {})]
+    found = versions(names, {})
     print(", ".join(f"{name} {version}" for name, version in found.items()), f"- {os.cpu_count()} cores")
 
     units = {UNIT: [], **{unit: [] for unit in UNITS.values()}}

@@ -22,7 +22,7 @@ import sys
 import time
 from pathlib import Path
 
-from contestants import CONTESTANTS, LIBRARIES, OURS, installed, of_libraries, pick, versions
+from contestants import CONTESTANTS, LIBRARIES, OURS, installed, interpreters, of_libraries, pick, versions
 from isolated import Failed, call
 from workloads import WORKLOADS
 
@@ -113,7 +113,8 @@ def compare(workload, num_envs, names, arguments):
             what = {"name": name, "workload": workload, "num_envs": num_envs}
             how = {"workers": arguments.workers, "seconds": arguments.seconds}
             try:
-                rates[name].append(call("vector", "measure", module, limit, **what, **how))
+                python = arguments.pythons.get(name.partition("-")[0], sys.executable)
+                rates[name].append(call("vector", "measure", module, limit, python=python, **what, **how))
             except Failed as error:
                 failures[name] = str(error)
     return {name: found for name, found in rates.items() if name not in failures}, failures
@@ -177,11 +178,19 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="of ours, and what raw is multiplied by; %(default)s")
     parser.add_argument("--json", type=Path, help="write every round's rates to this file")
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="LIBRARY=INTERPRETER",
+        help="measure a library in another environment, which has psutil as well: PufferLib 3.0 needs NumPy 1",
+    )
     arguments = parser.parse_args()
+    arguments.pythons = interpreters(arguments.python)
     workloads = pick(arguments.workloads, WORKLOADS, "workload")
     counts = [int(count) for count in arguments.num_envs.split(",")]
-    peers = of_libraries(arguments.peers)
-    found = versions(["ours", *peers])
+    peers = of_libraries(arguments.peers, arguments.pythons)
+    found = versions(["ours", *peers], arguments.pythons)
     print(", ".join(f"{name} {version}" for name, version in found.items()), f"- {os.cpu_count()} cores")
 
     settings = {"workers": arguments.workers, "seconds": arguments.seconds, "repeats": arguments.repeats}
