@@ -4,7 +4,7 @@
     python benchmarks/scale.py --part turnover       # 10,000 episodes while workers join and leave
 
 Workers that dial in, of which one process speaks for all, host 5 environments each that compute nothing: what is left
-is the cost of the run itself. `docs/scale.md` has the model that these numbers go into.
+is the cost of the run itself. `docs/concepts/scale.md` has the model that these numbers go into.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""DeepPhysX's beam, as docs/sofa.md ports it: physgym generate sofa_beam:Beam --out data/beam --max-steps 5 ..."""
+"""DeepPhysX's beam as in docs/howto/sofa.md: physgym generate sofa_beam:Beam --out data/beam --max-steps 5 ..."""
 
 import numpy as np
 from gymnasium import spaces

@@ -45,7 +45,8 @@ class Callback:
     ``prediction_end`` and ``close``. Of several callbacks each event reaches the first one first.
 
     Checkpoints are saved last in an event, after all other callbacks. What may be changed: entries of the batch in
-    ``batch_begin`` (same shapes), and values are added in ``batch_end`` and ``epoch_end``; docs/training.md has it all.
+    ``batch_begin`` (same shapes), and values are added in ``batch_end`` and ``epoch_end``; see
+    docs/howto/training.md.
 
     A training that is resumed calls ``load_state_dict``, ``train_begin``, and in the midst of an epoch ``epoch_begin``
     again. ``trainer.stop(reason)`` from any event ends the training after it. All that callbacks may use of a

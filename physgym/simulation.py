@@ -41,19 +41,19 @@ NonFinite = Literal["error", "reject", "allow"]  # what a value that is not fini
 
 NO_HOOK = (
     "{env} does not implement {hook}, so that no network can stand in for its solver. Implement inputs(action) and "
-    "adopt(action, prediction); see docs/running.md"
+    "adopt(action, prediction); see docs/howto/running.md"
 )
 NO_STATE = (
     "{env} has no {hook}, so its state can be neither kept nor restored. Implement state() and set_state(state); see "
-    "docs/simulation.md"
+    "docs/howto/simulation.md"
 )
 NO_INPUTS = (
     "{env} has no take_input, so a person's inputs that its scene declares lead nowhere. Implement take_input(name, "
-    "value); see docs/watching.md"
+    "value); see docs/howto/watching.md"
 )
 NO_LOAD_SAMPLE = (
     "{env} has no load_sample, so stored samples cannot drive it. Give it `load_sample(sample)`, which takes the state "
-    "that it needs from a stored sample and returns the action for the next step; see docs/simulation.md"
+    "that it needs from a stored sample and returns the action for the next step; see docs/howto/simulation.md"
 )
 
 
@@ -220,7 +220,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     def take_input(self, name: str, value: Any) -> None:
         """Take an input that a person has changed, of those that `scene` declares; asked before its step.
 
-        In a run alone, see docs/watching.md. What it changes, `begin` brings back to the default.
+        In a run alone, see docs/howto/watching.md. What it changes, `begin` brings back to the default.
 
         Args:
             name: Its name.

@@ -197,7 +197,7 @@ def test_modules_are_short():
 
 def test_the_page_names_all_folders_in_their_order():
     """A folder whose modules have several places stands at the first one."""
-    text = (ROOT / "docs" / "architecture.md").read_text()
+    text = (ROOT / "docs" / "concepts" / "architecture.md").read_text()
     block = text[text.index("physgym/\n") : text.index("\ntests/")]
     heads = [line[2:23] if line[2] != " " else "" for line in block.splitlines()[1:]]
     named = [name for head in heads for name in re.findall(r"(\w+)(?:/|\.py)", head)]

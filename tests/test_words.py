@@ -95,7 +95,7 @@ def test_names_are_words_of_the_field():
 
 def test_prose_has_no_words_of_our_own():
     own = re.compile(r"\b(apart|beside|mend|mended|told|torn)\b", re.IGNORECASE)
-    files = [*(ROOT / "physgym").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    files = [*(ROOT / "physgym").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
     lines = [(file.name, line) for file in files for line in file.read_text().splitlines() if own.search(line)]
     assert lines == []
 

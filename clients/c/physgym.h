@@ -15,7 +15,7 @@
  *         return pg_main(argc, argv, &simulation);
  *     }
  *
- * docs/c_client.md explains all of it, docs/protocol.md what travels. Everything of the header's own begins with pg_
+ * docs/howto/c_client.md explains all of it, docs/reference/protocol.md what travels. Everything of the header's own begins with pg_
  * or PG_. What stands above the line "Implementation" is for programs, the rest may change.
  */
 #ifndef PHYSGYM_H

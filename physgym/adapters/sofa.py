@@ -1,7 +1,7 @@
 """`SofaSimulation`: a scene of SOFA (SofaPython3) as a simulation with samples.
 
 It was written from the documentation and the source of SofaPython3, and is tested against a stand-in module that was
-written from the same; it was not run with SOFA itself. See docs/sofa.md.
+written from the same; it was not run with SOFA itself. See docs/howto/sofa.md.
 """
 
 from __future__ import annotations

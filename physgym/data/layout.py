@@ -1,6 +1,6 @@
 """The layout of a partition: which tables it has, their columns, and the form of a row of each.
 
-The layout is described in docs/format.md.
+The layout is described in docs/reference/format.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Here it is read; `physgym.data.partition_file` makes, fills and seals it. Its number of samples is one value of 8 bytes,
 written after the rows that it counts, so that a reader sees either a whole batch or nothing of it.
 
-The layout is described in docs/format.md.
+The layout is described in docs/reference/format.md.
 """
 
 from __future__ import annotations

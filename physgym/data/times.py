@@ -73,7 +73,7 @@ def _times(part: Partition) -> Array:
     if seconds is None:
         raise ConfigError(
             f"{part.path} does not say how long a step is, and its samples have no field {TIME!r}: the axis is "
-            "index('step'). A simulation declares time_step, see docs/simulation.md"
+            "index('step'). A simulation declares time_step, see docs/howto/simulation.md"
         )
     return _ends(part, seconds)
 

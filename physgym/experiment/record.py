@@ -99,7 +99,7 @@ def has_agent(session: Path) -> bool:
 
 
 def read_record(session: Path) -> dict[str, Any]:
-    """Return the record of a session, whose keys `docs/sessions.md` explains.
+    """Return the record of a session, whose keys `docs/concepts/sessions.md` explains.
 
     Raises:
         ConfigError: The folder is not a session, or its record is damaged or of another version.

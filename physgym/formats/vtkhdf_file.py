@@ -1,7 +1,7 @@
 """VTKHDF: `export_vtkhdf` writes files for ParaView that show the samples of a dataset where they are.
 
 Each partition gets a file next to it, or in another folder, whose arrays are virtual datasets of HDF5: no sample is
-copied, and the dataset does not change. See docs/paraview.md.
+copied, and the dataset does not change. See docs/howto/paraview.md.
 """
 
 from __future__ import annotations

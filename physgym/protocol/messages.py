@@ -103,7 +103,7 @@ class ServiceRequest:
     """Client of a simulator service, at the worker's end: do something.
 
     Attributes:
-        action: What, such as "request"; see docs/simulators.md.
+        action: What, such as "request"; see docs/howto/simulators.md.
         arguments: By name.
     """
 
@@ -437,7 +437,7 @@ Message: TypeAlias = (
     | CallResult | Predict | Prediction | Close | Closed | Failure | WatchScenes | ScenePart | GiveInputs | WorkerOffer
     | Assignment | Refusal | ServiceRequest | ServiceAnswer
 )  # fmt: skip
-# the numbers of docs/protocol.md: a new message gets a new number, and none is ever given again
+# the numbers of docs/reference/protocol.md: a new message gets a new number, and none is ever given again
 CODES: dict[type[Any], int] = {
     Challenge: 0,
     Hello: 1,

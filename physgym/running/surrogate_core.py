@@ -215,8 +215,8 @@ def stand_in(
                 "Implement inputs(action), which gives the fields that the network is fed, and adopt(action, "
                 "prediction), which takes the prediction as the state after the step, in addition to observation(); "
                 "or declare which output is which input of the next step (sample_feedback), so that adopt is not "
-                "needed; see docs/running.md. Without them, wrap the environment in physgym.sample.RecordTransition "
-                "and use a network that predicts next_observation"
+                "needed; see docs/howto/running.md. Without them, wrap the environment in "
+                "physgym.sample.RecordTransition and use a network that predicts next_observation"
             )
         if reward is not None or terminated is not None:
             raise ConfigError(

@@ -102,7 +102,7 @@ def draw_parameters(
     if space is None:
         raise ConfigError(
             f"{env} declares no parameter_space, so there are no parameters to sample. Set `parameter_space` (a "
-            'gymnasium.spaces.Dict) on it and take options["parameters"] in reset; see docs/simulation.md.'
+            'gymnasium.spaces.Dict) on it and take options["parameters"] in reset; see docs/howto/simulation.md.'
         )
     sampler.check_units({} if spec is None else {field.name: field.unit or "" for field in spec.values()})
     return sampler.parameters(space, seed)

@@ -1,4 +1,4 @@
-"""Datasets and networks in a storage: whatever takes a path takes ``s3://bucket/prefix`` as well; docs/storage.md."""
+"""Datasets and networks in a storage: what takes a path takes ``s3://bucket/prefix`` as well; docs/howto/storage.md."""
 
 from __future__ import annotations
 

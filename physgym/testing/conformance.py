@@ -416,7 +416,7 @@ class EnvConformance:
         env = self.make_env()
         spec = SampleSpec.from_env(env)
         env.close()
-        _require(spec is not None, "the environment must declare sample_space; see docs/simulation.md")
+        _require(spec is not None, "the environment must declare sample_space; see docs/howto/simulation.md")
         assert spec is not None
         return spec
 

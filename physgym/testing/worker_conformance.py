@@ -23,7 +23,7 @@ from physgym.testing.worker_stepping import SteppingRules
 
 
 class WorkerConformance(FaultRules, RolloutRules, SteppingRules, GreetingRules):
-    """The rules of docs/protocol.md for a program that dials in as a worker."""
+    """The rules of docs/reference/protocol.md for a program that dials in as a worker."""
 
 
 def check_worker(

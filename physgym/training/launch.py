@@ -83,7 +83,7 @@ def warn_of_separate_trainings(environment: Mapping[str, str] = os.environ) -> N
                 "%s",
                 (
                     f"{name}={value}: {launcher} has started several processes; each of them trains alone. To train "
-                    "one network together, start torchrun in each (docs/training.md)"
+                    "one network together, start torchrun in each (docs/howto/training.md)"
                 ),
             )
             return

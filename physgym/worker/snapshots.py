@@ -77,8 +77,8 @@ class SnapshotsEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         if lacking := lacking_state_hooks(env):
             raise ConfigError(
                 f"snapshots: {type(env.unwrapped).__name__} has no {' and no '.join(lacking)}, so its state can be "
-                "neither kept nor restored. Implement state() and set_state(state), see docs/simulation.md, or leave "
-                "snapshots out"
+                "neither kept nor restored. Implement state() and set_state(state), see docs/howto/simulation.md, or "
+                "leave snapshots out"
             )
         if (layer := remembering_layer(env)) is not None:
             raise ConfigError(

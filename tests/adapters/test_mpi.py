@@ -313,8 +313,8 @@ def test_arrays_may_be_larger_than_a_pipe(tmp_path):
 
 
 def listing(language):
-    """The program of that language in docs/mpi.md."""
-    page = (ROOT / "docs" / "mpi.md").read_text()
+    """The program of that language in docs/howto/mpi.md."""
+    page = (ROOT / "docs" / "howto" / "mpi.md").read_text()
     return re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)[1]
 
 

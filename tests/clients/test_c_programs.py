@@ -336,7 +336,7 @@ def test_valgrind_finds_nothing(programs, tmp_path):
 
 
 def test_the_program_of_the_guide_makes_a_dataset(tmp_path):
-    (text,) = re.findall(r"^```c\n(.*?)^```", (ROOT / "docs" / "c_client.md").read_text(), re.M | re.S)
+    (text,) = re.findall(r"^```c\n(.*?)^```", (ROOT / "docs" / "howto" / "c_client.md").read_text(), re.M | re.S)
     (tmp_path / "tank.c").write_text(text)
     program = built(tmp_path / "tank.c", tmp_path / "tank", f"-I{CLIENT}", *SANITIZED)
     words = ["generate", "worker:my/Tank-v0", "--out", "d", "--samples", "300", "--parameters", "sobol"]

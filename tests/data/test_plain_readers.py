@@ -1,4 +1,4 @@
-"""Partitions are read without physgym, as docs/format.md says: by h5py alone, in C, and with HDF5's own tools."""
+"""Partitions are read without physgym, as docs/reference/format.md says: by h5py alone, in C, with HDF5's tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from physgym.formats.archive import archive
 from tests.support.commands import run_program
 from tests.support.datasets import PARAMETERS, SPEC, rows, where, write
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "format.md"
 
 
 def blocks(language: str) -> list[str]:
@@ -96,7 +96,7 @@ def test_the_documented_interchange_runs(tmp_path, monkeypatch):
         pytest.importorskip(module)
     for name, folder in (("MINARI_DATASETS_PATH", "minari"), ("HF_DATASETS_CACHE", "cache")):
         monkeypatch.setenv(name, str(tmp_path / folder))
-    text = (DOCUMENT.parent / "interop.md").read_text()
+    text = (DOCUMENT.parents[1] / "howto" / "interop.md").read_text()
     code = re.findall(r"^```python\n(.*?)^```", text[text.index("## Minari") :], re.DOTALL | re.MULTILINE)
     assert len(code) == 5
     (tmp_path / "script.py").write_text("".join(code))

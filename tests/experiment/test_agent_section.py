@@ -15,7 +15,7 @@ from physgym.experiment.runs import generate_samples, located
 from physgym.experiment.schema import MINI_AGENT, Config
 from physgym.experiment.yaml_text import read_yaml
 
-DOCS = Path(__file__).parents[2] / "docs" / "agents.md"
+DOCS = Path(__file__).parents[2] / "docs" / "howto" / "agents.md"
 GOOD = {"environment": {"id": "CartPole-v1"}, "agent": {"type": "dqn"}}
 
 

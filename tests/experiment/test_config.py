@@ -304,7 +304,7 @@ def test_a_class_that_is_not_there_is_named(name, text):
 
 
 def test_the_documentation_shows_all_keys_with_their_defaults():
-    text = (Path(__file__).parents[2] / "docs" / "config.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "config.md").read_text()
     shown = next(block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "on_nonfinite" in block)
     data = read_yaml(shown)
     assert check_config(data, "docs").model_dump() == check_config(

@@ -47,7 +47,7 @@ from tests.support.stand_in_ray import stand_in
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
 EXAMPLE = Path(__file__).parents[2] / "examples" / "search.yaml"
 CHECK_POINTS = searching._check_points
-GUIDE = Path(__file__).parents[2] / "docs" / "hyperparameters.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "howto" / "hyperparameters.md"
 PATIENCE = 100.0  # seconds, of a machine that others use too
 
 

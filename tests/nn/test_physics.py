@@ -20,7 +20,7 @@ from tests.support.commands import run_program
 from tests.support.memory_samples import MemorySamples, spec_of
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "networks.md"
+DOCUMENT = ROOT / "docs" / "howto" / "networks.md"
 
 
 def grid(sizes, steps, first=0):

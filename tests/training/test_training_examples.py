@@ -1,4 +1,4 @@
-"""The examples of training run at a tiny size, and the code of docs/training.md runs as it stands there."""
+"""The examples of training run at a tiny size, and the code of docs/howto/training.md runs as it stands there."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_resume(tmp_path, capsys):
 
 # --- the guide
 
-GUIDE = ROOT / "docs" / "training.md"
+GUIDE = ROOT / "docs" / "howto" / "training.md"
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def feed(connection: Connection, data: bytes) -> list:
 
 
 def test_the_codes_are_those_of_the_document():
-    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "protocol.md").read_text()
     table = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| ([A-Z]\w+) \| [^|]+ \|", text, re.M)}
     assert table == {kind.__name__: code for kind, code in messages.CODES.items()}
     assert sorted(table.values()) == list(range(26))
