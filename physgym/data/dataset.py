@@ -15,9 +15,10 @@ from physgym.checks import is_integer
 from physgym.data.dataset_parts import EpisodeSplit
 from physgym.data.description import Mode, check_mode
 from physgym.data.divided_samples import DividedSamples
+from physgym.data.episode_index import EpisodeIndex
 from physgym.data.episode_split import number_episodes
 from physgym.data.html_summary import html_table
-from physgym.data.indices import as_indices, episode_rows, moved
+from physgym.data.indices import as_indices, episode_rows
 from physgym.data.joined_tables import declared_spec, joined, joined_endings
 from physgym.data.labelled import as_xarray
 from physgym.data.layout import ENDINGS, EPISODES, INDEX, REJECTED
@@ -26,6 +27,7 @@ from physgym.data.origins import SampleOrigin, divided, episodes_before
 from physgym.data.partition import COPY, Partition
 from physgym.data.rejected_samples import RejectedSamples
 from physgym.data.row_reader import RowReader, targets
+from physgym.data.row_selection import AllRows, ListedRows, RowSelection
 from physgym.data.shown_samples import draw_episode, draw_sample
 from physgym.data.sizes import size_text
 from physgym.data.statistics import Statistics, collect, merged, real_fields
@@ -90,11 +92,10 @@ class SampleDataset(DividedSamples):
         self.feedback = stored.feedback
         self._fields = None if fields is None else list(fields)
         self.spec = stored if fields is None else SampleSpec([stored[name] for name in _known(stored, fields)])
-        # an index into all samples, None for all of them: the common case needs no table
-        self._rows = None if rows is None else as_indices(rows, self._folders.total)
-        self._mini = mini if rows is None else None
-        if mini is not None and self._rows is not None:
-            self._rows = self._rows[:mini]
+        total = self._folders.total
+        self._rows: RowSelection = AllRows(total, mini)
+        if rows is not None:
+            self._rows = ListedRows(as_indices(rows, total)[:mini])
 
     def refresh(self) -> int:
         """Read what a writer has committed since; a dataset of selected rows stays as it is.
@@ -103,17 +104,14 @@ class SampleDataset(DividedSamples):
             How many samples there are more than before.
         """
         before, opened = len(self), self._folders.again()
-        if self._rows is not None:
-            self._rows = moved(self._rows, self._folders.counts, opened.counts)
+        self._rows = self._rows.moved(self._folders.counts, opened.counts)
         self._folders = opened
         for made in ("_reader", "statistics"):
             self.__dict__.pop(made, None)
         return len(self) - before
 
     def __len__(self) -> int:
-        if self._rows is not None:
-            return len(self._rows)
-        return self._folders.total if self._mini is None else min(self._mini, self._folders.total)
+        return len(self._rows)
 
     def __repr__(self) -> str:
         where = ", ".join(str(found) for found in self._folders.places)
@@ -213,7 +211,7 @@ class SampleDataset(DividedSamples):
     @property
     def partition_numbers(self) -> Array:
         """Return the number of each sample's partition in `partitions`, shape (len(self),)."""
-        rows = np.arange(len(self)) if self._rows is None else self._rows
+        rows = self._rows.between(0, len(self))
         return np.searchsorted(self._folders.bounds, rows, side="right") - 1
 
     def origins(self) -> tuple[list[SampleOrigin], Array]:
@@ -271,14 +269,14 @@ class SampleDataset(DividedSamples):
         """
         names = self._names(fields)
         indices = as_indices(indices, len(self))
-        rows = indices if self._rows is None else self._rows[indices]
+        rows = self._rows.at(indices)
         batch = targets(self.spec, names, len(rows), out)
         self._reader.gather(rows, batch)
         return batch
 
     def stored_rows(self, indices: Array) -> Array:
         """Return the rows of samples, counted over all partitions, shape (n,)."""
-        return indices if self._rows is None else self._rows[indices]
+        return self._rows.at(indices)
 
     def stored_slices(
         self, rows: Array, length: int, fields: Sequence[str], out: Mapping[str, Array] | None = None
@@ -309,7 +307,7 @@ class SampleDataset(DividedSamples):
         """
         if not 0 <= start <= stop <= len(self):
             raise ConfigError(f"samples {start} to {stop} of a dataset with {len(self)}")
-        rows = np.arange(start, stop) if self._rows is None else self._rows[start:stop]
+        rows = self._rows.between(start, stop)
         batch = targets(self.spec, self._names(fields), len(rows), out)
         self._reader.read(rows, batch)
         return batch
@@ -326,7 +324,7 @@ class SampleDataset(DividedSamples):
             whole = sample_times(self.partitions)
         else:
             whole = np.concatenate([part.read(f"index/{name}", 0, part.count) for part in self.partitions])
-        return whole[: len(self)] if self._rows is None else whole[self._rows]
+        return self._rows.of(whole)
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -339,7 +337,7 @@ class SampleDataset(DividedSamples):
                 several folders are joined that do not end at a whole page.
         """
         stitched = self._reader.stitched
-        if stitched is None or not stitched.whole or self._rows is not None:
+        if stitched is None or not stitched.whole or not isinstance(self._rows, AllRows):
             raise DatasetError(
                 f"the rows of {', '.join(map(str, self.paths))} do not follow one another in memory; use gather, a "
                 "slice, or read"
@@ -426,9 +424,7 @@ class SampleDataset(DividedSamples):
     @property
     def episodes(self) -> Array:
         """Return an integer per sample that names its episode, across folders; shape (len(self),)."""
-        folder, episode = self._folders.folders, self.index("episode")
-        folder = folder[: len(self)] if self._rows is None else folder[self._rows]
-        return number_episodes(folder, episode)
+        return number_episodes(self._rows.of(self._folders.folders), self.index("episode"))
 
     @property
     def original_episodes(self) -> Array:
@@ -448,14 +444,20 @@ class SampleDataset(DividedSamples):
             ConfigError: These are selected samples, of which the other ones are no part.
             DatasetError: There are none.
         """
-        if self._rows is not None or self._mini is not None:
+        if not isinstance(self._rows, AllRows) or self._rows.most is not None:
             raise ConfigError(f"samples were selected; take the {mode} part of the whole dataset")
         return type(self)(self.places, mode, self._fields, feedback=self.feedback.declaration)
 
     def subset(self, indices: Array) -> Self:
         """Return the samples at the given indices, or under a mask of shape (len(self),), as a dataset of its own."""
-        rows = as_indices(indices, len(self))
-        return self._like(_rows=rows if self._rows is None else self._rows[rows], _mini=None)
+        return self._of_rows(self._rows.subset(as_indices(indices, len(self))))
+
+    @property
+    def _episode_index(self) -> EpisodeIndex:
+        return EpisodeIndex(self._folders, self._rows)
+
+    def _of_rows(self, rows: RowSelection) -> Self:
+        return self._like(_rows=rows)
 
     def _like(self, **changes: Any) -> Self:
         """Return a dataset of the same open files: opened anew, they may hold more."""
@@ -552,7 +554,7 @@ class SampleDataset(DividedSamples):
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
         """Return statistics per field and component, of the partitions merged; computed for selected rows."""
-        if self._rows is not None or len(self) < self._folders.total:
+        if not isinstance(self._rows, AllRows) or len(self) < self._folders.total:
             return self.compute_statistics()
         found = merged((part.statistics for part in self.partitions), self.partitions[0].spec)
         return {field.name: found[field.name] for field in real_fields(self.spec)}
@@ -587,12 +589,12 @@ def _reopen(
     fields: list[str] | None,
     counts: list[int],
     length: int,
-    rows: Array | None,
+    rows: RowSelection,
     feedback: Declaration,
     split: EpisodeSplit | None,
 ) -> SampleDataset:
-    dataset = SampleDataset(paths, mode, fields, mini=length if rows is None else None, feedback=feedback)
-    if rows is not None or dataset._folders.counts[:-1] != counts[:-1]:
-        dataset._rows = moved(np.arange(length) if rows is None else rows, counts, dataset._folders.counts)
+    mini = length if isinstance(rows, AllRows) else None
+    dataset = SampleDataset(paths, mode, fields, mini=mini, feedback=feedback)
+    dataset._rows = rows.kept(counts, dataset._folders.counts)
     dataset._split = split
     return dataset

@@ -130,32 +130,30 @@ class EpisodeSplit:
         """
         assert self._block is not None
         size = int(self._block.sum())
-        blocks, place = np.unique(episodes // size, return_inverse=True)
+        number = episodes // size
+        if len(number) and (number[1:] >= number[:-1]).all():  # as stored; to sort them would take most of the time
+            new = number[1:] != number[:-1]
+            blocks, place = number[np.append(True, new)], np.append(0, np.cumsum(new))
+        else:
+            blocks, place = np.unique(number, return_inverse=True)
         members = blocks[:, None].astype(np.uint64) * np.uint64(size) + np.arange(size, dtype=np.uint64)
-        # the rank of an episode among the drawn numbers of its block
-        ranks = np.argsort(np.argsort(_drawn(members, self.seed), axis=1, kind="stable"), axis=1)
-        labels = np.repeat(np.arange(len(PARTS)), self._block)
-        return np.asarray(labels[ranks[place.reshape(-1), episodes % size]])
-
-    def rows(self, episodes: Array, part: DatasetPart) -> Array:
-        """Return the samples that are in a part, by index, shape (n,), int64.
-
-        Args:
-            episodes: Number of the episode of each sample.
-            part: The part.
-
-        Raises:
-            ConfigError: There are none.
-        """
-        found = np.flatnonzero(self.parts(episodes) == PARTS.index(part))
-        if not len(found):
-            assert self._block is not None
-            raise ConfigError(
-                f"the {part} part has no samples: the split {self} gives out blocks of {self._block.sum()} episodes, "
-                f"and none of the {len(np.unique(episodes))} that are here is in it. Add episodes, or choose a larger "
-                "part"
-            )
+        drawn = _drawn(members, self.seed)
+        # the part follows from the rank of an episode among the drawn numbers of its block, all of them different
+        ranked, found = np.sort(drawn, axis=1), np.zeros(len(episodes), np.int64)
+        place = place.reshape(-1)
+        mine = drawn[place, episodes % size]
+        for first in np.cumsum(self._block)[:-1].tolist():
+            if first < size:
+                found += mine >= ranked[place, first]
         return found
+
+    def without(self, part: DatasetPart, episodes: int) -> ConfigError:
+        """Return the error that none of so many episodes is in a part."""
+        assert self._block is not None
+        return ConfigError(
+            f"the {part} part has no samples: the split {self} gives out blocks of {self._block.sum()} episodes, and "
+            f"none of the {episodes} that are here is in it. Add episodes, or choose a larger part"
+        )
 
 
 SplitLike: TypeAlias = EpisodeSplit | Mapping[str, Any] | str

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-
 from physgym.checks import one_of
 from physgym.data.dataset_parts import (
     PARTS,
@@ -19,8 +17,9 @@ from physgym.data.dataset_parts import (
     has_partitions,
 )
 from physgym.data.description import Mode
-from physgym.data.episode_split import held_out
+from physgym.data.episode_index import EpisodeIndex
 from physgym.data.map_style import MapStyle
+from physgym.data.row_selection import RowSelection
 from physgym.errors import ConfigError
 from physgym.spaces import Array
 from physgym.storage.location import Location
@@ -60,6 +59,15 @@ class DividedSamples(MapStyle):
     def subset(self, indices: Array) -> Self:
         """Return the samples at the given indices, or under a mask of shape (len(self),), as a dataset of its own."""
 
+    @property
+    @abstractmethod
+    def _episode_index(self) -> EpisodeIndex:
+        """Return the episodes of the samples."""
+
+    @abstractmethod
+    def _of_rows(self, rows: RowSelection) -> Self:
+        """Return other samples of the same folders, by their rows."""
+
     @abstractmethod
     def of_mode(self, mode: Mode) -> Self:
         """Return the samples of another mode in the same folders, all of them."""
@@ -96,7 +104,7 @@ class DividedSamples(MapStyle):
         if self.mode != "training" and name not in others and all(has_partitions(one, PARTS[0]) for one in self.places):
             return self.of_mode(PARTS[0]).part(name, split)
         if found is not None and self.mode == "training" and getattr(found, name):
-            selected = self.subset(found.rows(self.original_episodes, name))
+            selected = self._of_rows(self._episode_index.part(found, name))
             selected._split = found
             return selected
         if name in others or (name == "training" and all(has_partitions(place, name) for place in self.places)):
@@ -116,5 +124,5 @@ class DividedSamples(MapStyle):
         Raises:
             ConfigError: The fraction is out of range, or there are fewer than two episodes.
         """
-        chosen = held_out(self.episodes, validation_fraction, seed)
-        return self.subset(np.flatnonzero(~chosen)), self.subset(np.flatnonzero(chosen))
+        training, validation = self._episode_index.held_out(validation_fraction, seed)
+        return self._of_rows(training), self._of_rows(validation)

@@ -33,15 +33,22 @@ def held_out(episodes: Array, fraction: float, seed: int) -> Array:
     Raises:
         ConfigError: The fraction is out of range, or there are fewer than two episodes.
     """
+    flags: Array = chosen_episodes(int(episodes.max(initial=-1)) + 1, fraction, seed)[episodes]
+    return flags
+
+
+def chosen_episodes(count: int, fraction: float, seed: int) -> Array:
+    """Return flags of the episodes that are held out, of so many; arguments and errors as of `held_out`."""
     if not 0 < fraction < 1:
         raise ConfigError(f"validation fraction must lie between 0 and 1, not {fraction}")
-    count = int(episodes.max(initial=-1)) + 1
     if count < 2:
         raise ConfigError(
             f"a split by episode needs at least two episodes, this dataset has {count}; add samples or hold out none"
         )
     held = min(count - 1, max(1, round(fraction * count)))
+    # the order of `Generator.permutation`, in half of its memory
+    order = np.arange(count, dtype=np.uint32 if count < 1 << 32 else np.int64)
+    np.random.default_rng(seed).shuffle(order)
     chosen = np.zeros(count, bool)
-    chosen[np.random.default_rng(seed).permutation(count)[:held]] = True
-    flags: Array = chosen[episodes]
-    return flags
+    chosen[order[:held]] = True
+    return chosen
