@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from physgym.data.layout import SAMPLES, PartitionLayout
+from physgym.data.mapped_rows import MappedRows
+from physgym.data.partition_file import Appender
 from physgym.data.partition_set import PartitionSet
 from physgym.data.sample_buffer import SampleBuffer
 from physgym.data.sample_checks import PendingBatch, SampleChecks
 from physgym.data.side_tables import SideTables
 from physgym.data.transaction import Restorable, Transaction
 from physgym.spaces import Array
+
+FEW = 16  # a commit has few samples where it has less than one part in so many of those that the buffer holds
+LOOK = 0.01  # seconds after which it is looked again whether the folder is there, where looking costs more than writing
+OFTEN = 8  # such commits in a row, after which samples are stored into a map
 
 
 class Flusher:
@@ -41,6 +48,8 @@ class Flusher:
         self._columns = list(layout.tables[SAMPLES])
         self._buffer, self._checks, self._side_tables, self._partitions = buffer, checks, side_tables, partitions
         self.pending: PendingBatch | None = None
+        self._looked = 0.0  # when the folder was last looked at
+        self._small = 0  # commits in a row that had few samples
         self._parts: tuple[Restorable, ...] = (self, buffer, checks, partitions, *side_tables.values())
 
     def snapshot(self) -> PendingBatch | None:
@@ -53,7 +62,8 @@ class Flusher:
 
     def drop(self) -> None:
         """Give up all samples that are not stored."""
-        self.pending, self._buffer.fill = None, 0
+        self.pending = None
+        self._buffer.clear()
 
     @property
     def waiting(self) -> int:
@@ -66,7 +76,7 @@ class Flusher:
         """Return episode and step of the last sample that is taken, None if there is none."""
         buffer, pending = self._buffer, self.pending
         for rows, begin, end in (
-            (buffer.columns, 0, buffer.fill),
+            (buffer.columns, buffer.begin, buffer.end),
             *([(pending.rows, pending.done, pending.count)] if pending else []),
         ):
             if end > begin:
@@ -81,15 +91,62 @@ class Flusher:
             yield rows["index/episode"][rest], rows["index/step"][rest]
         yield self._buffer.names()
 
-    def flush(self) -> None:
-        """Store what the buffer has, after what an interrupted call has left over."""
+    def flush(self, *, asked: bool = False) -> None:
+        """Store what the buffer has, after what an interrupted call has left over.
+
+        Args:
+            asked: Whether a caller wants it committed. Where that is often so with few samples, they are stored into a
+                map of the partition's file, where they lie already when they are to be committed.
+        """
+        buffer = self._buffer
         if self.pending is not None:
             self.store()
-        if self._buffer.fill:
+        if (mapped := buffer.mapped) is not None and self._stored_in_place(mapped, asked):
+            return
+        if fill := buffer.fill:
             with Transaction(self._parts):
-                self.pending = self._checked(self._buffer.filled(), self._buffer.fill)
-                self._buffer.fill = 0
+                self.pending = self._checked(buffer.filled(), fill)
+                buffer.clear()
             self.store()
+            if asked:
+                self._small = self._small + 1 if fill <= buffer.size // FEW else 0
+                if self._small >= OFTEN:
+                    self._map()
+
+    def make_room(self, count: int) -> None:
+        """Store what the buffer has, which lacks room for so many samples more."""
+        often = self._buffer.fill <= self._buffer.size // FEW
+        self.flush()
+        if self._buffer.mapped is not None:
+            self._buffer.clear()
+            if often:
+                self._map(count)
+
+    def _stored_in_place(self, mapped: MappedRows, asked: bool) -> bool:
+        """Take samples that lie in a map as written; return whether they were plain enough for that."""
+        end, table = self._buffer.end, mapped.table
+        if end == table.capacity or (self._side_tables and self._side_tables.waiting):
+            return False
+        if not self._checks.pass_all(mapped.columns, table.written, end):
+            return False
+        if not asked or time.monotonic() > self._looked + LOOK:
+            with self._partitions.disk(mapped.partition):
+                self._looked = time.monotonic()
+        table.written = end  # in one go: these samples no longer wait
+        return True
+
+    def _map(self, count: int = 1) -> None:
+        """Lend the buffer the columns of the open partition where that is possible, and it has room for so many."""
+        mapped = self._partitions.mapped()
+        if mapped is None:
+            return
+        try:
+            mapped.extend(self._buffer.size, count)
+        except OSError:
+            self._small = 0  # the disk is nearly full: what still fits is written by calls, and they say so
+            return
+        if mapped.ready - mapped.table.written >= count:
+            self._buffer.lend(mapped)
 
     def store_rows(self, rows: Mapping[str, Array], count: int) -> None:
         """Store samples that are too many for the buffer, which is empty."""
@@ -102,7 +159,10 @@ class Flusher:
             raise
 
     def _checked(self, rows: Mapping[str, Array], count: int) -> PendingBatch:
+        mapped, begin = self._buffer.mapped, self._buffer.begin
         pending = self._checks.checked(rows, count)
+        if mapped is not None and pending.rows is rows:
+            pending = replace(pending, mapped=mapped, begin=begin)
         if pending.error is not None:
             self._buffer.taken.forget()  # its sample and those after it are not stored
         return pending
@@ -121,8 +181,7 @@ class Flusher:
                 fit = min(pending.count, pending.done + room)
                 stop = pending.done + self._side_tables.store_before(appender, pending.rows, pending.done, fit)
                 if stop > pending.done:
-                    part = slice(pending.done, stop)
-                    appender.write(SAMPLES, {name: pending.rows[name][part] for name in self._columns})
+                    self._write(appender, pending, stop)
                 if stop < fit or stop == pending.done + room:
                     self._partitions.end_last()
                 self.pending = replace(pending, done=stop)
@@ -133,6 +192,15 @@ class Flusher:
         self.pending = None
         if error is not None:
             raise error
+
+    def _write(self, appender: Appender, pending: PendingBatch, stop: int) -> None:
+        """Write samples of a batch up to one of them, unless they lie in their place already."""
+        table, mapped = appender.partition.tables[SAMPLES], pending.mapped
+        if mapped is not None and mapped.table is table and table.written == pending.begin + pending.done:
+            table.written = pending.begin + stop
+        else:
+            part = slice(pending.done, stop)
+            appender.write(SAMPLES, {name: pending.rows[name][part] for name in self._columns})
 
     def store_remaining_side_rows(self) -> None:
         """Store rows of side tables whose samples never came."""

@@ -16,7 +16,10 @@ REPEATED = (
     "the second after those of the first"
 )
 
-_STEPS = np.arange(1 << 12)  # of an episode from its first one
+BLOCK = 1 << 12  # consecutive steps whose bytes are at hand
+INT64 = np.dtype(np.int64)
+WIDTH = INT64.itemsize
+GREATEST = np.iinfo(np.int64).max - BLOCK
 
 
 class TakenNames:
@@ -33,6 +36,9 @@ class TakenNames:
         self._stored = stored
         self._last: tuple[int, int] | None = None  # the greatest name; None: to be looked up
         self._runs: dict[int, list[int]] | None = None  # by episode: first step, end, first step, end, ...
+        # equal bytes are found sooner than ascending numbers: those of consecutive steps, and of one episode's number
+        self._steps = 0, b""  # the first one, and the bytes from it on
+        self._episodes = 0, b""
 
     def forget(self) -> None:
         """Look the names up anew: not all that were taken are stored."""
@@ -69,17 +75,30 @@ class TakenNames:
         if self._runs is None:
             episode, step = episodes.item(0), steps.item(0)
             if (episode, step) > self._last:  # type: ignore[operator]
-                if (  # equal bytes are found sooner than ascending numbers
-                    steps.dtype == _STEPS.dtype
-                    and steps.tobytes() == _STEPS[step : step + count].tobytes()
-                    and episodes.tobytes() == episodes[:1].tobytes() * count
-                ):
+                if self._consecutive(episodes, steps, episode, step, count):
                     self._last = episode, step + count - 1
                     return
                 if _ascend(episodes, steps):
                     self._last = episodes.item(-1), steps.item(-1)
                     return
         self._take_runs(np.asarray(episodes, np.int64), np.asarray(steps, np.int64))
+
+    def _consecutive(self, episodes: Array, steps: Array, episode: int, step: int, count: int) -> bool:
+        """Return whether names are a step after the other of one episode, as far as that is seen at once."""
+        if count > BLOCK or steps.dtype != INT64 or episodes.dtype != INT64 or step > GREATEST:
+            return False
+        size, (base, known) = WIDTH * count, self._steps
+        first = WIDTH * (step - base)
+        if first < 0 or first + size > len(known):
+            first, known = 0, (np.arange(BLOCK) + step).tobytes()
+            self._steps = step, known
+        if steps.tobytes() != known[first : first + size]:
+            return False
+        number, known = self._episodes
+        if episode != number or len(known) < size:
+            known = episodes[:1].tobytes() * count
+            self._episodes = episode, known
+        return episodes.tobytes() == known[:size]
 
     def _look_up(self) -> None:
         """Find the greatest name that is stored."""

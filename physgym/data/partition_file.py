@@ -8,7 +8,6 @@ added, and where there is room left, the rows are copied to a file of the exact 
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,23 +18,13 @@ import numpy as np
 
 from physgym import files
 from physgym.data.file_image import header_image
-from physgym.data.layout import MOMENTS, PartitionLayout
+from physgym.data.layout import MOMENTS, SAMPLES, PartitionLayout
+from physgym.data.mapped_rows import MappedRows
 from physgym.data.partition import COPY, Partition, Table
+from physgym.data.piecewise import pwrite_all
 from physgym.data.statistics import Statistics
 from physgym.data.texts import encoded, on_disk
 from physgym.spaces import Array
-
-PIECE = 1 << 16  # bytes of a write; for larger ones the page cache takes larger pages, which are slow to come by
-
-
-def pwrite_all(handle: int, array: Array, offset: int) -> None:
-    """Write a C-contiguous array at a place of a file."""
-    rest = array.reshape(-1).view(np.uint8).data
-    while rest:
-        written = os.pwrite(handle, rest[:PIECE], offset)
-        if not written:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        rest, offset = rest[written:], offset + written
 
 
 class Appender:
@@ -49,6 +38,14 @@ class Appender:
     def __init__(self, partition: Partition, *, durable: bool = False) -> None:
         self.partition, self._durable = partition, durable
         self._handle = files.open_regular(partition.path, os.O_RDWR)
+        self._mapped: MappedRows | None = None
+        self._others = [table for name, table in reversed(partition.tables.items()) if name != SAMPLES]
+
+    def mapped(self) -> MappedRows | None:
+        """Return the samples as arrays in the file, see `MappedRows`; None where that is not possible."""
+        if self._mapped is None and not self._durable and MappedRows.possible(self.partition, self._handle):
+            self._mapped = MappedRows(self.partition, self._handle)
+        return self._mapped
 
     def write(self, table: str, rows: Mapping[str, Array]) -> None:
         """Write rows (dataset name to array (n, *row shape)), which fit, after those written before.
@@ -70,7 +67,9 @@ class Appender:
         Raises:
             OSError: The disk refuses.
         """
-        *others, samples = reversed(self.partition.tables.values())
+        if self.commit_in_place():
+            return
+        others, samples = self._others, self.partition.tables[SAMPLES]
         if all(table.written == table.count for table in (*others, samples)):
             return
         if self._durable:
@@ -82,6 +81,16 @@ class Appender:
         self._count(samples)
         if self._durable:
             os.fdatasync(self._handle)
+
+    def commit_in_place(self) -> bool:
+        """Commit without a call where samples alone were written, and lie in a map; return whether that is so."""
+        if self._mapped is None:
+            return False
+        for table in self._others:
+            if table.written != table.count:
+                return False
+        self._mapped.commit()
+        return True
 
     def _count(self, table: Table) -> None:
         if table.written > table.count:

@@ -26,6 +26,7 @@ from physgym.data.description_writer import DescriptionWriter
 from physgym.data.folder_claim import FolderClaim
 from physgym.data.layout import SAMPLES, PartitionLayout
 from physgym.data.leftovers import delete_leftovers
+from physgym.data.mapped_rows import MappedRows
 from physgym.data.origins import check_not_made_by_surgery
 from physgym.data.partition import COPY, Partition
 from physgym.data.partition_file import Appender, create_partition, seal, unseal
@@ -233,6 +234,12 @@ class PartitionSet:
             ) from error
         return self._appender
 
+    def mapped(self) -> MappedRows | None:
+        """Return the samples of the open partition in a map of its file; None without one, or where it is full."""
+        if self._appender is None or self._ended == len(self._partitions):
+            return None
+        return self._appender.mapped()
+
     @contextlib.contextmanager
     def disk(self, part: Partition) -> Iterator[None]:
         """Translate what the disk says of a block that writes to a partition; it is the last one then."""
@@ -262,7 +269,7 @@ class PartitionSet:
         Args:
             wait: Whether to commit also where that waits for the disk.
         """
-        if self._appender is not None and (wait or not self._form.durable):
+        if self._appender is not None and (wait or not self._form.durable) and not self._appender.commit_in_place():
             with self.disk(self._appender.partition):
                 self._appender.commit()
 

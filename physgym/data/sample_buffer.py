@@ -10,14 +10,59 @@ import numpy as np
 
 from physgym.casting import CastError, as_dtype
 from physgym.data.layout import SAMPLES, PartitionLayout, row_nbytes
+from physgym.data.mapped_rows import MappedRows
 from physgym.data.names import TakenNames
 from physgym.data.texts import encoded
 from physgym.errors import DatasetError
+from physgym.sample import SampleSpec
 from physgym.spaces import Array
+
+
+class _Place:
+    """Columns that take samples: memory of a buffer, or rows of an open partition.
+
+    Args:
+        columns: By dataset name.
+        spec: The sample fields.
+        limit: Rows that there are.
+        mapped: The partition; None for memory.
+
+    Attributes:
+        index: Columns of episode, step, seed and environment.
+        exact: Those of episode, step and seed as memory, which takes values of exactly its own kind and refuses others.
+        fields: Name, column, shape and dtype of each field.
+        end: Row behind the last sample that waits.
+    """
+
+    __slots__ = ("_formed", "columns", "end", "exact", "fields", "index", "limit", "mapped")
+
+    def __init__(self, columns: dict[str, Array], spec: SampleSpec, limit: int, mapped: MappedRows | None) -> None:
+        self.columns, self.limit, self.mapped = columns, limit, mapped
+        self.index = [columns[f"index/{name}"] for name in ("episode", "step", "seed", "env")]
+        self.exact = [column.data for column in self.index[:3]]
+        self.fields = [(name, columns[f"data/{name}"], field.shape, field.dtype) for name, field in spec.items()]
+        self._formed: tuple[int, list[tuple[str, Array, tuple[int, ...], Any]]] = (-1, [])
+        self.end = self.begin
+
+    @property
+    def begin(self) -> int:
+        """Return the row of the first sample that waits."""
+        return 0 if self.mapped is None else self.mapped.table.written
+
+    def fields_of(self, count: int) -> list[tuple[str, Array, tuple[int, ...], Any]]:
+        """Return the fields with the shape that so many samples have."""
+        number, formed = self._formed
+        if number != count:
+            formed = [(name, column, (count, *shape), dtype) for name, column, shape, dtype in self.fields]
+            self._formed = count, formed
+        return formed
 
 
 class SampleBuffer:
     """Columns that take samples in the form in which they are stored, and refuse a name that is taken.
+
+    They are memory of its own, or are lent by an open partition, see `MappedRows`: then what waits lies in the file
+    already, behind the rows that count.
 
     Args:
         layout: The layout of the partitions.
@@ -26,42 +71,82 @@ class SampleBuffer:
 
     Attributes:
         row_nbytes: Bytes of a sample with its index.
-        columns: By dataset name.
-        size: Samples that fit.
-        fill: Samples that wait.
+        size: Samples that it takes at most before they are stored.
         taken: The names that are taken.
     """
 
     def __init__(
         self, layout: PartitionLayout, nbytes: int, stored: Callable[[], Iterable[tuple[Array, Array]]]
     ) -> None:
-        spec, self._forms = layout.spec, layout.tables[SAMPLES]
+        self._spec, self._forms = layout.spec, layout.tables[SAMPLES]
         self.row_nbytes = sum(row_nbytes(form) for form in self._forms.values())
-        self.size, self.fill = max(1, nbytes // self.row_nbytes), 0
-        self.columns = {name: np.zeros((self.size, *shape), dt) for name, (shape, dt) in self._forms.items()}
-        self._index = [self.columns[f"index/{name}"] for name in ("episode", "step", "seed", "env")]
-        self._fields = [
-            (name, self.columns[f"data/{name}"], field.shape, field.dtype, field.dtype.kind == "U")
-            for name, field in spec.items()
-        ]
-        self._texts = any(is_text for *_, is_text in self._fields)  # which may not be storable
+        self.size = max(1, nbytes // self.row_nbytes)
+        memory = {name: np.zeros((self.size, *shape), dt) for name, (shape, dt) in self._forms.items()}
+        # all that is known of a place is in one object, so that an interrupt finds this one or that one
+        self._place = self._own = _Place(memory, layout.spec, self.size, None)
+        self._texts = any(field.dtype.kind == "U" for field in layout.spec.values())  # which may not be storable
+        self._environments = False  # until one is given the columns of their numbers hold zeros
         self.taken = TakenNames(stored)
 
-    def snapshot(self) -> int:
-        """Return how many samples wait."""
-        return self.fill
+    @property
+    def columns(self) -> dict[str, Array]:
+        """Return the columns by dataset name."""
+        return self._place.columns
 
-    def restore(self, state: int) -> None:
-        """Let so many samples wait."""
-        self.fill = state
+    @property
+    def mapped(self) -> MappedRows | None:
+        """Return the partition in which they lie, None where they are memory of the buffer."""
+        return self._place.mapped
+
+    @property
+    def begin(self) -> int:
+        """Return the row of the first sample that waits."""
+        return self._place.begin
+
+    @property
+    def end(self) -> int:
+        """Return the row behind the last sample that waits."""
+        return self._place.end
+
+    @property
+    def fill(self) -> int:
+        """Return how many samples wait."""
+        return self._place.end - self._place.begin
+
+    def has_room(self, count: int) -> bool:
+        """Return whether so many samples more fit."""
+        place = self._place
+        return place.end + count <= place.limit
+
+    def snapshot(self) -> tuple[_Place, int]:
+        """Return where samples wait."""
+        return self._place, self._place.end
+
+    def restore(self, state: tuple[_Place, int]) -> None:
+        """Let these samples wait."""
+        place, end = state
+        place.end = end
+        self._place = place
 
     def names(self) -> tuple[Array, Array]:
         """Return episodes and steps of the samples that wait."""
-        return self._index[0][: self.fill], self._index[1][: self.fill]
+        waiting = slice(self.begin, self.end)
+        episodes, steps, *_ = self._place.index
+        return episodes[waiting], steps[waiting]
 
     def filled(self) -> dict[str, Array]:
         """Return the columns of the samples that wait."""
-        return {name: column[: self.fill] for name, column in self.columns.items()}
+        waiting = slice(self.begin, self.end)
+        return {name: column[waiting] for name, column in self.columns.items()}
+
+    def clear(self) -> None:
+        """Forget the samples that wait; further ones go into the buffer's own memory."""
+        self._own.end = 0
+        self._place = self._own
+
+    def lend(self, mapped: MappedRows) -> None:
+        """Take further samples into the file of a partition; none wait."""
+        self._place = _Place(mapped.columns, self._spec, mapped.ready, mapped)
 
     def put(self, samples: Mapping[str, Any], index: Sequence[Any], count: int) -> bool:
         """Put samples of exactly the right form in the buffer, which has room; return whether they were.
@@ -71,29 +156,32 @@ class SampleBuffer:
             index: Episode, step, seed and environment of each.
             count: How many there are.
         """
-        start, end = self.fill, self.fill + count
-        if len(samples) != len(self._fields) or self._texts or index[1] is None:
+        place = self._place
+        start, ndarray = place.end, np.ndarray
+        at = slice(start, start + count)
+        if len(samples) != len(place.fields) or self._texts or index[1] is None:
             return False
-        for name, target, shape, dtype, _ in self._fields:
+        for name, target, shape, dtype in place.fields_of(count):
             value = samples.get(name)
-            if type(value) is not np.ndarray or value.dtype != dtype or value.shape != (count, *shape):
+            if value.__class__ is not ndarray or value.dtype != dtype or value.shape != shape:
                 return False
-            target[start:end] = value
-        for target, value in zip(self._index, index, strict=True):
-            if value is None:
-                target[start:end] = 0
-                continue
-            if type(value) is not np.ndarray or value.shape != (count,):
+            target[at] = value
+        env = index[3]
+        try:
+            for memory, value in zip(place.exact, index, strict=False):
+                memory[at] = value
+        except (TypeError, ValueError):  # other kinds of numbers
+            if not _all_held(place.index, index, at, count):
                 return False
-            if value.dtype == target.dtype:
-                target[start:end] = value
-            elif value.dtype.kind not in "iu" or not _held(value, target[start:end]):
+        if env is not None or self._environments:
+            self._environments = True
+            if not _all_held(place.index[3:], [env], at, count):
                 return False
         if count == 1:
-            self.taken.take_one(self._index[0].item(start), self._index[1].item(start))
+            self.taken.take_one(place.index[0].item(start), place.index[1].item(start))
         else:
             self.taken.take(index[0], index[1])
-        self.fill = end
+        place.end = start + count
         return True
 
     def put_one(self, sample: Mapping[str, Any], episode: int, step: int, seed: int, env: int) -> None:
@@ -102,33 +190,36 @@ class SampleBuffer:
         Raises:
             DatasetError: It does not fit, or its name is taken.
         """
-        i = self.fill
-        if len(sample) != len(self._fields):
+        place = self._place
+        i, fields = place.end, place.fields
+        if len(sample) != len(fields):
             raise self._other_fields(sample)
-        for name, target, shape, dtype, is_text in self._fields:
+        for name, target, shape, dtype in fields:
             value = sample.get(name)
-            if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape or is_text:
+            if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape or dtype.kind == "U":
                 if name not in sample:
                     raise self._other_fields(sample)
                 value = as_column(f"data/{name}", value, shape, dtype)
                 _check_texts({name: value})
             target[i] = value
         try:
-            episodes, steps, seeds, envs = self._index
+            episodes, steps, seeds, envs = place.index
             episodes[i], steps[i] = operator.index(episode), operator.index(step)
             seeds[i], envs[i] = operator.index(seed), operator.index(env)
+            self._environments = self._environments or env != 0
         except (TypeError, OverflowError) as error:
             raise DatasetError(
                 f"episode {episode}, step {step}, seed {seed}, env {env} do not name a sample: {error}"
             ) from error
         self.taken.take_one(int(episode), int(step))
-        self.fill = i + 1
+        place.end = i + 1
 
     def put_columns(self, rows: Mapping[str, Array], count: int) -> None:
         """Put the columns of samples, see `as_columns`, in the buffer, which has room; their names are taken."""
+        self._environments = True
         for name, column in rows.items():
-            self.columns[name][self.fill : self.fill + count] = column
-        self.fill += count
+            self.columns[name][self.end : self.end + count] = column
+        self._place.end += count
 
     def as_columns(self, samples: Mapping[str, Any], index: Mapping[str, Any], count: int) -> dict[str, Array]:
         """Return samples as columns of the right form.
@@ -136,7 +227,7 @@ class SampleBuffer:
         Raises:
             DatasetError: They do not fit.
         """
-        if samples.keys() != {name for name, *_ in self._fields}:
+        if samples.keys() != set(self._spec):
             raise self._other_fields(samples)
         given = {f"data/{name}": value for name, value in samples.items()}
         given |= {f"index/{name}": value for name, value in index.items()}
@@ -146,7 +237,7 @@ class SampleBuffer:
         return columns
 
     def _other_fields(self, samples: Mapping[str, Any]) -> DatasetError:
-        fields = {name for name, *_ in self._fields}
+        fields = set(self._spec)
         missing, extra = sorted(fields - set(samples)), sorted(set(samples) - fields)
         return DatasetError(f"the samples lack the fields {missing} and have {extra} beyond those of the dataset")
 
@@ -175,6 +266,20 @@ def _check_texts(columns: Mapping[str, Array]) -> None:
             encoded(column)
         except UnicodeEncodeError as error:
             raise DatasetError(f"{name} has a text that cannot be stored: {error}") from error
+
+
+def _all_held(targets: Sequence[Array], values: Sequence[Any], at: slice, count: int) -> bool:
+    """Copy columns of an index, zeros for None; return whether they fit and the other dtype holds them."""
+    for target, value in zip(targets, values, strict=True):
+        if value is None:
+            target[at] = 0
+        elif value.__class__ is not np.ndarray or value.shape != (count,):
+            return False
+        elif value.dtype == target.dtype:
+            target[at] = value
+        elif value.dtype.kind not in "iu" or not _held(value, target[at]):
+            return False
+    return True
 
 
 def _held(values: Array, target: Array) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from physgym.data.layout import REASON, REJECTED
+from physgym.data.mapped_rows import MappedRows
 from physgym.data.side_tables import SideTables
 from physgym.errors import ConfigError, SampleError
 from physgym.sample import NOT_FINITE, Field, SampleSpec, counts_rows
@@ -24,12 +25,16 @@ class PendingBatch:
         done: How many of them are stored.
         count: How many there are.
         error: What to raise after that.
+        mapped: The partition in whose file they lie already; None where they do not.
+        begin: Row of the first one there.
     """
 
     rows: Mapping[str, Array]
     done: int
     count: int
     error: SampleError | None
+    mapped: MappedRows | None = None
+    begin: int = 0
 
 
 class SampleChecks:
@@ -50,6 +55,8 @@ class SampleChecks:
     ) -> None:
         self._spec, self._counts, self._nonfinite, self._side_tables = spec, counts, nonfinite, side_tables
         self.discarded = 0
+        floats = [] if nonfinite == "allow" else [field.name for field in spec.values() if field.dtype.kind in "fc"]
+        self._floats = [f"data/{name}" for name in floats]
 
     def snapshot(self) -> int:
         """Return how many samples were left out."""
@@ -73,6 +80,13 @@ class SampleChecks:
                 )
                 return before if before.error is not None else replace(before, error=error)
         return self._finite(rows, count)
+
+    def pass_all(self, rows: Mapping[str, Array], begin: int, end: int) -> bool:
+        """Return whether a few samples are found good at a glance; `checked` looks at the others."""
+        if self._counts:
+            return False
+        # a third of the time of `all` on arrays
+        return all(0 not in np.isfinite(rows[name][begin:end]).tobytes() for name in self._floats)
 
     def _finite(self, rows: Mapping[str, Array], count: int) -> PendingBatch:
         """Return the samples that are finite, or are allowed not to be."""

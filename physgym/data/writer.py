@@ -280,8 +280,8 @@ class SampleWriter:
         with self._lock:
             try:
                 self._usable()
-                if buffer.fill + count > buffer.size:
-                    self._flush()
+                if not buffer.has_room(count):
+                    self._make_room(count)
                 if count > buffer.size or not buffer.put(samples, index, count):
                     names = dict(zip(("episode", "step", "seed"), index, strict=False))
                     rows = buffer.as_columns(
@@ -289,12 +289,12 @@ class SampleWriter:
                     )
                     buffer.taken.take(rows["index/episode"], rows["index/step"])
                     if count > buffer.size:
-                        self._flush()
+                        self._make_room(count)
                         self._flusher.store_rows(rows, count)
                     else:
                         buffer.put_columns(rows, count)
                 if self._interval == 0:
-                    self._commit()
+                    self._commit(asked=True)
             except BaseException:
                 buffer.taken.forget()  # names of samples that are not stored are free again
                 raise
@@ -317,11 +317,11 @@ class SampleWriter:
         with self._lock:
             try:
                 self._usable()
-                if buffer.fill == buffer.size:
-                    self._flush()
+                if not buffer.has_room(1):
+                    self._make_room(1)
                 buffer.put_one(sample, episode, step, seed, env)
                 if self._interval == 0:
-                    self._commit()
+                    self._commit(asked=True)
             except BaseException:
                 buffer.taken.forget()  # names of samples that are not stored are free again
                 raise
@@ -420,7 +420,7 @@ class SampleWriter:
         """
         with self._lock:
             self._usable()
-            self._commit()
+            self._commit(asked=True)
 
     def drop_oldest(self, count: int) -> None:
         """Drop the oldest partitions of a bounded dataset, at most those that are sealed; all their samples are gone.
@@ -446,13 +446,13 @@ class SampleWriter:
         if self._fault.error is not None:
             self._fault.check()
 
-    def _flush(self) -> None:
+    def _make_room(self, count: int) -> None:
         """Store what the buffer has; commit it unless that waits for the disk."""
-        self._flusher.flush()
+        self._flusher.make_room(count)
         self._partitions.commit(wait=False)
 
-    def _commit(self) -> None:
-        self._flusher.flush()
+    def _commit(self, *, asked: bool = False) -> None:
+        self._flusher.flush(asked=asked)
         self._partitions.commit()
 
     def _failed(self, error: DatasetError) -> None:
@@ -534,6 +534,7 @@ class SampleWriter:
                 self._mirror.stop()
             try:
                 self._partitions.close()
+                self._buffer.clear()  # it may hold a map of a file
             finally:
                 self._claim.release()
             atexit.unregister(self.close)
