@@ -117,6 +117,8 @@ class Flusher:
         """Store what the buffer has, which lacks room for so many samples more."""
         often = self._buffer.fill <= self._buffer.size // FEW
         self.flush()
+        if not often:
+            self._small = 0
         if self._buffer.mapped is not None:
             self._buffer.clear()
             if often:
@@ -125,6 +127,8 @@ class Flusher:
     def _stored_in_place(self, mapped: MappedRows, asked: bool) -> bool:
         """Take samples that lie in a map as written; return whether they were plain enough for that."""
         end, table = self._buffer.end, mapped.table
+        if end == table.written:
+            return True
         if end == table.capacity or (self._side_tables and self._side_tables.waiting):
             return False
         if not self._checks.pass_all(mapped.columns, table.written, end):
@@ -137,13 +141,12 @@ class Flusher:
 
     def _map(self, count: int = 1) -> None:
         """Lend the buffer the columns of the open partition where that is possible, and it has room for so many."""
-        mapped = self._partitions.mapped()
-        if mapped is None:
-            return
         try:
+            if (mapped := self._partitions.mapped()) is None:
+                return
             mapped.extend(self._buffer.size, count)
-        except OSError:
-            self._small = 0  # the disk is nearly full: what still fits is written by calls, and they say so
+        except (OSError, ValueError):  # as where the disk is nearly full: calls write what still fits, and say the rest
+            self._small = 0
             return
         if mapped.ready - mapped.table.written >= count:
             self._buffer.lend(mapped)

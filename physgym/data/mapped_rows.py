@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -79,7 +80,7 @@ class MappedRows:
         return np.frombuffer(self._map, column.dtype, count, column.offset).reshape(capacity, *column.shape)
 
     def extend(self, rows: int, least: int) -> None:
-        """Make rows ready behind those that are written, and leave the memory of committed ones to the system.
+        """Make rows ready behind those that are written, and give the memory of committed ones back to the system.
 
         Args:
             rows: How many, as far as they fit.
@@ -98,7 +99,8 @@ class MappedRows:
             first, last = (column.offset + row * column.row for row in (self._left, self.table.count))
             first, last = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE, last // mmap.PAGESIZE * mmap.PAGESIZE
             if last > first:
-                self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+                with contextlib.suppress(OSError):  # as of a process that has locked its memory
+                    self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
         self.ready, self._left = stop, self.table.count
 
     def commit(self) -> None:

@@ -85,7 +85,7 @@ class SampleBuffer:
         # all that is known of a place is in one object, so that an interrupt finds this one or that one
         self._place = self._own = _Place(memory, layout.spec, self.size, None)
         self._texts = any(field.dtype.kind == "U" for field in layout.spec.values())  # which may not be storable
-        self._environments = False  # until one is given the columns of their numbers hold zeros
+        self._environments = False  # before one is given, the columns of their numbers hold zeros
         self.taken = TakenNames(stored)
 
     @property
@@ -166,16 +166,15 @@ class SampleBuffer:
             if value.__class__ is not ndarray or value.dtype != dtype or value.shape != shape:
                 return False
             target[at] = value
-        env = index[3]
         try:
             for memory, value in zip(place.exact, index, strict=False):
                 memory[at] = value
         except (TypeError, ValueError):  # other kinds of numbers
-            if not _all_held(place.index, index, at, count):
+            if not _all_held(place.index[:3], index[:3], at, count):
                 return False
-        if env is not None or self._environments:
+        if index[3] is not None or self._environments:
             self._environments = True
-            if not _all_held(place.index[3:], [env], at, count):
+            if not _all_held(place.index[3:], index[3:], at, count):
                 return False
         if count == 1:
             self.taken.take_one(place.index[0].item(start), place.index[1].item(start))
@@ -205,8 +204,8 @@ class SampleBuffer:
         try:
             episodes, steps, seeds, envs = place.index
             episodes[i], steps[i] = operator.index(episode), operator.index(step)
-            seeds[i], envs[i] = operator.index(seed), operator.index(env)
             self._environments = self._environments or env != 0
+            seeds[i], envs[i] = operator.index(seed), operator.index(env)
         except (TypeError, OverflowError) as error:
             raise DatasetError(
                 f"episode {episode}, step {step}, seed {seed}, env {env} do not name a sample: {error}"
@@ -216,7 +215,6 @@ class SampleBuffer:
 
     def put_columns(self, rows: Mapping[str, Array], count: int) -> None:
         """Put the columns of samples, see `as_columns`, in the buffer, which has room; their names are taken."""
-        self._environments = True
         for name, column in rows.items():
             self.columns[name][self.end : self.end + count] = column
         self._place.end += count
@@ -229,6 +227,7 @@ class SampleBuffer:
         """
         if samples.keys() != set(self._spec):
             raise self._other_fields(samples)
+        self._environments = True
         given = {f"data/{name}": value for name, value in samples.items()}
         given |= {f"index/{name}": value for name, value in index.items()}
         columns = {name: as_column(name, given[name], *form, count) for name, form in self._forms.items()}

@@ -43,11 +43,6 @@ def lie_in_a_map(writer: SampleWriter) -> bool:
     return writer._buffer.mapped is not None
 
 
-def row(i: int) -> dict:
-    at = np.array([i])
-    return {"samples": samples(at), **names(at)}
-
-
 def append(writer: SampleWriter, start: int, stop: int) -> None:
     i = np.arange(start, stop)
     writer.append(samples(i), **names(i))
@@ -61,13 +56,15 @@ def test_samples_are_mapped_where_commits_are_often_and_small_and_until_they_are
             append(writer, i, i + 1)
             writer.commit()
         assert lie_in_a_map(writer)
-        calls = []
+        calls, reader = [], SampleDataset(tmp_path / "d")
         monkeypatch.setattr(os, "pwrite", lambda *arguments: calls.append(arguments))
         for i in range(flusher.OFTEN, 100):
             append(writer, i, i + 1)
             writer.commit()
             assert writer.committed == writer.count == i + 1
-            assert SampleDataset(tmp_path / "d").index("step")[-1] == names(np.array([i]))["step"][0]
+            reader.refresh()
+            assert len(reader) == i + 1
+            np.testing.assert_array_equal(reader[i]["x"], samples(np.array([i]))["x"][0])
         assert not calls  # a commit is a store
         monkeypatch.undo()
         done = 100
@@ -160,6 +157,8 @@ def test_environments_of_a_refused_call_are_not_those_of_the_next(tmp_path, eage
         assert lie_in_a_map(writer)
         with pytest.raises(DatasetError, match="already"):
             writer.append(samples(np.array([1])), **names(np.array([1])), env=np.array([7], "i4"))
+        with pytest.raises(DatasetError, match="env"):
+            writer.append(samples(np.array([2])), **names(np.array([2])), env=np.array([1 << 40]))
         append(writer, 2, 4)
     np.testing.assert_array_equal(SampleDataset(tmp_path / "d").index("env"), np.zeros(4))
 
@@ -267,6 +266,19 @@ def test_a_file_system_that_copies_on_write_is_written_by_calls(tmp_path, monkey
 def test_the_file_system_of_a_file_is_known():
     with Path("/proc/self/status").open("rb") as file:
         assert file_system_of(file.fileno()) == "proc"
+
+
+def test_where_no_map_is_to_be_had_samples_are_written_by_calls(tmp_path, monkeypatch, eager):
+    def refused(*_):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(mapped_rows.mmap, "mmap", refused)
+    with SampleWriter(tmp_path / "d", SPEC, commit_interval=1000) as writer:
+        for i in range(3):
+            append(writer, i, i + 1)
+            writer.commit()
+            assert not lie_in_a_map(writer)
+    assert check(tmp_path / "d", 3) == 3
 
 
 def test_no_memory_stays_mapped_behind_a_writer(tmp_path, eager):
