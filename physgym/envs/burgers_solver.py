@@ -137,9 +137,19 @@ class RandomField:
 
 
 def on_grid(field: Array, size: int) -> Array:
-    """Return a periodic field on a grid of another size by its Fourier series: shape (size,), float32."""
+    """Return a periodic field on a grid of another size by its Fourier series.
+
+    Args:
+        field: As many points along each axis.
+        size: Points along each axis of the other grid.
+
+    Returns:
+        The field there, float32.
+    """
     field = np.asarray(field, np.float32)
     if len(field) == size:
         return field
-    carried: Array = np.fft.irfft(np.fft.rfft(field), size) * (size / len(field))
+    carried: Array = field
+    for axis, points in enumerate(field.shape):
+        carried = np.fft.irfft(np.fft.rfft(carried, axis=axis), size, axis=axis) * (size / points)
     return carried.astype(np.float32)

@@ -1,4 +1,4 @@
-"""`PeriodicField`: a field on a circle that evolves by itself, step by step."""
+"""`PeriodicField`: a field on a circle, or in a periodic square, that evolves by itself, step by step."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 class PeriodicField(Simulation[Array, np.int64]):
-    """A field on a circle that evolves by itself: an episode begins with a random field, and steps let time pass.
+    """A periodic field that evolves by itself: an episode begins with a random field, and steps let time pass.
+
+    On a circle, or in a square where a subclass says so (``dimensions``).
 
     The initial field is the parameter ``initial`` of an episode. There is one *action*, 0: to wait. The *observation*
     is the field now. A step after which the field would not be finite is rejected, and leaves it as it is.
 
-    Sample: ``state`` before the step and the target ``next_state``, which is the ``state`` of the next step; (size,),
-    float32.
+    Sample: ``state`` before the step and the target ``next_state``, which is the ``state`` of the next step; (size,)
+    or (size, size), float32.
 
     Args:
-        size: Grid points, even; x = 0, length / size, ...
-        length: Of the circle.
+        size: Grid points, even, per side; x = 0, length / size, ...
+        length: Of the circle, or of the side.
         time_step: Time of one solver step.
         limit: Bound of the initial field.
         simulations_per_step: Solver steps per environment step.
@@ -46,6 +48,7 @@ class PeriodicField(Simulation[Array, np.int64]):
     sample_roles: ClassVar[dict[str, FieldRole]] = {"state": "input", "next_state": "target"}
     sample_dimensions: ClassVar[dict[str, int]] = {"state": 1, "next_state": 1}
     sample_feedback: ClassVar[dict[str, str]] = {"next_state": "state"}
+    dimensions: ClassVar[int] = 1
     title: ClassVar[str]
     time_step: float
 
@@ -65,15 +68,16 @@ class PeriodicField(Simulation[Array, np.int64]):
         if not is_integer(size, 8) or size % 2:
             raise ConfigError(f"size must be an even number of grid points, at least 8, not {size}")
         self.size, self.length, self.time_step, self.limit = size, length, time_step, limit
-        field = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        shape = (size,) * self.dimensions
+        field = spaces.Box(-np.inf, np.inf, shape, np.float32)
         self.action_space = spaces.Discrete(1)
         self.observation_space = field
         self.sample_space = spaces.Dict({"state": field, "next_state": field})
-        self.parameter_space = spaces.Dict({"initial": spaces.Box(-limit, limit, (size,), np.float32)})
+        self.parameter_space = spaces.Dict({"initial": spaces.Box(-limit, limit, shape, np.float32)})
 
     @abstractmethod
     def evolve(self, field: Array) -> Array:
-        """Return a field after one time step, or raise `RejectSample`; both of shape (size,), float64."""
+        """Return a field after one time step, or raise `RejectSample`; both float64, of the shape of the observation."""
 
     def begin(self, options: dict[str, Any]) -> None:
         """Set the initial field."""
@@ -111,7 +115,7 @@ class PeriodicField(Simulation[Array, np.int64]):
         self._reach = max(self._reach, float(np.abs(field).max()))
 
     def observation(self) -> Array:
-        """Return the field now, shape (size,), float32."""
+        """Return the field now, shape (size,) or (size, size), float32."""
         return self._field.astype(np.float32)
 
     def sample(self) -> Mapping[str, Any]:
@@ -153,7 +157,7 @@ class PeriodicField(Simulation[Array, np.int64]):
         """Show a predicted field in the pictures, until the episode ends or another comes.
 
         Args:
-            prediction: ``next_state``, shape (size,).
+            prediction: ``next_state``, shape (size,) or (size, size).
         """
         self.shown_prediction = {"next_state": np.array(prediction["next_state"])}
 
