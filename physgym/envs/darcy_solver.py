@@ -1,8 +1,8 @@
 """Steady flow through a porous square, solved by finite volumes, and random media of two materials.
 
 Fluxes between grid points pass through the harmonic mean of their permeabilities, which is exact for layers that meet
-half-way. Conjugate gradients with the Laplacian as preconditioner, inverted by sine transforms: the number of iterations
-depends on the contrast of the medium and hardly on the grid.
+half-way. Conjugate gradients with the Laplacian as preconditioner, inverted by sine transforms: the number of
+iterations depends on the contrast of the medium and hardly on the grid.
 """
 
 from __future__ import annotations

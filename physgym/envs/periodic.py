@@ -77,7 +77,7 @@ class PeriodicField(Simulation[Array, np.int64]):
 
     @abstractmethod
     def evolve(self, field: Array) -> Array:
-        """Return a field after one time step, or raise `RejectSample`; both float64, of the shape of the observation."""
+        """Return a field after one time step, or raise `RejectSample`; both float64, shaped as the observation."""
 
     def begin(self, options: dict[str, Any]) -> None:
         """Set the initial field."""

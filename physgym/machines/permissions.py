@@ -25,9 +25,11 @@ HARMLESS = (
     "physgym/BeamFull-v0",
     "physgym/Burgers-v0",
     "physgym/BurgersStep-v0",
+    "physgym/Darcy-v0",
     "physgym/Heat-v0",
     "physgym/HeatBatch-v0",
     "physgym/KuramotoSivashinsky-v0",
+    "physgym/NavierStokes2D-v0",
     "physgym/Spring-v0",
     "physgym/Track-v0",
 )

@@ -164,7 +164,8 @@ def test_a_record_of_a_run_has_it(tmp_path, spring):
 
 
 @pytest.mark.parametrize(
-    "env_id", ["Spring-v0", "Heat-v0", "Burgers-v0", "BurgersStep-v0", "KuramotoSivashinsky-v0", "Track-v0"]
+    "env_id",
+    ["Spring-v0", "Heat-v0", "Burgers-v0", "BurgersStep-v0", "KuramotoSivashinsky-v0", "NavierStokes2D-v0", "Track-v0"],
 )
 def test_shipped_simulations_declare_it(env_id):
     env = gymnasium.make(f"physgym/{env_id}", simulations_per_step=2)

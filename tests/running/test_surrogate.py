@@ -28,6 +28,8 @@ SHIPPED = {
     "physgym/Burgers-v0": {"size": 32, "viscosity": (0.05, 0.1)},
     "physgym/BurgersStep-v0": {"size": 32, "viscosity": (0.05, 0.1)},
     "physgym/KuramotoSivashinsky-v0": {"size": 64, "warm_up": 5.0},
+    "physgym/NavierStokes2D-v0": {"size": 8},
+    "physgym/Darcy-v0": {"size": 9},
     "physgym/Beam-v0": {"nodes": (4, 4, 4)},
 }
 

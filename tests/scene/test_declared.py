@@ -90,7 +90,7 @@ def test_a_scene_of_a_later_version_is_refused(tmp_path):
         scene_of(physgym.SampleDataset(tmp_path / "d"))
 
 
-SHIPPED = ["Spring", "Beam", "Heat", "Burgers", "BurgersStep", "KuramotoSivashinsky"]
+SHIPPED = ["Spring", "Beam", "Heat", "Burgers", "BurgersStep", "KuramotoSivashinsky", "NavierStokes2D", "Darcy"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -25,8 +25,10 @@ SHIPPED = [
     "physgym/BeamFull-v0",
     "physgym/Burgers-v0",
     "physgym/BurgersStep-v0",
+    "physgym/Darcy-v0",
     "physgym/Heat-v0",
     "physgym/KuramotoSivashinsky-v0",
+    "physgym/NavierStokes2D-v0",
     "physgym/Track-v0",
 ]
 
@@ -66,6 +68,16 @@ class TestBurgersStep(EnvConformance):
 class TestKuramotoSivashinsky(EnvConformance):
     def make_env(self, **kwargs):
         return gym.make("physgym/KuramotoSivashinsky-v0", size=64, warm_up=5.0, **kwargs)
+
+
+class TestNavierStokes2D(EnvConformance):
+    def make_env(self, **kwargs):
+        return gym.make("physgym/NavierStokes2D-v0", size=16, **kwargs)
+
+
+class TestDarcy(EnvConformance):
+    def make_env(self, **kwargs):
+        return gym.make("physgym/Darcy-v0", size=17, **kwargs)
 
 
 class TestTrack(EnvConformance):

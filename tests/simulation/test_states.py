@@ -22,6 +22,8 @@ SMALL = {
     "physgym/Burgers-v0": {"size": 32, "viscosity": (0.05, 0.1)},
     "physgym/BurgersStep-v0": {"size": 32, "viscosity": (0.05, 0.1)},
     "physgym/KuramotoSivashinsky-v0": {"size": 32, "warm_up": 1.0},
+    "physgym/NavierStokes2D-v0": {"size": 8},
+    "physgym/Darcy-v0": {"size": 9},
     "physgym/Track-v0": {"observation": "state"},
 }
 
