@@ -75,7 +75,7 @@ class Darcy(Simulation[Array, Array]):
             raise ConfigError(f"values must be two permeabilities, the lower first, not {values}")
         if not np.isfinite(source):
             raise ConfigError(f"source must be finite, not {source}")
-        self.size, self.source = size, source
+        self.size, self.source, self.values = size, source, (low, high)
         self._solver = DarcySolver(size, tolerance=tolerance)
         self._media = RandomMedium(size, values=(low, high), tau=field_tau, power=field_power)
         anything = spaces.Box(-np.inf, np.inf, (size, size), np.float32)
@@ -85,7 +85,7 @@ class Darcy(Simulation[Array, Array]):
 
     def begin(self, options: dict[str, Any]) -> None:
         """Set the pressure to zero; what is solved for is the action of the next step."""
-        self._permeability: Array = np.array(self.action_space.low, np.float64)
+        self._permeability: Array = np.full((self.size, self.size), self.values[0])
         self._pressure: Array = np.zeros((self.size, self.size))
         self._iterations = 0
 
@@ -155,8 +155,7 @@ class Darcy(Simulation[Array, Array]):
         """Declare permeability and pressure; below them, where there is one, the prediction and its error."""
         now, said = field("pressure"), prediction("pressure")
         scale: Style = {"colours": "viridis", "group": "pressure"}
-        bounds = (float(self.action_space.low.min()), float(self.action_space.high.max()))
-        scene.image("permeability", field("permeability"), colours="Greys", limits=bounds)
+        scene.image("permeability", field("permeability"), colours="Greys", limits=self.values)
         scene.image("pressure", now, **scale)
         scene.image("error", said - now, colours="PRGn", limits="symmetric", label="error of prediction")
         scene.image("predicted pressure", said, **scale)
