@@ -112,7 +112,7 @@ class NavierStokes2D(PeriodicField):
         return self._solver.evolve(field, self.time_step)
 
     def scene(self, scene: Scene) -> None:
-        """Declare the vorticity; beside it, where there is one, the prediction and its error."""
+        """Declare the vorticity; below it, where there is one, the prediction and its error."""
         now, said = field("next_state"), prediction("next_state")
         scale: Style = {"colours": "RdBu_r", "limits": "symmetric", "group": "vorticity"}
         scene.title(self.title)
