@@ -1,6 +1,11 @@
 """Sphinx configuration."""
 
+import sys
+from pathlib import Path
+
 import physgym
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 project = "physgym"
 author = "The physgym developers"
@@ -8,10 +13,24 @@ copyright = "2026, the physgym developers"
 release = version = physgym.__version__
 extensions = [
     "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",  # docstrings in the style of Google
     "sphinx_copybutton",  # a button on every block of code
     "sphinx_design",  # cards and tabs
+    "docs.extensions.generated",
+    "docs.extensions.names",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "extensions"]
+smartquotes = False  # --option stays --option
+
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["tianshou"]  # large, and only a class of ours has one of its as a base
+default_role = "py:obj"  # `Trainer` in a docstring
+napoleon_use_ivar = True
+nitpicky = True  # a name in a page that has no page of its own is a mistake
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -20,5 +39,3 @@ copybutton_exclude = ".linenos, .gp, .go"  # prompts and output of consoles are 
 
 html_theme = "furo"
 html_title = f"physgym {release}"
-html_static_path = ["static"]
-html_css_files = ["physgym.css"]

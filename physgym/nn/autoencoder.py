@@ -34,7 +34,7 @@ class Autoencoder(nn.Module):
     """A convolutional autoencoder: its input is a picture, and so is its output, which is to be the same.
 
     Convolutions of stride 2 halve the picture at each of the `widths`, and a linear layer makes the latent vector of
-    what is left; the way back mirrors it. Train it with `AutoencoderOptimization`, and the picture as input and output:
+    what is left; the way back mirrors it. Train it with `AutoencoderOptimization`, the picture as input and output::
 
         network = Autoencoder.from_spec(dataset.spec, inputs=["observation"])
         Trainer(network, dataset, inputs=["observation"], outputs=["observation"], epochs=20,

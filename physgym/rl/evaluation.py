@@ -151,6 +151,8 @@ def evaluate_agent(
 ) -> AgentEvaluation:
     """Run a policy in episodes without exploration, and measure them.
 
+    For example::
+
         evaluation = evaluate_agent(load_agent("sessions/track"), "physgym/Track-v0", episodes=20,
                                     env_kwargs={"observation": "state", "tracks": (1000, 2000)})
         print(evaluation.values["lap_share"])

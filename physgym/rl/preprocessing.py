@@ -61,6 +61,8 @@ EXACT = 1e-5  # part of the range by which a continuous action may miss after th
 class Preprocessing:
     """Wrappers as data, which also work on recorded rows.
 
+    For example::
+
         track = gymnasium.make("physgym/Track-v0")
         steps = [
             {"type": "Crop", "arguments": {"rows": [40, 120, 2], "columns": [0, 160, 2]}},

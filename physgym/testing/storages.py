@@ -17,12 +17,12 @@ from physgym.storage.location import Location
 class StorageConformance:
     """Test a back-end; a subclass named ``Test...`` says how to make one.
 
-    ```python
-    class TestMyStorage(StorageConformance):
-        @pytest.fixture
-        def backend(self, tmp_path):
-            return MyBackend(MyLocation(...))  # of a place that is empty
-    ```
+    For example::
+
+        class TestMyStorage(StorageConformance):
+            @pytest.fixture
+            def backend(self, tmp_path):
+                return MyBackend(MyLocation(...))  # of a place that is empty
     """
 
     @pytest.fixture
