@@ -69,7 +69,9 @@ class AgentSection(Section):
     )
     num_envs: int = Field(8, ge=1, description="environments that it acts in at once")
     num_workers: int | None = Field(
-        None, ge=0, description="processes that they run in, 0 for none; results do not depend on it"
+        None,
+        ge=0,
+        description="processes that they run in, by default what is fastest, 0 for none; results do not depend on it",
     )
     learning_starts: int = Field(1000, ge=0, description="steps of all environments before the first gradient step")
     learn_every: int | None = Field(

@@ -152,6 +152,8 @@ class SampleStream(SampleSource):
             num_envs = max(BATCH, num_workers or 1)
         elif single == MACHINE and options["num_envs"] is None and num_workers is None:
             num_envs = 1
+        if num_workers is None:  # episodes run in them by themselves, so that messages cost nothing
+            num_workers = 1 if makes_batch([factory]) else usable_cores()
 
         def opened(count: int) -> Declarations:
             envs = SocketVectorEnv(

@@ -32,6 +32,7 @@ class Order:
             connection.
         sock: The worker's end of its connection; None if it dials.
         memory: Descriptor of the shared memory; None if there is none.
+        trial: The worker's end of a connection over which it tells of a trial of its first environment; None for none.
     """
 
     worker_start: WorkerStart
@@ -39,6 +40,7 @@ class Order:
     parent_pipe: ParentPipe | None = None
     sock: socket.socket | None = None
     memory: int | None = None
+    trial: socket.socket | None = None
 
 
 class WorkerHandle(ABC):

@@ -24,7 +24,7 @@ class ForkLauncher(ProcessLauncher):
         assert parent_pipe is not None
 
         def work() -> None:  # what is forked lets go of the connections of this process, see `physgym.vector.fleet`
-            run(order.worker_start, lambda: order.factories, parent_pipe.read, order.sock, memory)
+            run(order.worker_start, lambda: order.factories, parent_pipe.read, order.sock, memory, order.trial)
 
         return _Forked(work, order.worker_start.mark)
 

@@ -24,8 +24,9 @@ class ForkServerLauncher(ProcessLauncher):
         """Ask the server for a fork."""
         sock = -1 if order.sock is None else order.sock.fileno()
         memory = -1 if order.memory is None else order.memory
+        trial = -1 if order.trial is None else order.trial.fileno()
         assert order.parent_pipe is not None
-        files = _Files(multiprocessing.reduction.DupFd, order.parent_pipe.read, sock, memory)
+        files = _Files(multiprocessing.reduction.DupFd, order.parent_pipe.read, sock, memory, trial)
         return _Served((payload(order), files), order.worker_start.mark)
 
 

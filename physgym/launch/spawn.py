@@ -23,9 +23,10 @@ class SpawnLauncher(ProcessLauncher):
         """Start the interpreter."""
         sock = -1 if order.sock is None else order.sock.fileno()
         memory = -1 if order.memory is None else order.memory
+        trial = -1 if order.trial is None else order.trial.fileno()
         assert order.parent_pipe is not None
         with _written(payload(order)) as file:
-            return _Spawned([order.parent_pipe.read, sock, memory, file], order.worker_start.mark)
+            return _Spawned([order.parent_pipe.read, sock, memory, trial, file], order.worker_start.mark)
 
 
 class _Spawned(ProcessHandle):

@@ -17,7 +17,7 @@ from physgym.errors import ProtocolError
 from physgym.spaces import Array, Leaf
 
 ALIGNMENT = 64  # of an array: a cache line, so that two workers do not write to one
-SLOTS = 2  # results stay as they are until the step after the next
+SLOTS = 2  # most sets of results: with two they stay as they are until the step after the next
 REWARD, FLAG = np.dtype("<f8"), np.dtype("?")
 IDLE = -1  # in `Arena.current_env`: no environment is being stepped or reset
 
@@ -117,10 +117,11 @@ class Arena:
         actions: One array per fixed leaf of the action space, shape (rows, *leaf shape).
         slots: The sets of results.
         current_env: Shape (rows,), int32: in element w, the environment that worker w steps or resets, else `IDLE`.
+        bytes: Its size.
     """
 
     def __init__(self, actions: Layout, results: Layout, rows: int, slots: int, file: int | None = None) -> None:
-        size = self.size(actions, results, rows, slots)
+        self.bytes = size = self.size(actions, results, rows, slots)
         # mapped at once: a page that is first touched in a step costs as much as stepping a cheap environment
         populate = getattr(mmap, "MAP_POPULATE", 0)
         buffer = bytearray(size) if file is None else mmap.mmap(file, size, flags=mmap.MAP_SHARED | populate)

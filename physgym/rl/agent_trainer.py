@@ -75,8 +75,8 @@ class AgentTrainer:
         env_kwargs: Arguments of the constructor of the environments, or a list of them, one for each environment.
         agent_kwargs: Arguments of the constructor of the agent.
         num_envs: Environments that it acts in at once.
-        num_workers: Processes that these run in, see `physgym.SocketVectorEnv`; 0 for none, None for one a core,
-            "auto" to find out what is fastest.
+        num_workers: Processes that these run in, 0 for none; None for what is fastest, as `physgym.SocketVectorEnv`
+            finds it out.
         learning_starts: Steps before the first one of the optimization; actions are random until then.
         learn_every: Steps from one time of learning to the next; by default as many as there are environments.
         gradient_steps: Steps of the optimization each time.

@@ -17,6 +17,8 @@ import gymnasium.vector
 import gymnasium.vector.async_vector_env
 import pytest
 
+from physgym.system.cores import usable_cores
+
 REPLACED = "AsyncVectorEnv"
 # `gymnasium.make_vec` looks the name up in the first when it is called, test modules import it from either
 PLACES = (gymnasium.vector, gymnasium.vector.async_vector_env)
@@ -67,6 +69,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Put `SocketVectorEnv` in the place of `AsyncVectorEnv` until the session ends."""
     from physgym.vector import SocketVectorEnv
 
+    class InWorkers(SocketVectorEnv):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{"num_workers": usable_cores(), **kwargs})
+
     original = gymnasium.vector.AsyncVectorEnv
     config.stash[_original] = original
     config.stash[_counts] = dict.fromkeys(KNOWN_DIFFERENCES, 0)
@@ -75,7 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
         for place in PLACES:
             setattr(place, REPLACED, vector_env)
 
-    put(SocketVectorEnv)
+    put(InWorkers)
     config.add_cleanup(lambda: put(original))
 
 

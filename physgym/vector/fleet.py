@@ -7,19 +7,19 @@ worker, or the timeout.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import select
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from physgym.errors import ClosedError, PhysGymError, ProtocolError, WaitTimeout, WorkerError, WorkerLost
 from physgym.placement import EnvFactory
 from physgym.protocol.agreement import Agreement
-from physgym.protocol.buffers import IDLE, SLOTS, Arena
+from physgym.protocol.buffers import IDLE, Arena
 from physgym.protocol.ledger import Pending
 from physgym.protocol.messages import (
     Attach,
@@ -40,7 +40,7 @@ from physgym.vector.closing import END_TIMEOUT, FLEETS, close_environments, rele
 from physgym.vector.handshake import Handshake
 from physgym.vector.inbox import Arrival, Inbox
 from physgym.vector.local_group import local_group, no_parts
-from physgym.vector.starter import FleetSettings, Starter
+from physgym.vector.starter import FleetSettings, Starter, shares
 from physgym.vector.watch import Watch
 from physgym.vector.workers import Fault, LocalWorker, RemoteWorker, Worker, local_fault, reported
 from physgym.viewing.views import requests
@@ -59,6 +59,7 @@ class WorkerPool:
         settings: How to start them.
         predict: Answers the predictions for which environments ask, all that wait at the same moment at once.
         memory: Descriptor of the shared memory, None if arrays travel in messages.
+        first: Worker 0 where it was started already, see `physgym.vector.trial`.
 
     Attributes:
         factories: The callables, those of workers that have joined included.
@@ -78,6 +79,7 @@ class WorkerPool:
         settings: FleetSettings,
         predict: Callable[[list[Predict]], list[Prediction]],
         memory: int | None,
+        first: RemoteWorker | None = None,
     ) -> None:
         self.factories, self.settings, self._predict = list(factories), settings, predict
         self.memory = memory
@@ -85,7 +87,7 @@ class WorkerPool:
         self._starter = Starter(self.factories, settings, memory, self._watch)
         self._inbox = Inbox()
         self._questions: list[tuple[RemoteWorker, Predict]] = []
-        self._arena: tuple[int, int] | None = None  # rows, size
+        self._attach_request: Attach | None = None  # of the first worker
         self.closed = False
         self.end_text = "the vector env is closed; make a new one"
         self.workers: list[Worker] = []
@@ -99,9 +101,8 @@ class WorkerPool:
             self.hosts = tuple(self.workers)
             self.agreement = self._agreed()
             return
-        count = len(self.factories)
-        bounds = [round(i * count / num_workers) for i in range(num_workers + 1)]
-        self.workers += [RemoteWorker(i, range(a, b)) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
+        made = [RemoteWorker(index, envs) for index, envs in enumerate(shares(len(self.factories), num_workers))]
+        self.workers += made if first is None else [first, *made[1:]]
         self.hosts = tuple(self.workers)
         try:
             self._starter.start([worker for worker in self.workers if isinstance(worker, RemoteWorker)])
@@ -153,7 +154,7 @@ class WorkerPool:
 
     def _catch_up(self, worker: RemoteWorker) -> None:
         """Attach a worker that was started later than others, and have it watched as they are."""
-        if self._arena is not None and worker in self.hosts:
+        if self._attach_request is not None and worker in self.hosts:
             self._attach(worker)
         self.settings.views.renew()
 
@@ -209,8 +210,8 @@ class WorkerPool:
                 assert arena is not None
                 worker.group.attach(arena, 0, None)
             elif self.memory is not None:
-                agreed = self.agreement
-                self._arena = rows, Arena.size(agreed.actions, agreed.results, rows, SLOTS)
+                assert arena is not None
+                self._attach_request = Attach(rows, 0, len(arena.slots), arena.bytes)
                 self._attach(worker)
             if arena is not None and self.memory is not None:
                 worker.current_env = arena.current_env[worker.index : worker.index + 1]
@@ -220,9 +221,8 @@ class WorkerPool:
             assert isinstance(arrival.reply, Attached)
 
     def _attach(self, worker: Worker) -> None:
-        assert self._arena is not None
-        rows, size = self._arena
-        self.post(worker, Attach(rows, worker.envs.start, SLOTS, size))
+        assert self._attach_request is not None
+        self.post(worker, replace(self._attach_request, first=worker.envs.start))
 
     # --- messages
 

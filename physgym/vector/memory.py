@@ -7,7 +7,7 @@ import weakref
 
 from physgym.errors import ConfigError
 from physgym.protocol.agreement import Agreement
-from physgym.protocol.buffers import SLOTS, Arena
+from physgym.protocol.buffers import Arena
 from physgym.system.shared_memory import make_file, reserve
 
 
@@ -29,15 +29,20 @@ class SharedMemory:
         self._arena: Arena | None = None
         self._close = None if self.file is None else weakref.finalize(self, os.close, self.file)
 
-    def lay_out(self, agreed: Agreement, rows: int) -> Arena:
+    def lay_out(self, agreed: Agreement, rows: int, slots: int) -> Arena:
         """Return the arrays of so many environments.
+
+        Args:
+            agreed: Layouts of actions and results.
+            rows: Number of environments.
+            slots: Sets of results that take turns.
 
         Raises:
             ConfigError: There is not so much memory.
         """
         if self.file is not None:
-            reserve(self.file, Arena.size(agreed.actions, agreed.results, rows, SLOTS), rows)
-        self._arena = Arena(agreed.actions, agreed.results, rows, SLOTS, self.file)
+            reserve(self.file, Arena.size(agreed.actions, agreed.results, rows, slots), rows)
+        self._arena = Arena(agreed.actions, agreed.results, rows, slots, self.file)
         return self._arena
 
     def close(self) -> None:

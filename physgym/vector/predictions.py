@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from physgym.protocol.messages import Predict, Prediction
 
 AnyPredictor: TypeAlias = Any  # a `physgym.nn.Predictor`, or a callable of batched fields; torch is not imported here
+
+
+class Answering(Protocol):
+    """Something with a network.
+
+    Attributes:
+        predictor: That of the moment.
+    """
+
+    predictor: AnyPredictor
+
+
+def answerer(this: weakref.ref[Answering]) -> Callable[[list[Predict]], list[Prediction]]:
+    """Return what answers predictions by the network that something has at the moment; it does not keep that alive."""
+
+    def answer_all(questions: list[Predict]) -> list[Prediction]:
+        owner = this()
+        return answer(None if owner is None else owner.predictor, questions)
+
+    return answer_all
 
 
 def answer(predictor: AnyPredictor, questions: list[Predict]) -> list[Prediction]:

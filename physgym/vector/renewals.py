@@ -18,25 +18,23 @@ from physgym.vector.handshake import Handshake
 from physgym.vector.workers import Fault, RemoteWorker, Worker
 
 
-def count_renewed(recycle: int | None, count: int, *, chosen: bool) -> int:
-    """Return the number of workers, at least one where workers are renewed.
+def check_renewed(recycle: int | None, count: int | None) -> None:
+    """Check that there are workers to renew, where they are to be renewed.
 
     Args:
         recycle: Episodes after which one is renewed; None for never.
-        count: The number, 0 for none.
-        chosen: Whether nobody has asked for this number.
+        count: The number of workers, 0 for none; None where that is found out.
 
     Raises:
-        ConfigError: There are none to renew, or the number of episodes is none.
+        ConfigError: There are none, or the number of episodes is none.
     """
     if recycle is None:
-        return count
+        return
     integer("recycle", recycle, 1, hint=": episodes after which a worker is renewed; leave it out for never")
-    if not count and not chosen:
+    if count == 0:
         raise ConfigError(
             f"recycle={recycle} renews worker processes, and num_workers=0 has none; leave one of them out"
         )
-    return max(1, count)
 
 
 class Renewals:

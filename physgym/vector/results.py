@@ -10,12 +10,49 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym import spaces as walk
+from physgym.checks import integer
+from physgym.errors import ConfigError
 from physgym.protocol.batched_infos import Infos
 from physgym.protocol.buffers import SLOTS, Arena, Slot
 from physgym.protocol.messages import Results
 from physgym.spaces import Array
 from physgym.vector.workers import Worker
 from physgym.worker.stepping import RESTARTED
+
+
+def check_buffers(buffers: int, *, copy: bool, on_error: str) -> None:
+    """Check how many buffers of observations take turns.
+
+    Args:
+        buffers: How many.
+        copy: Whether observations are handed out as copies.
+        on_error: The reaction to a worker that dies.
+
+    Raises:
+        ConfigError: It is neither 1 nor 2, or 1 does not do.
+    """
+    if integer("observation_buffers", buffers, 1) > SLOTS:
+        raise ConfigError(f"observation_buffers must be 1 or {SLOTS}, not {buffers}")
+    if buffers < SLOTS and copy:
+        raise ConfigError("observation_buffers=1 is for views of observations; pass copy=False, or leave it out")
+    if buffers < SLOTS and on_error == "restart":
+        raise ConfigError(
+            'on_error="restart" reports the last observation of a worker that died, which may have begun to write into '
+            "a single buffer; leave observation_buffers=1 out"
+        )
+
+
+def count_slots(space: spaces.Space[Any], *, copy: bool, buffers: int, local: bool) -> int:
+    """Return how many sets of results take turns.
+
+    Args:
+        space: The observation space of one environment.
+        copy: Whether observations are handed out as copies.
+        buffers: How many are wanted where they are not.
+        local: Whether the environments are in this process, where none is written by half.
+    """
+    plain = walk.children(space) is None and not walk.leaves(space)[0].variable
+    return 1 if copy and local and plain else buffers
 
 
 class ResultStore:
@@ -47,12 +84,12 @@ class ResultStore:
 
     @property
     def previous(self) -> Slot:
-        """Return the slot before the present one."""
+        """Return the slot before the present one; that itself where there is one slot."""
         return self._arena.slots[self.number - 1]
 
     def next_slot(self) -> int:
-        """Let the next results go to the other slot; return its number."""
-        self.number = (self.number + 1) % SLOTS
+        """Let the next results go to the other slot, if there is one; return its number."""
+        self.number = (self.number + 1) % len(self._arena.slots)
         return self.number
 
     def put(self, worker: Worker, results: Results, lost: Sequence[int], before: Slot) -> None:

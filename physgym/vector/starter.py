@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import secrets
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -96,15 +98,36 @@ class Starter:
         try:
             deadline = time.monotonic() + settings.timeout
             for worker in workers:
-                self._order(worker, listener, watch, seeds)
+                if worker.handle is None:
+                    self._order(worker, listener, watch, seeds)
+                else:  # it was ordered for a trial
+                    watch.add(worker)
             return Handshake(workers, listener, watch, settings.timeout, deadline)
         except BaseException:
             if listener is not None:
                 listener.close()
             raise
 
+    def order_trial(self, worker: RemoteWorker, trial: socket.socket) -> None:
+        """Start a worker that inherits its connection, and tells of a trial of its first environment.
+
+        Args:
+            worker: Which one; `begin` takes it as one that was started already.
+            trial: Its end of the connection over which it tells of it.
+
+        Raises:
+            ConfigError: What makes its environments cannot be sent.
+            WorkerError: The system refuses to start it.
+        """
+        self._order(worker, None, self._watch, None, trial)
+
     def _order(
-        self, worker: RemoteWorker, listener: Listener | None, watch: Watch, seeds: Sequence[int | None] | None
+        self,
+        worker: RemoteWorker,
+        listener: Listener | None,
+        watch: Watch,
+        seeds: Sequence[int | None] | None,
+        trial: socket.socket | None = None,
     ) -> None:
         settings = self._settings
         comes = isinstance(settings.launcher, DialInLauncher)
@@ -131,7 +154,7 @@ class Starter:
             worker.connect(channel)
         factories = [self._factories[i] for i in worker.envs]
         with contextlib.closing(theirs) if theirs is not None else contextlib.nullcontext():
-            order = Order(worker_start, factories, worker.parent_pipe, theirs, self._memory)
+            order = Order(worker_start, factories, worker.parent_pipe, theirs, self._memory, trial)
             worker.handle = settings.launcher.start(order)
         worker.ready = None
         worker.since = time.monotonic()
@@ -139,6 +162,12 @@ class Starter:
             with contextlib.suppress(PeerGone):  # killed already, which shows when it is read
                 challenge(channel)
             watch.add(worker)
+
+
+def shares(num_envs: int, num_workers: int) -> list[range]:
+    """Return the indices of the environments of each worker."""
+    bounds = [round(i * num_envs / num_workers) for i in range(num_workers + 1)]
+    return [range(first, last) for first, last in itertools.pairwise(bounds)]
 
 
 def checked_timeout(timeout: float) -> float:

@@ -50,7 +50,7 @@ class Turnover:
         if not factories:
             raise ConfigError("a worker that joins needs at least one environment")
         if self._fleet.local:
-            raise ConfigError("num_workers=0 keeps the environments in this process; no worker can join them")
+            raise ConfigError("the environments are in this process, and no worker can join them; give num_workers")
         index, self._next = self._next, self._next + 1
         self._joining.append((index, factories))
         return index

@@ -26,7 +26,8 @@ from physgym.errors import (
 )
 from physgym.launch.base import DialInLauncher, Launcher
 from physgym.launch.methods import launcher_of
-from physgym.protocol.messages import Call, Predict, Prediction, RolloutResult
+from physgym.protocol.buffers import SLOTS
+from physgym.protocol.messages import Call, RolloutResult
 from physgym.protocol.short_frames import STEP_ALL
 from physgym.real_time import runs_in_real_time
 from physgym.sample import SampleSpec
@@ -42,13 +43,14 @@ from physgym.vector.calls import ABANDONED, LOCKSTEP, Calls, State, check_reset
 from physgym.vector.episode_schedule import Episode, EpisodeSchedule
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.memory import SharedMemory
-from physgym.vector.predictions import AnyPredictor, answer
+from physgym.vector.predictions import AnyPredictor, answerer
 from physgym.vector.quota import Demand
 from physgym.vector.recovery import Recovery
-from physgym.vector.renewals import count_renewed
-from physgym.vector.results import ResultStore
+from physgym.vector.renewals import check_renewed
+from physgym.vector.results import ResultStore, check_buffers, count_slots
 from physgym.vector.spaces import ObservationMode, batched_spaces
 from physgym.vector.starter import FleetSettings, checked_mode, checked_timeout
+from physgym.vector.trial import chosen_by_trial
 from physgym.vector.turnover import Turnover
 from physgym.viewing.views import SceneViews
 from physgym.worker.sharing import refuse_shared
@@ -70,8 +72,8 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             writes into the present ones.
         context: How processes are started: "spawn" (the default; no ``if __name__`` guard needed), "forkserver" (quick
             for many workers; needs the guard) or "fork" (factories need not be picklable; not where threads run).
-        num_workers: Worker processes; by default one per usable core, at most one per environment. 0 keeps the
-            environments in this process; "auto" measures their step and takes what is fastest.
+        num_workers: Worker processes; by default, as by "auto", what is fastest: an extra environment is stepped for a
+            moment in another process, and the log says what was chosen and why. 0 keeps them in this process.
         autoreset_mode: What happens when an episode ends.
         observation_mode: "same" if observation spaces are equal, "different" if their bounds differ, or a pair of the
             batched and the single space.
@@ -89,6 +91,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         env_kwargs: Arguments with which the callables are called: a list, one dictionary for each environment, or one
             dictionary for all.
         launcher: Has workers started elsewhere, in place of `context`, as a `physgym.machines.reception.Reception`.
+        observation_buffers: Where `copy` is False, 2, or 1 for views that hold until the next step alone: less memory.
 
     Attributes:
         predictor: As the argument; may be set at any time.
@@ -120,6 +123,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         predictor: AnyPredictor = None,
         env_kwargs: Arguments = None,
         launcher: Launcher[Any] | None = None,
+        observation_buffers: int = SLOTS,
     ) -> None:
         factories = list(env_fns)
         if not factories:
@@ -132,18 +136,25 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         timeout, mode = checked_timeout(timeout), checked_mode(autoreset_mode)
         if on_error not in ("raise", "restart"):
             raise ConfigError(f'on_error must be "raise" or "restart", not {on_error!r}')
+        check_buffers(observation_buffers, copy=copy, on_error=on_error)
         starts = launcher_of(context, launcher)
         way = transport_of(transport or None, port, inherit=starts.inherits)
-        answer_all = _answerer(weakref.ref(self))  # a bound method would keep this object alive for ever
-        count = count_workers(num_workers, factories, lambda question: answer_all([question])[0], starts)
-        count = count_renewed(recycle, count, chosen=num_workers == "auto")
-        if count > 1:  # who has all environments compares them itself
+        answer_all = answerer(weakref.ref(self))  # a bound method would keep this object alive for ever
+        needing = {"launcher": launcher, "on_error": on_error == "restart", "transport": way.dials, "port": port}
+        count = count_workers(num_workers, factories, starts, {**needing, "recycle": recycle})
+        check_renewed(recycle, count)
+        if count is None or count > 1:  # who has all environments compares them itself
             refuse_shared(factories)
         settings = FleetSettings(mode, starts, way, port, timeout, SceneViews(self.num_envs))
-        self._memory = SharedMemory(shared=shared_memory and not way.dials and count > 0)
+        self._memory, first = SharedMemory(shared=shared_memory and not way.dials and count != 0), None
         try:
+            if count is None:
+                count, first = chosen_by_trial(factories, settings, self._memory.file)
+            if not count:
+                self._memory.close()
+                self._memory = SharedMemory(shared=False)
             try:
-                self._pool = WorkerPool(factories, count, settings, answer_all, self._memory.file)
+                self._pool = WorkerPool(factories, count, settings, answer_all, self._memory.file, first)
             except SharedProcess:
                 if not count or isinstance(launcher, DialInLauncher):
                     raise
@@ -154,7 +165,10 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             raise
         try:
             found = batched_spaces(self._pool, factories, observation_mode)
-            arena = self._memory.lay_out(self._pool.agreement, self.num_envs)
+            slots = count_slots(
+                found.single_observation_space, copy=copy, buffers=observation_buffers, local=self._pool.local
+            )
+            arena = self._memory.lay_out(self._pool.agreement, self.num_envs, slots)
             self._pool.attach(self.num_envs, arena)
         except BaseException:
             self.closed = True
@@ -580,13 +594,3 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             WorkerError: One does not come up.
         """
         self._runner.restart_gone()
-
-
-def _answerer(this: weakref.ref[SocketVectorEnv]) -> Callable[[list[Predict]], list[Prediction]]:
-    """Return what answers predictions by the predictor of the moment; it does not keep the vector env alive."""
-
-    def answer_all(questions: list[Predict]) -> list[Prediction]:
-        envs = this()
-        return answer(None if envs is None else envs.predictor, questions)
-
-    return answer_all

@@ -55,10 +55,10 @@ from physgym.worker.env_group import EnvGroup
 from physgym.worker.failures import RequestFailed, failure
 from physgym.worker.folders import Folder
 from physgym.worker.machine_claims import claim_machine, release_machine
+from physgym.worker.trial import STARTS, after_trial
 from physgym.worker.variants import Variants
 
 FAREWELL = 2.0  # seconds to wait for the parent to hang up once the environments are closed
-STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})  # audit events
 
 
 @dataclass(frozen=True)
@@ -361,6 +361,7 @@ def run(
     parent_pipe: int,
     sock: socket.socket | None,
     memory: int,
+    trial: socket.socket | None = None,
 ) -> None:
     """Serve as a worker until the parent closes the connection or dies.
 
@@ -370,6 +371,7 @@ def run(
         parent_pipe: Descriptor of the pipe to the parent, negative for a worker that somebody else has started.
         sock: The end of the connection that it has inherited; None if it dials.
         memory: Descriptor of the shared memory, negative if there is none.
+        trial: Where the parent hears of a trial of the first environment; None where it wants none.
     """
     os.environ.update(tree.marked(os.environ, worker_start.mark))
     if parent_pipe >= 0:
@@ -395,7 +397,11 @@ def run(
             worker_start.worker,
             os.getpid(),
         )
-    hold(channel, worker_start, load, parent_pipe, memory)
+
+    def load_tried() -> Sequence[EnvFactory]:
+        return load() if trial is None else after_trial(trial, load(), worker_start.num_envs)
+
+    hold(channel, worker_start, load_tried, parent_pipe, memory)
 
 
 def hold(
@@ -433,12 +439,12 @@ def hold(
 
 def main() -> None:
     """Run as a spawned worker: descriptors as arguments, everything else in the file of the last one."""
-    files = [int(argument) for argument in sys.argv[1:5]]
+    files = [int(argument) for argument in sys.argv[1:6]]
     sys.argv[1:] = []
-    parent_pipe, sock, memory, given = files
+    parent_pipe, sock, memory, trial, given = files
     with open(given, "rb") as file:  # noqa: PTH123 - a descriptor
         payload = file.read()
-    _main(payload, parent_pipe, sock, memory)
+    _main(payload, parent_pipe, sock, memory, trial)
 
 
 def join_parent(payload: bytes) -> None:
@@ -449,10 +455,10 @@ def join_parent(payload: bytes) -> None:
             write.
     """
     fill_standard()
-    _main(payload, -1, -1, -1, keep_path=True)
+    _main(payload, -1, -1, -1, -1, keep_path=True)
 
 
-def served(payload: bytes, files: tuple[int, int, int]) -> None:
+def served(payload: bytes, files: tuple[int, int, int, int]) -> None:
     """Run as a worker that multiprocessing's fork server makes."""
     os.setsid()
     # a daemon of multiprocessing may not have children, but environments may
@@ -464,7 +470,7 @@ def served(payload: bytes, files: tuple[int, int, int]) -> None:
     _main(payload, *files)
 
 
-def _main(payload: bytes, parent_pipe: int, sock: int, memory: int, *, keep_path: bool = False) -> None:
+def _main(payload: bytes, parent_pipe: int, sock: int, memory: int, trial: int, *, keep_path: bool = False) -> None:
     line, _, pickled = payload.partition(b"\n")
     worker_start = WorkerStart.from_line(line)
     own = sys.path if keep_path else []
@@ -473,4 +479,5 @@ def _main(payload: bytes, parent_pipe: int, sock: int, memory: int, *, keep_path
     def load() -> Any:
         return cloudpickle.loads(pickled)
 
-    run(worker_start, load, parent_pipe, None if sock < 0 else socket.socket(fileno=sock), memory)
+    sockets = [None if file < 0 else socket.socket(fileno=file) for file in (sock, trial)]
+    run(worker_start, load, parent_pipe, sockets[0], memory, sockets[1])

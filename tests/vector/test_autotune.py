@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-import gymnasium as gym
-import numpy as np
+import logging
+
 import pytest
-from gymnasium import spaces
 
 import physgym
 from physgym import SocketVectorEnv
-from physgym.errors import SampleError
+from physgym.errors import ConfigError
+from physgym.launch.fork import ForkLauncher
 from physgym.system.cores import usable_cores
-from physgym.vector.autotune import best_num_workers, choose
+from physgym.vector.autotune import choose, count_workers
+from tests.support.toys import Line
 
 
 @pytest.mark.parametrize(
@@ -19,8 +20,10 @@ from physgym.vector.autotune import best_num_workers, choose
         (2, 5e-6, 0, 2, 0),
         (64, 5e-6, 0, 2, 2),
         (2, 1e-3, 0, 2, 2),
-        (1, 1.0, 0, 16, 0),  # one environment computes no faster elsewhere
-        (64, 1e-3, 0, 1, 0),  # nor do many on one core
+        (1, 1e-4, 0, 16, 0),  # one environment computes no faster elsewhere
+        (1, 1.0, 0, 16, 1),  # nor slower, where a message is nothing
+        (64, 1e-6, 0, 1, 0),
+        (64, 1e-3, 0, 1, 1),
         (64, 1e-3, 1e-3, 2, 8),  # uneven steps: finer groups
         (5, 1e-3, 1e-3, 2, 5),
         (64, 1e-5, 1e-5, 2, 2),  # too short for that
@@ -30,66 +33,32 @@ def test_the_number_of_workers_follows_from_the_time_of_a_step(num_envs, mean, d
     assert choose(num_envs, mean, deviation, cores) == workers
 
 
-class Ending(gym.Env):
-    observation_space = spaces.Box(-1, 1, (2,), np.float32)
-    action_space = spaces.Discrete(2)
-    closed = 0
-
-    def reset(self, *, seed=None, options=None):
-        return np.zeros(2, np.float32), {}
-
-    def step(self, action):
-        return np.zeros(2, np.float32), 0.0, True, False, {}
-
-    def close(self):
-        Ending.closed += 1
+def test_a_number_is_what_is_asked_for():
+    assert [count_workers(number, [Line] * 4, ForkLauncher(), {}) for number in (0, 1, 3, 9)] == [0, 1, 3, 4]
+    assert count_workers("auto", [Line], ForkLauncher(), {}) is count_workers(None, [Line], ForkLauncher(), {}) is None
+    for wrong in (-1, 1.5, "two"):
+        with pytest.raises(ConfigError, match="num_workers must be at least 1, or 0"):
+            count_workers(wrong, [Line], ForkLauncher(), {})
 
 
-def test_measuring_closes_its_environment_and_survives_short_episodes():
-    before = Ending.closed
-    assert best_num_workers([Ending] * 8, 2, None) == 0
-    assert Ending.closed == before + 1
+@pytest.mark.parametrize("options", [{"on_error": "restart"}, {"recycle": 3}, {"transport": "tcp"}])
+def test_arguments_that_need_workers_get_them_without_a_trial(options, caplog):
+    with (
+        caplog.at_level(logging.INFO, "physgym.vector.autotune"),
+        SocketVectorEnv([Line] * 2, context="fork", **options) as envs,
+    ):
+        assert envs.num_workers == min(2, usable_cores())
+    assert f"{next(iter(options))} needs workers" in caplog.text
 
 
 @pytest.mark.slow
-def test_auto_keeps_cheap_environments_here_and_gives_costly_ones_workers():
-    with SocketVectorEnv([Ending] * 2, num_workers="auto") as envs:
-        assert envs.num_workers == 0
-    with physgym.make_vec("CartPole-v1", 2, num_workers="auto") as envs:
-        assert envs.reset(seed=0)[0].shape == (2, 4)
+def test_the_default_equals_auto_and_numbers_bit_for_bit():
+    def run(**options):
+        with physgym.make_vec("CartPole-v1", 4, **options) as envs:
+            found = [envs.reset(seed=7)[0]]
+            envs.action_space.seed(7)
+            for _ in range(60):
+                found += envs.step(envs.action_space.sample())[:4]
+            return [array.tobytes() for array in found]
 
-    class Costly(Ending):
-        def step(self, action):
-            np.linalg.svd(np.ones((200, 200)))
-            return super().step(action)
-
-    with SocketVectorEnv([Costly] * 4, num_workers="auto") as envs:
-        assert bool(envs.num_workers) == (usable_cores() > 1)
-
-
-@pytest.mark.slow
-def test_measuring_answers_predictions_and_names_errors():
-    class Asking(Ending):
-        predictor = None
-
-        def step(self, action):
-            self.predictor({"x": np.zeros(1)})
-            return super().step(action)
-
-    with SocketVectorEnv([Asking] * 2, num_workers="auto", predictor=lambda fields: fields) as envs:
-        envs.reset()
-        envs.step([0, 1])
-    with pytest.raises(SampleError, match="no network"):
-        SocketVectorEnv([Asking] * 2, num_workers="auto")
-
-    class Broken(Ending):
-        def step(self, action):
-            raise ValueError("no mesh")
-
-    with pytest.raises(ValueError, match="environment 0 raised ValueError in measuring its step: no mesh"):
-        SocketVectorEnv([Broken] * 2, num_workers="auto")
-    assert Ending.action_space.seed(5) == 5
-    first = Ending.action_space.sample()
-    Ending.action_space.seed(5)
-    SocketVectorEnv([Ending] * 2, num_workers="auto").close()
-    assert Ending.action_space.sample() == first
+    assert run() == run(num_workers="auto") == run(num_workers=0) == run(num_workers=2)

@@ -1,0 +1,153 @@
+"""A trial of one environment, for a parent that asks how many workers are worth their messages.
+
+It happens in the process of worker 0, which starts anyway, before that makes its environments. What takes long to make
+is worth a worker: it stays, as the first environment of this one. Anything else is an extra environment, which is
+stepped for a moment and closed, and this process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from physgym.errors import SampleError
+from physgym.placement import Env, EnvFactory, build, declared_metadata
+from physgym.protocol.messages import Predict, Prediction
+from physgym.real_time import runs_in_real_time
+from physgym.single import single_of, starts_slowly
+from physgym.worker.env_group import EnvGroup
+from physgym.worker.folders import Folder
+
+TRIAL_SECONDS, TRIAL_STEPS = 0.05, 200
+KEEP, TRY = b"k", b"t"  # what the parent decides once the environment is made
+STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})  # audit events
+
+
+def after_trial(sock: socket.socket, factories: Sequence[EnvFactory], num_envs: int) -> Sequence[EnvFactory]:
+    """Make the first environment, and return the factories of a worker that keeps it.
+
+    Args:
+        sock: Connected to the parent, which hears in lines of JSON that the environment is being made, that it is made,
+            and how long its steps take.
+        factories: Of the environments of worker 0.
+        num_envs: Number of environments of all workers.
+
+    Raises:
+        SystemExit: The environment was an extra one; this process is not needed any more.
+    """
+    with sock:
+        sock.set_inheritable(False)
+        started = _Starts()
+        with contextlib.suppress(Exception):
+            declared_metadata(factories[0])  # imports what makes it
+        _tell(sock, making=True)
+        first = _Made(factories[0], num_envs)
+        _tell(sock, made=first.seconds, apart=first.apart or started.any)
+        decision = sock.recv(1)
+        if decision == KEEP:
+            return [first.again, *factories[1:]]
+        with first.folder, contextlib.closing(first.again()) as env:
+            if decision == TRY:  # the parent is there
+                _tell(sock, **_tried(env, started))
+    raise SystemExit(0)
+
+
+class _Made:
+    """An environment that was made, or what its constructor raised.
+
+    Args:
+        factory: Makes it.
+        num_envs: How many there are to be.
+
+    Attributes:
+        seconds: How long that took.
+        folder: The working folder in which its constructor left the process.
+        apart: Whether it wants a process of its own, or could not be made.
+    """
+
+    def __init__(self, factory: EnvFactory, num_envs: int) -> None:
+        self.folder = Folder()
+        self._error: Exception | None = None
+        start = time.perf_counter()
+        try:
+            with self.folder:
+                self._env = build(factory, 0, num_envs)
+            metadata = self._env.metadata
+            self.apart = single_of(metadata) is not None or starts_slowly(metadata) or runs_in_real_time(metadata)
+        except Exception as error:  # noqa: BLE001 - raised by `again`, where it is reported to the parent
+            self._error = error
+            self.apart = True
+        self.seconds = time.perf_counter() - start
+
+    def again(self) -> Env:
+        """Return the environment, and leave the process in its folder, as its factory does.
+
+        Raises:
+            Exception: Of its constructor.
+        """
+        if self._error is not None:
+            raise self._error
+        if self.folder.path:
+            os.chdir(self.folder.path)
+        return self._env
+
+
+class _Starts:
+    """Notices that a process is started from now on.
+
+    Attributes:
+        any: Whether one was.
+    """
+
+    def __init__(self) -> None:
+        self.any = False
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in STARTS:
+            self.any = True
+
+
+def _tell(sock: socket.socket, **said: Any) -> None:
+    sock.sendall(json.dumps(said).encode() + b"\n")
+
+
+def _tried(env: Env, started: _Starts) -> dict[str, Any]:
+    """Return what to tell of the steps of an environment."""
+    try:
+        found = _measured(env)
+    except Exception as error:  # noqa: BLE001 - the user's own environments will raise it where that is wanted
+        return {"error": f"{type(error).__name__} in the trial of one"}
+    return {"error": "one starts processes"} if started.any else found
+
+
+def _measured(env: Env) -> dict[str, float]:
+    """Return mean and standard deviation of the seconds of a step with random actions."""
+    EnvGroup([env], AutoresetMode.DISABLED, _unanswered)  # tells it whom to ask
+    sample: Callable[[], Any] = env.action_space.sample
+    env.action_space.seed(0)
+    end = time.perf_counter() + TRIAL_SECONDS
+    env.reset(seed=0)
+    times: list[float] = []
+    while not times or (len(times) < TRIAL_STEPS and time.perf_counter() < end):
+        action = sample()
+        start = time.perf_counter()
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+        times.append(time.perf_counter() - start)
+    seconds = np.array(times[len(times) // 4 :])  # the first steps fill caches
+    return {"mean": float(seconds.mean()), "deviation": float(seconds.std())}
+
+
+def _unanswered(question: Predict) -> Prediction:
+    raise SampleError("a trial has no network")
