@@ -62,26 +62,26 @@ def chosen_by_trial(
             with theirs:
                 starter.order_trial(worker, theirs)
             talk = _Talk(ours, worker, watch, settings.timeout)
-            reason, told = "", None
+            reason, found = "", None
             try:
                 if reason := _to_keep(talk, settings.timeout):
                     ours.sendall(KEEP)
                     say_choice(count, num_envs, reason)
                     return count, worker
                 ours.sendall(TRY)
-                told = talk.hear(TRIAL_SECONDS + PATIENCE)
+                found = talk.hear(TRIAL_SECONDS + PATIENCE)
             except (_Gone, WorkerError, OSError):
                 reason = "the process of the trial ended"
             # one that has closed its environment ends by itself, one in the middle of a step does not
-            _end(worker, settings, 0.0 if told is None else CLOSE_TIMEOUT)
+            _end(worker, settings, 0.0 if found is None else CLOSE_TIMEOUT)
         except BaseException:
             _end(worker, settings, 0.0)
             raise
-    if told is None or "error" in told:
-        say_choice(count, num_envs, reason or (told or {}).get("error", "a reset or a step takes long"))
+    if found is None or "error" in found:
+        say_choice(count, num_envs, reason or (found or {}).get("error", "a reset or a step takes long"))
         return count, None
-    count = choose(num_envs, told["mean"], told["deviation"], cores)
-    say_choice(count, num_envs, f"a step of one takes {told['mean'] * 1e6:.3g} microseconds, on {cores} cores")
+    count = choose(num_envs, found["mean"], found["deviation"], cores)
+    say_choice(count, num_envs, f"a step of one takes {found['mean'] * 1e6:.3g} microseconds, on {cores} cores")
     return count, None
 
 
@@ -96,7 +96,7 @@ def _to_keep(talk: _Talk, timeout: float) -> str:
     made = talk.hear(LONG_TO_MAKE)
     if made is None or made["made"] > LONG_TO_MAKE:
         return f"making one takes more than {LONG_TO_MAKE * 1000:.0f} ms"
-    return "one wants a process of its own, or cannot be made" if made["apart"] else ""
+    return "one wants a process of its own, or cannot be made" if made["alone"] else ""
 
 
 def _end(worker: RemoteWorker, settings: FleetSettings, patience: float) -> None:

@@ -51,7 +51,7 @@ def after_trial(sock: socket.socket, factories: Sequence[EnvFactory], num_envs: 
             declared_metadata(factories[0])  # imports what makes it
         _tell(sock, making=True)
         first = _Made(factories[0], num_envs)
-        _tell(sock, made=first.seconds, apart=first.apart or started.any)
+        _tell(sock, made=first.seconds, alone=first.alone or started.any)
         decision = sock.recv(1)
         if decision == KEEP:
             return [first.again, *factories[1:]]
@@ -71,7 +71,7 @@ class _Made:
     Attributes:
         seconds: How long that took.
         folder: The working folder in which its constructor left the process.
-        apart: Whether it wants a process of its own, or could not be made.
+        alone: Whether it wants a process of its own, or could not be made.
     """
 
     def __init__(self, factory: EnvFactory, num_envs: int) -> None:
@@ -82,10 +82,10 @@ class _Made:
             with self.folder:
                 self._env = build(factory, 0, num_envs)
             metadata = self._env.metadata
-            self.apart = single_of(metadata) is not None or starts_slowly(metadata) or runs_in_real_time(metadata)
+            self.alone = single_of(metadata) is not None or starts_slowly(metadata) or runs_in_real_time(metadata)
         except Exception as error:  # noqa: BLE001 - raised by `again`, where it is reported to the parent
             self._error = error
-            self.apart = True
+            self.alone = True
         self.seconds = time.perf_counter() - start
 
     def again(self) -> Env:

@@ -192,7 +192,7 @@ def test_a_worker_of_other_spaces_does_not_join():
 
 
 def test_what_cannot_be_asked_for():
-    with SocketVectorEnv([Line], context="fork", timeout=60) as envs:
+    with SocketVectorEnv([Line], num_workers=1, context="fork", timeout=60) as envs:
         with pytest.raises(ConfigError, match="at least one environment"):
             envs.add_worker([])
         with pytest.raises(ConfigError, match="no worker has index 4; there are 0"):
