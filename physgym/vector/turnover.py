@@ -51,7 +51,7 @@ class Turnover:
             raise ConfigError("a worker that joins needs at least one environment")
         if self._fleet.local:
             raise ConfigError(
-                "the environments are in this process, as num_workers=0 has it; no worker can join them. Give num_workers"
+                "the environments are in this process (num_workers=0), where no worker can join them; give num_workers"
             )
         index, self._next = self._next, self._next + 1
         self._joining.append((index, factories))
