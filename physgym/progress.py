@@ -1,17 +1,33 @@
-"""Progress: a bar on a terminal, a plain line every so often elsewhere."""
+"""Progress: a bar on a terminal, a plain line every so often elsewhere; in the log, a line every so often."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
 QUIET_INTERVAL = 10.0  # seconds between lines where there is no terminal
+
+log = logging.getLogger(__name__)  # what is shown here is in the log as well
+_quiet = 0  # how many blocks of `quiet` there are
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Show no progress and no notes on stderr within the block; the log has them."""
+    global _quiet
+    _quiet += 1
+    try:
+        yield
+    finally:
+        _quiet -= 1
 
 
 class Progress:
@@ -28,12 +44,14 @@ class Progress:
     def __init__(
         self, total: int | None, description: str, unit: str, *, initial: int = 0, enabled: bool = True
     ) -> None:
-        terminal = enabled and _is_terminal()
+        shown = enabled and not _quiet
+        terminal = shown and _is_terminal()
         self._bar = tqdm(
             total=total, desc=description, unit=unit, initial=initial, disable=not terminal, dynamic_ncols=True
         )
         # a log file wants lines, not the carriage returns with which a bar draws over itself
-        self._lines = enabled and not terminal
+        self._lines = shown and not terminal
+        self._logged = enabled and log.isEnabledFor(logging.DEBUG)
         self._total, self._description, self._unit = total, description, unit
         self._count, self._first, self._note = initial, initial, ""
         self._start = self._said = time.monotonic()
@@ -50,15 +68,15 @@ class Progress:
             self._note = note
             self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(count)
-        if self._lines and time.monotonic() - self._said >= QUIET_INTERVAL:
+        if (self._lines or self._logged) and time.monotonic() - self._said >= QUIET_INTERVAL:
             self._say()
 
     def close(self) -> None:
         """End the bar, or say the last state; calling it again does no harm."""
         self._bar.close()
-        if self._lines:
+        if self._lines or self._logged:
             self._say()
-            self._lines = False
+            self._lines = self._logged = False
 
     def _say(self) -> None:
         self._said = time.monotonic()
@@ -72,7 +90,9 @@ class Progress:
         text = (
             f"{self._description}: {self._count}{whole} in {seconds:.0f} s, {rate:.3g} {self._unit}/s{remaining}{note}"
         )
-        if sys.stderr is not None:  # the program was started without
+        if self._logged:
+            log.debug("%s", text)
+        if self._lines and sys.stderr is not None:  # the program was started without
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
 
@@ -86,7 +106,10 @@ class Progress:
 
 
 def say(text: str) -> None:
-    """Write a line to stderr, before something is shown there; nothing where it is closed."""
+    """Write a line to stderr, before something is shown there; nothing where it is closed, or within `quiet`."""
+    log.debug("%s", text)
+    if _quiet:
+        return
     with contextlib.suppress(AttributeError, OSError, ValueError):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

@@ -96,6 +96,7 @@ ORDER = [
     "experiment",
     "slurm",
     "report",
+    "doctor",
     "demos",
     "cli",
     "__main__",

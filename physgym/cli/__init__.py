@@ -19,6 +19,7 @@ from physgym.cli import (  # noqa: F401
     comparing,
     curves,
     data,
+    doctor,
     driving,
     evaluation,
     machines,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,24 +13,41 @@ import yaml
 from typer.core import TyperGroup
 
 from physgym._version import __version__
+from physgym.cli.logs import with_saying
+from physgym.cli.parameters import with_completion
 from physgym.errors import ConfigError
 from physgym.experiment.yaml_text import read_yaml
 
 USAGE, INTERRUPTED = 2, 130
 
-ORDER = (
-    *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate", "view"),
-    *("watch", "drive", "worker", "serve-model", "submit", "simulators"),
-    *("list", "show", "compare", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
-)
+# commands by what one wants to do, as `physgym --help` shows them
+TASKS = {
+    "Begin": ("new", "demo", "check", "doctor", "schema"),
+    "Make datasets": ("generate", "drive", "import", "export", "data", "info"),
+    "Train": ("train", "resume", "search", "reproduce"),
+    "Use a trained network": ("run", "replay", "evaluate", "serve-model"),
+    "Look at simulations and samples": ("view", "watch"),
+    "Sessions": ("list", "show", "compare", "report", "tensorboard", "sync"),
+    "Clusters and other machines": ("submit", "worker", "simulators"),
+}
+ORDER = tuple(name for names in TASKS.values() for name in names)
 
 
-class _Ordered(TyperGroup):
-    """Lists commands in the order of work."""
+class _Tasks(TyperGroup):
+    """Lists commands by tasks, in the order of work."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of the commands."""
         return sorted(self.commands, key=ORDER.index)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands with their help, a section for each task."""
+        width = max(len(name) for name in ORDER)
+        for task, names in TASKS.items():
+            with formatter.section(task):
+                helps = [self.commands[name].get_short_help_str(formatter.width - width - 6) for name in names]
+                rows = [(name.ljust(width), text) for name, text in zip(names, helps, strict=True)]
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; Ctrl-C ends it with what it has to say to that."""
@@ -40,12 +58,31 @@ class _Ordered(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
 
 
-app = typer.Typer(
+class Commands(typer.Typer):
+    """Commands whose arguments the shell completes, and which say as much as is wanted."""
+
+    def command(self, name: str | None = None, *, brief: bool = False, **settings: Any) -> Callable[[Any], Any]:
+        """Make a function a command.
+
+        Args:
+            name: Name of the command, by default that of the function.
+            brief: Whether it ends at once and says nothing but its result.
+            settings: Those of Typer.
+        """
+        registered = super().command(name, **settings)
+
+        def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+            registered(with_completion(function if brief else with_saying(function)))
+            return function
+
+        return decorated
+
+
+app = Commands(
     name="physgym",
-    cls=_Ordered,
+    cls=_Tasks,
     help="Numerical simulations and deep learning: generate samples, train on them, run the network.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

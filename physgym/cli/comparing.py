@@ -14,7 +14,7 @@ from physgym.errors import ConfigError
 from physgym.files import short
 
 
-@app.command()
+@app.command(brief=True)
 def compare(
     sessions: Annotated[
         list[Path],

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from physgym.cli.app import config_of
+from physgym.cli.parameters import with_values
 
 if TYPE_CHECKING:
     from physgym.experiment.config import Edits
@@ -25,7 +24,7 @@ Overrides = Annotated[
 ]
 
 
-SHORT = ("-y", "-h")  # options of one letter
+SHORT = ("-y", "-h", "-v", "-q")  # options of one letter
 
 
 @dataclass(frozen=True)
@@ -160,30 +159,6 @@ def _takes(option: str, taken: int, value: str) -> bool:
     if option == "--modify":
         return taken < 2
     return option == "--find-replace" or not taken or "=" not in value  # what has one is an override, no key
-
-
-def with_values(kind: type[Any], name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command an option for each field of a dataclass, whose values it gets together, as one argument.
-
-    Args:
-        kind: The dataclass; its fields say what Typer makes of them.
-        name: Name of the argument.
-    """
-    shared = inspect.signature(kind, eval_str=True).parameters
-
-    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(command)
-        def called(**arguments: Any) -> Any:
-            values = kind(**{field: arguments.pop(field) for field in shared})
-            return command(**arguments, **{name: values})
-
-        own = [p for known, p in inspect.signature(command, eval_str=True).parameters.items() if known != name]
-        parameters = [*own, *(p.replace(kind=p.KEYWORD_ONLY) for p in shared.values())]
-        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        called.__annotations__ = {p.name: p.annotation for p in parameters}
-        return called
-
-    return decorated
 
 
 with_flags = with_values(Flags, "flags")

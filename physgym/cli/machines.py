@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from physgym.cli.app import USAGE, app, arguments_of
-from physgym.cli.flags import with_values
+from physgym.cli.parameters import with_values
 from physgym.errors import ConfigError
 
 if TYPE_CHECKING:

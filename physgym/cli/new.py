@@ -10,7 +10,7 @@ import typer
 from physgym.cli.app import app
 
 
-@app.command()
+@app.command(brief=True)
 def new(
     name: Annotated[Path, typer.Argument(metavar="NAME", help="Folder to make; its name becomes the package's.")],
     no_git: Annotated[bool, typer.Option("--no-git", help="Make no git repository.")] = False,

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from physgym.cli.parameters import parameters_of, with_parameters
 from physgym.experiment.component_section import Component
 from physgym.experiment.config import default_of, field_of, kinds_of
 from physgym.generation.options import GenerationOptions
@@ -91,13 +92,10 @@ def with_options(*options: KeyOption) -> Callable[[Callable[..., Any]], Callable
             values = {option.key: option.value(arguments.pop(option.name)) for option in options}
             return command(**arguments, given={key: value for key, value in values.items() if value is not None})
 
-        own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "given"]
+        own = [p for name, p in parameters_of(command).items() if name != "given"]
         first = [p for p in own if p.kind is not inspect.Parameter.KEYWORD_ONLY]
         rest = [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
-        parameters = [*first, *(option.parameter() for option in options), *rest]
-        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        called.__annotations__ = {p.name: p.annotation for p in parameters}
-        return called
+        return with_parameters(called, [*first, *(option.parameter() for option in options), *rest])
 
     return decorated
 

@@ -22,7 +22,7 @@ PARTS = ("dataset", "networks", "stats")  # of a session, in which there are no 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-@app.command("list")
+@app.command("list", brief=True)
 def list_(
     folder: Annotated[Path, typer.Argument(help="Where to look for sessions, however deep.")] = Path("sessions"),
     as_json: AsJson = False,
@@ -111,7 +111,7 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
-@app.command()
+@app.command(brief=True)
 def show(
     target: Annotated[
         Path,

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from physgym.cli.app import app
-from physgym.cli.flags import with_values
+from physgym.cli.app import Commands, app
 from physgym.cli.machines import check_certificates, listening_certificate
+from physgym.cli.parameters import with_values
 from physgym.errors import ConfigError, SimulatorError
 
 if TYPE_CHECKING:
     from physgym.machines.dialling import Dialling
     from physgym.simulators.client import ServiceClient
 
-simulators = typer.Typer(
+simulators = Commands(
     name="simulators",
     help="Lend simulators that are programs of their own to trainings on other machines, or use those that are lent.",
     no_args_is_help=True,
@@ -170,7 +170,7 @@ def serve(
             raise KeyboardInterrupt("all simulators were ended") from None
 
 
-@simulators.command()
+@simulators.command(brief=True)
 @with_reaching
 def request(
     address: ServicePlace,
@@ -202,7 +202,7 @@ def request(
     print(f"{found.host}:{found.port} {found.lease}")
 
 
-@simulators.command()
+@simulators.command(brief=True)
 @with_reaching
 def ping(address: ServicePlace, lease: LeaseName, token_file: TokenFile, *, reaching: Reaching) -> None:
     """Renew a lease; print for how many seconds it lasts."""
@@ -210,7 +210,7 @@ def ping(address: ServicePlace, lease: LeaseName, token_file: TokenFile, *, reac
         print(f"{client.ping(lease):g}")
 
 
-@simulators.command()
+@simulators.command(brief=True)
 @with_reaching
 def release(address: ServicePlace, lease: LeaseName, token_file: TokenFile, *, reaching: Reaching) -> None:
     """Give a simulator back, for others."""
@@ -218,7 +218,7 @@ def release(address: ServicePlace, lease: LeaseName, token_file: TokenFile, *, r
         client.release(lease)
 
 
-@simulators.command()
+@simulators.command(brief=True)
 @with_reaching
 def kill(
     address: ServicePlace,
@@ -234,7 +234,7 @@ def kill(
         client.kill(lease)
 
 
-@simulators.command("list")
+@simulators.command("list", brief=True)
 @with_reaching
 def list_simulators(address: ServicePlace, token_file: TokenFile, *, reaching: Reaching) -> None:
     """List the simulators of a service, and who has them."""

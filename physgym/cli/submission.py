@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from physgym.cli.app import app
-from physgym.cli.flags import Command, Flags, Overrides, with_flags, with_values
+from physgym.cli.flags import Command, Flags, Overrides, with_flags
+from physgym.cli.parameters import with_values
 from physgym.errors import ConfigError
 from physgym.files import short
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from physgym.cli.app import app
+from physgym.cli.app import Commands, app
 from physgym.errors import ConfigError
 
-data = typer.Typer(
+data = Commands(
     name="data",
     help="Merge, filter and change datasets, or compare two: into new ones, what there is stays as it is.",
     no_args_is_help=True,

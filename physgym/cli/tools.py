@@ -84,7 +84,7 @@ def check(
         raise typer.Exit(USAGE) from None
 
 
-@app.command()
+@app.command(brief=True)
 def schema(
     out: Annotated[Path | None, typer.Option(help="File to write; by default it is printed.")] = None,
 ) -> None:

@@ -8,6 +8,7 @@ added, and where there is room left, the rows are copied to a file of the exact 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ from physgym.data.piecewise import pwrite_all
 from physgym.data.statistics import Statistics
 from physgym.data.texts import encoded, on_disk
 from physgym.spaces import Array
+
+log = logging.getLogger(__name__)
 
 
 class Appender:
@@ -117,6 +120,7 @@ def create_partition(
     """Make an empty partition, visible under its name only when it is whole."""
     with files.replacing(path, durable=durable) as temporary:
         header_image(layout, dict.fromkeys(layout.tables, capacity), attributes).save(temporary)
+    log.info("new partition %s: room for %d rows", path, capacity)
     return Partition(path)
 
 
@@ -133,6 +137,7 @@ def seal(part: Partition, statistics: Mapping[str, Statistics] | None = None, *,
     """
     if part.sealed:
         return part
+    log.info("seals %s", part.path)
     statistics = statistics or part.statistics
     if any(table.count < table.capacity for table in part.tables.values()):
         return _copy(part, part.path, _counts(part), statistics, durable)

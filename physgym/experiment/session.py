@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from physgym.errors import CheckpointError, ConfigError
 from physgym.files import lock, short, write_atomically
 from physgym.storage.location import local
 
+log = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 RECORD = "record.json"
 INFO = "info.txt"
@@ -70,6 +72,7 @@ def new_session(path: str | Path) -> Path:
         else:
             if number > 1:
                 print(f"{short(wanted)} is taken; this session is {short(folder)}", file=sys.stderr)
+            log.info("new session %s", folder)
             return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from physgym.training.history import History
     from physgym.training.pipeline import Training
 
+log = logging.getLogger(__name__)
 Every = Literal["batch", "epoch"]
 
 
@@ -64,6 +66,7 @@ class ProgressBar(Callback):
         """Show the losses of the epoch."""
         self._validation = f", validation {values['validation_loss']:.3e}" if "validation_loss" in values else ""
         self._show(0, trainer.epoch, trainer, values)
+        log.info("epoch %d: %s", trainer.epoch, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
     def train_end(self, trainer: Training, history: History) -> None:
         """Show why it ended before the last epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -22,6 +23,8 @@ from physgym.training.monitors import MonitorMode
 if TYPE_CHECKING:
     from physgym.training.history import History
     from physgym.training.pipeline import Training
+
+log = logging.getLogger(__name__)
 
 
 class Lock:
@@ -197,6 +200,7 @@ class Checkpoints(Callback):
         name = f"epoch-{epoch:04d}" + (f"-step-{step:08d}" if trainer.batch else "")
         numbers = {"epoch": epoch, "batch": trainer.batch, "step": step, "run": self._run}
         save_checkpoint(self.folder / name, trainer.predictor, trainer.state_dict(), **numbers, **progress)
+        log.info("saved %s: epoch %d, step %d", self.folder / name, epoch, step)
         self._saved_step, self._saved_time = trainer.step, time.monotonic()
         if self.keep is not None:
             self._delete_superfluous(self.keep)

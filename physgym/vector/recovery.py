@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from dataclasses import replace
@@ -13,6 +14,8 @@ from physgym.protocol.messages import Attach, Call, Rollout, Step
 from physgym.vector.calls import OpenCall
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.workers import Fault, RemoteWorker, Worker
+
+log = logging.getLogger(__name__)
 
 
 class Recovery:
@@ -98,6 +101,7 @@ class Recovery:
             try:
                 # a function of the seed that was given, so that a run with the same faults is the same run
                 again = [None if seed is None else episode_seed(seed, self.restarts) for seed in seeds]
+                log.info("worker %d is started again: %s", worker.index, fault)
                 self._fleet.restart(worker, again)
                 fault = None
             except (WorkerError, ConfigError) as failed:  # it may be killed while it starts, its port be taken

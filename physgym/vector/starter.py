@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import secrets
 import socket
 import sys
@@ -29,6 +30,7 @@ from physgym.vector.workers import RemoteWorker
 from physgym.viewing.views import SceneViews
 from physgym.worker.main import WorkerStart
 
+log = logging.getLogger(__name__)
 LONGEST_TIMEOUT = 1e7
 
 
@@ -131,6 +133,7 @@ class Starter:
     ) -> None:
         settings = self._settings
         comes = isinstance(settings.launcher, DialInLauncher)
+        log.info("worker %d begins: environments %d to %d", worker.index, worker.envs.start, worker.envs[-1])
         worker.token = secrets.token_bytes(32)  # for this start alone: one that dials late takes nobody's place
         worker_start = WorkerStart(
             entry_of(settings.transport),

@@ -9,6 +9,7 @@ from tests.guides.guide import BEAM, DOCS, IMPORTS, METHODS, Guide
 GUIDES = {
     "howto/c_client": Guide(),
     "howto/cluster": Guide(),
+    "howto/command_line": Guide(sketches={0: "changes what is logged in the whole program"}),
     "howto/mujoco": Guide(),
     "howto/reports": Guide(),
     "howto/command": Guide(sketches={2: "needs OpenFOAM"}, prepared=False),

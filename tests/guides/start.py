@@ -6,4 +6,5 @@ from tests.guides.guide import Guide
 
 GUIDES: dict[str, Guide] = {
     "start/first_ten_minutes": Guide(),
+    "start/installation": Guide(),
 }
