@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -234,19 +234,17 @@ class SampleDataset(DividedSamples):
         return self._folders.dropped
 
     @property
-    def row_nbytes(self) -> int:
-        """Return the bytes of one sample, of the fields that are read."""
-        return self.spec.nbytes
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of all samples, of the fields that are read."""
-        return len(self) * self.row_nbytes
-
-    @property
     def random_access(self) -> bool:
         """Return whether single samples can be read as cheaply as their neighbours; not so in compressed archives."""
         return not any(part.archive for part in self.partitions)
+
+    def cached_fraction(self, fields: Sequence[str] | None = None) -> float | None:
+        """Return how much of fields is in the page cache, from 0 to 1; None where the system does not say."""
+        return self._reader.cached_fraction(self._names(fields))
+
+    def populate(self, fields: Sequence[str] | None = None) -> Iterator[int]:
+        """Read fields into the page cache and map their pages, piece by piece; yield the bytes of each piece."""
+        return self._reader.populate(self._names(fields))
 
     # --- access
 

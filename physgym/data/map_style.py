@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from physgym.data.indices import as_number
-from physgym.sample import Sample
+from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 
 AT_ONCE = 1 << 20  # bytes that an iteration reads together
@@ -18,16 +18,26 @@ AT_ONCE = 1 << 20  # bytes that an iteration reads together
 class MapStyle(ABC):
     """Items by their index, as `torch.utils.data.DataLoader` wants them.
 
-    A subclass has `gather`, `read`, `row_nbytes` and a length.
+    A subclass has `gather`, `read` and a length.
+
+    Attributes:
+        spec: The fields.
     """
+
+    spec: SampleSpec
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @property
-    @abstractmethod
     def row_nbytes(self) -> int:
-        """Return the bytes of one item."""
+        """Return the bytes of one item, of the fields that are read."""
+        return self.spec.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of all items, each with values of its own, of the fields that are read."""
+        return len(self) * self.row_nbytes
 
     @abstractmethod
     def gather(

@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,11 @@ from physgym.data.layout import SAMPLES, rows_per_page
 from physgym.data.partition import Partition
 from physgym.errors import DatasetError
 from physgym.spaces import Array
+from physgym.system.page_cache import populate
 
 MAP_FIXED = 0x10  # the same on Linux, macOS and the BSDs; Python's mmap has no name for it
 COPIED = 1 << 20  # bytes of a column that does not begin at a page and is copied all the same
+POPULATED = 8 << 20  # bytes whose pages are mapped at once: what ends that waits for no more
 LARGEST = 1 << 46  # bytes of addresses that a column may take: half of what a process has
 
 
@@ -50,7 +52,8 @@ class Stitched:
         self._shifts = np.array(starts) - np.concatenate([[0], self._bounds[:-1]])
         self._plain = not self._shifts.any()
         self._least = min(part.count for part in partitions)
-        self.arrays = {name: _column(partitions, name, starts, end) for name in columns}
+        self._spans = {name: _column(partitions, name, starts, end) for name in columns}
+        self.arrays = {name: array for name, (array, _) in self._spans.items()}
 
     @staticmethod
     def possible(partitions: Sequence[Partition], columns: Sequence[str]) -> bool:
@@ -75,6 +78,16 @@ class Stitched:
     def whole(self) -> bool:
         """Return whether no places are left out, so that a place is a row."""
         return self._plain
+
+    def populate(self, column: str) -> Iterator[int]:
+        """Map the pages of a column, read from the disk if they have to; yield the bytes of each piece that is done."""
+        _, span = self._spans[column]
+        for address, size in [] if span is None else span.mapped:
+            for start in range(0, size, POPULATED):
+                length = min(POPULATED, size - start)
+                if not populate(address + start, length):
+                    return
+                yield length
 
     def place(self, rows: Array) -> Array:
         """Return where rows, counted over all partitions, lie in the arrays."""
@@ -105,10 +118,11 @@ class Stitched:
         return places, cut
 
 
-def _column(partitions: Sequence[Partition], name: str, starts: list[int], end: int) -> Array:
+def _column(partitions: Sequence[Partition], name: str, starts: list[int], end: int) -> tuple[Array, _Range | None]:
+    """Return a column of all partitions, and its addresses, None where it takes none."""
     column = partitions[0].tables[SAMPLES].columns[name]
     if not end or not column.row:
-        return np.empty((end, *column.shape), column.dtype)
+        return np.empty((end, *column.shape), column.dtype), None
     span = _Range(end * column.row)
     for part, start in zip(partitions, starts, strict=True):
         here = part.tables[SAMPLES].columns[name]
@@ -124,7 +138,7 @@ def _column(partitions: Sequence[Partition], name: str, starts: list[int], end: 
         except OSError as error:
             raise DatasetError(f"cannot open {part.path}: {error}") from error
         span.copy(start * here.row, part.read(name, 0, part.count))
-    return span.array((end, *column.shape), column.dtype)
+    return span.array((end, *column.shape), column.dtype), span
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -139,10 +153,13 @@ class _Range:
 
     Args:
         size: Bytes.
+
+    Attributes:
+        mapped: Address and size of each piece that shows a file.
     """
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self._size, self.mapped = size, list[tuple[int, int]]()
         self._address = self._mmap(0, size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
         weakref.finalize(self, _libc.munmap, self._address, size).atexit = False  # threads may still read
         self.__array_interface__: dict[str, Any] = {}
@@ -158,6 +175,7 @@ class _Range:
     def map(self, at: int, size: int, handle: int, offset: int) -> None:
         """Show bytes of a file at a place of the range, a whole page."""
         self._mmap(self._address + at, size, mmap.PROT_READ, mmap.MAP_SHARED | MAP_FIXED, handle, offset)
+        self.mapped.append((self._address + at, size))
 
     def copy(self, at: int, rows: Array) -> None:
         """Put rows at a place of the range, a whole page."""

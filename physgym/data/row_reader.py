@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import cast
 
 import numpy as np
 
+from physgym.data.layout import SAMPLES
 from physgym.data.memory_map import Stitched
 from physgym.data.partition import Partition
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 from physgym.system.memory import available_memory
+from physgym.system.page_cache import cached_fraction
 
 PAGE = 4096  # bytes
 LONGEST = 1 << 31  # bytes that an item of an array may have
+LOOKED_AT = 64  # partitions, at most about twice as many, by which all are judged
 SMALL = 2048  # bytes of a row that takes longer to find than to copy
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ class RowReader:
     def __init__(self, partitions: Sequence[Partition], bounds: Array, spec: SampleSpec) -> None:
         self._partitions, self._bounds, self._spec = partitions, bounds, spec
         self._slices: dict[tuple[str, int], Slices] = {}
+        self._populated: set[str] = set()  # fields whose pages are mapped
 
     @cached_property
     def stitched(self) -> Stitched | None:
@@ -55,6 +59,35 @@ class RowReader:
             return None
         stitched.arrays = {name: stitched.arrays[column] for name, column in columns.items()}
         return stitched
+
+    def cached_fraction(self, names: Sequence[str]) -> float | None:
+        """Return how much of fields is in the page cache, by some of the partitions; None where nothing says it."""
+        held = total = 0.0
+        for part in self._partitions[:: -(-len(self._partitions) // LOOKED_AT)]:
+            try:
+                with part.opened() as (handle, now):
+                    columns = [now.tables[SAMPLES].columns[f"data/{name}"] for name in names]
+                    ranges = [(column.offset or 0, part.count * column.row) for column in columns]
+                    found = cached_fraction(handle, ranges)
+            except OSError as error:
+                raise DatasetError(f"cannot open {part.path}: {error}") from error
+            size = sum(length for _, length in ranges)
+            if found is None and size:
+                return None
+            held, total = held + (found or 0) * size, total + size
+        return held / total if total else None
+
+    def populate(self, names: Sequence[str]) -> Iterator[int]:
+        """Read mapped fields into the page cache, and map their pages; only once.
+
+        Yields:
+            The bytes of each piece that is done; nothing where the system cannot do that.
+        """
+        stitched = self.stitched
+        for name in [] if stitched is None else names:
+            if stitched is not None and name not in self._populated and name in stitched.arrays:
+                yield from stitched.populate(f"data/{name}")
+                self._populated.add(name)
 
     def gather(self, rows: Array, batch: Sample) -> None:
         """Gather rows from mapped memory where that is possible, else read them.

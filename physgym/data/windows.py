@@ -248,16 +248,6 @@ class EpisodeWindows(MapStyle):
         return (self._fields.rows - 1) * self.form.stride + 1
 
     @property
-    def row_nbytes(self) -> int:
-        """Return the bytes of one window."""
-        return self.spec.nbytes
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of all windows, each with rows of its own."""
-        return len(self) * self.row_nbytes
-
-    @property
     def random_access(self) -> bool:
         """Return whether single windows can be read as cheaply as their neighbours."""
         return self.dataset.random_access

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from physgym.loading.loadable import Loadable
+from physgym.loading.populating import populate_ahead
 from physgym.loading.shuffling import EpochOrder, permutation, windows
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
@@ -37,9 +38,13 @@ class Gathered:
     def __init__(self, dataset: Loadable, fields: Sequence[str], length: int, **options: Any) -> None:
         self._dataset, self._fields = dataset, fields
         self._order = EpochOrder(length, **options)
+        self._ahead = not options["shuffle"]  # whether a thread maps pages, or none has to
 
     def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
         """Return the samples from one place to another, as `Rows.take` does."""
+        if not self._ahead:
+            populate_ahead(self, self._dataset, self._fields)
+            self._ahead = True
         gather: Any = self._dataset.gather
         more = {} if out is None else {"out": out}
         taken: Sample = gather(self._order.indices(start, stop), self._fields, **more)

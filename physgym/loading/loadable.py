@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from physgym.sample import Sample, SampleSpec
@@ -22,8 +22,8 @@ class Gatherable(Protocol):
 class Loadable(Gatherable, Protocol):
     """Samples that a `Loader` reads; `physgym.SampleDataset` is one.
 
-    They may also be `BlockReadable`, `SaysRandomAccess` and `Overlapping`, and take the argument ``out`` of ``gather``:
-    arrays to fill, for pinned memory.
+    They may also be `BlockReadable`, `SaysRandomAccess`, `Mapped` and `Overlapping`, and take the argument ``out`` of
+    ``gather``: arrays to fill, for pinned memory.
     """
 
     @property
@@ -48,6 +48,19 @@ class SaysRandomAccess(Protocol):
     @property
     def random_access(self) -> bool:
         """Return whether single samples are read as cheaply as their neighbours."""
+        ...
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """Samples in files that are mapped into memory."""
+
+    def cached_fraction(self, fields: Sequence[str] | None = None) -> float | None:
+        """Return how much of fields is in the page cache, from 0 to 1; None where the system does not say."""
+        ...
+
+    def populate(self, fields: Sequence[str] | None = None) -> Iterator[int]:
+        """Read fields into the page cache and map their pages, piece by piece; yield the bytes of each piece."""
         ...
 
 

@@ -100,7 +100,7 @@ class Loader(Batched):
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
 
         row = sum(dataset.spec[name].nbytes for name in self.fields)
-        chosen = choose_order(shuffle, dataset, stored_nbytes(dataset, self.fields), world_size)
+        chosen = choose_order(shuffle, dataset, self.fields, stored_nbytes(dataset, self.fields), world_size)
         self.reading = ReadingMode(*chosen, block=max(1, block // max(1, row)), window=max(1, window // block))
         self._chunk = max(1, GATHER_SIZE // max(1, row * batch_size))  # batches
         if shuffle:
@@ -202,7 +202,7 @@ class Loader(Batched):
             )
         if by_memory and state["order"] != self.order:
             how: Shuffle = "window" if state["order"] == "window" else "random"
-            order, blockwise, _ = choose_order(how, self.dataset, 0, self.batching.world_size)
+            order, blockwise, _ = choose_order(how, self.dataset, self.fields, 0, self.batching.world_size)
             reason = "as in the state that was loaded"
             self.reading = replace(self.reading, order=order, blockwise=blockwise, reason=reason)
             log.info("%s shuffle of %d samples: %s", self.order, len(self.dataset), self.reason)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from physgym.errors import ConfigError
 from physgym.loading.epoch_reader import Gathered, Rows, Windows
-from physgym.loading.loadable import BlockReadable, Loadable, has_random_access
+from physgym.loading.loadable import BlockReadable, Loadable, Mapped, has_random_access
 from physgym.loading.shuffling import is_computed
 from physgym.system.memory import available_memory
 
@@ -18,7 +18,8 @@ Shuffle = bool | Literal["random", "window"]
 
 COMPUTED = "feistel-6"  # entry of a state whose random order is computed; others are of a list
 FITS = 0.7  # fraction of the available memory that samples may take to be read at random
-FITS_ANYWHERE = 4 << 30  # bytes, where the memory of this machine must not decide
+FITS_ANYWHERE = 4 << 30  # bytes, where the state of this machine must not decide
+CACHED = 0.9  # fraction of samples in the page cache from which on single ones are read
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,18 @@ class ReadingMode:
         return partial(Gathered, dataset, fields, length, listed=self.listed, **options)
 
 
-def choose_order(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: int) -> tuple[ReadingOrder, bool, str]:
+def choose_order(
+    shuffle: Shuffle, dataset: Loadable, fields: Sequence[str], nbytes: int, world_size: int
+) -> tuple[ReadingOrder, bool, str]:
     """Choose the order, whether to read in blocks, and say why.
+
+    What takes less than `FITS_ANYWHERE` is chosen by its size and the memory alone, so that the order is the same when
+    a run is repeated. Of more than that single samples are read only if the page cache holds them.
 
     Args:
         shuffle: As for a `Loader`.
         dataset: The samples.
+        fields: Which fields of them.
         nbytes: Their size.
         world_size: Number of ranks; several must choose alike.
 
@@ -99,6 +106,13 @@ def choose_order(shuffle: Shuffle, dataset: Loadable, nbytes: int, world_size: i
         return by_window, True, "an archive can only be read block by block"
     if not in_blocks:
         return at_once, False, "these samples cannot be read block by block"
+    if nbytes > FITS_ANYWHERE and world_size == 1 and isinstance(dataset, Mapped):
+        cached = dataset.cached_fraction(fields)
+        if cached is not None:
+            reason = f"of {nbytes / 1e9:.3g} GB of samples {cached:.0%} are in the page cache"
+            if cached >= CACHED:
+                return at_once, False, reason
+            return by_window, True, f"{reason}, less than {CACHED:.0%}: single ones would be read from the disk"
     memory = available_memory() if world_size == 1 else None
     if memory is not None:
         limit, of = FITS * memory, f"{FITS:.0%} of the available memory"
