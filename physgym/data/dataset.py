@@ -243,7 +243,7 @@ class SampleDataset(DividedSamples):
         return self._reader.cached_fraction(self._names(fields))
 
     def populate(self, fields: Sequence[str] | None = None) -> Iterator[int]:
-        """Read fields into the page cache and map their pages, piece by piece; yield the bytes of each piece."""
+        """Read fields into the page cache and map their pages, see `physgym.loading.loadable.Mapped`."""
         return self._reader.populate(self._names(fields))
 
     # --- access

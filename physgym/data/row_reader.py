@@ -81,13 +81,14 @@ class RowReader:
         """Read mapped fields into the page cache, and map their pages; only once.
 
         Yields:
-            The bytes of each piece that is done; nothing where the system cannot do that.
+            0 before it begins, then the bytes of each piece that is done; nothing where nothing is left to do.
         """
-        stitched = self.stitched
-        for name in [] if stitched is None else names:
-            if stitched is not None and name not in self._populated and name in stitched.arrays:
-                yield from stitched.populate(f"data/{name}")
-                self._populated.add(name)
+        if (stitched := self.stitched) is None:
+            return
+        for name in [name for name in names if name in stitched.arrays and name not in self._populated]:
+            yield 0
+            yield from stitched.populate(f"data/{name}")
+            self._populated.add(name)
 
     def gather(self, rows: Array, batch: Sample) -> None:
         """Gather rows from mapped memory where that is possible, else read them.

@@ -60,7 +60,7 @@ class Mapped(Protocol):
         ...
 
     def populate(self, fields: Sequence[str] | None = None) -> Iterator[int]:
-        """Read fields into the page cache and map their pages, piece by piece; yield the bytes of each piece."""
+        """Read fields into the page cache and map their pages; yield 0 before a field, then the bytes of each piece."""
         ...
 
 

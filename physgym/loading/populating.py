@@ -26,12 +26,14 @@ def populate_ahead(owner: object, dataset: Loadable, fields: Sequence[str]) -> N
     """
     if not isinstance(dataset, Mapped) or (size := stored_nbytes(dataset, fields)) < LEAST:
         return
+    pieces = dataset.populate(fields)
+    if next(pieces, None) is None:  # an earlier epoch has done it
+        return
     memory = available_memory()
     if memory is None or size > FITS * memory:
         return
     stop = threading.Event()
     weakref.finalize(owner, stop.set)
-    pieces = dataset.populate(fields)
     threading.Thread(target=_populate, args=(pieces, stop), name="physgym-populate", daemon=True).start()
 
 
