@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 # compiled once, not in each of thousands of processes
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test slow sweeps lint types bench docs readme gymnasium-suite clean
+.PHONY: demo test slow sweeps lint types bench docs readme package pythons lowest gymnasium-suite clean
 
 demo: $(VENV)/.core
 	env -u OMP_NUM_THREADS $(BIN)/physgym demo --out demo
@@ -60,8 +60,21 @@ readme: $(VENV)/.dev
 	env -u OMP_NUM_THREADS $(BIN)/physgym demo --quick --out "$$work/demo" && test -s "$$work/demo/report.png" && \
 	env -u OMP_NUM_THREADS $(BIN)/python .ci/readme.py "$$work"
 
+# wheel and source distribution in dist/; a fresh environment installs the wheel with all it needs, and runs the demo
+package: $(VENV)/.dev
+	env -u OMP_NUM_THREADS $(BIN)/python .ci/package.py
+
+# further versions of Python, where they are found
+pythons: $(VENV)/.dev
+	$(BIN)/python .ci/pythons.py
+
+# the oldest versions of what everything needs; some tests look for texts of newer ones, and are left out
+LOWEST_TESTS ?= tests/envs tests/nn tests/simulation tests/samplers tests/data tests/generation tests/loading tests/protocol
+lowest: $(VENV)/.lowest
+	$(VENV)/lowest/bin/pytest -q -m "not (slow or sweep)" $(LOWEST_TESTS)
+
 clean:
-	rm -rf $(VENV) demo site
+	rm -rf $(VENV) demo site dist
 
 # Python 3.11's own pip takes thrice as long to find out which versions fit together; where there is no other it will do
 $(VENV)/.made:
@@ -80,6 +93,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
 
 $(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.made
 	$(INSTALL) '.[test,bench]'
+	touch $@
+
+$(VENV)/.lowest: pyproject.toml constraints-lowest.txt $(VENV)/.made
+	$(PYTHON) -m venv $(VENV)/lowest
+	$(VENV)/lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e . \
+		'pytest>=8' 'pytest-timeout>=2.3' 'hypothesis>=6.100' 'psutil>=5.9' 'scikit-fem>=10' 'stable-baselines3'
 	touch $@
 
 $(VENV)/.suite: pyproject.toml constraints.txt $(VENV)/.made

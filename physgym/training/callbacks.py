@@ -66,7 +66,12 @@ class ProgressBar(Callback):
         """Show the losses of the epoch."""
         self._validation = f", validation {values['validation_loss']:.3e}" if "validation_loss" in values else ""
         self._show(0, trainer.epoch, trainer, values)
-        log.info("epoch %d: %s", trainer.epoch, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        if log.isEnabledFor(logging.INFO):
+            shown = (
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in values.items()
+            )
+            log.info("epoch %d: %s", trainer.epoch, ", ".join(shown))
 
     def train_end(self, trainer: Training, history: History) -> None:
         """Show why it ended before the last epoch."""

@@ -6,5 +6,6 @@ from tests.guides.guide import Guide
 
 GUIDES: dict[str, Guide] = {
     "start/first_ten_minutes": Guide(),
+    "contributing": Guide(),
     "start/installation": Guide(),
 }
