@@ -68,7 +68,10 @@ class ServedNetwork:
             raise ConfigError(
                 "a recurrent network remembers earlier steps, and a UM-Bridge model has no memory; serve another one"
             )
+        from physgym.nn.prepared import PreparedPredictor
+
         self.name, self._predictor = name, predictor.eval()
+        self._prepared = PreparedPredictor(self._predictor)
         self._inputs = [predictor.spec[field] for field in predictor.inputs]
         self._outputs = [predictor.spec[field] for field in predictor.outputs]
         self._one_at_a_time = threading.Lock()
@@ -109,7 +112,7 @@ class ServedNetwork:
         """
         given = self._given(request)
         with self._one_at_a_time:
-            found = self._predictor.predict(given)
+            found = self._prepared.predict(given)
         return [_finite(field.name, found[field.name]) for field in self._outputs]
 
     def gradient(self, request: Mapping[str, Any]) -> list[float]:

@@ -147,7 +147,8 @@ class Predictor(nn.Module):
         Raises:
             SampleError: Values of an array are missing or no numbers, or the declared dtype cannot hold them.
         """
-        return self._tensors({n: v if isinstance(v, Tensor) else self._array(n, v) for n, v in batch.items()})
+        arrays = {n: v if isinstance(v, Tensor) else self._array(n, v) for n, v in batch.items()}
+        return self._tensors(arrays, self.device)
 
     def _array(self, name: str, value: Any) -> Any:
         """Return an array of the dtype that is declared for a field, or of its own if none is."""
@@ -159,9 +160,11 @@ class Predictor(nn.Module):
             raise SampleError(FIELD.format(name=name, whose=WHOSE, error=error))
         return array
 
-    def _tensors(self, batch: Mapping[str, Any]) -> Fields:
-        device = self.device
-        tensors = {name: to_tensor(value).to(device, non_blocking=True) for name, value in batch.items()}
+    @staticmethod
+    def _tensors(batch: Mapping[str, Any], device: torch.device) -> Fields:
+        tensors = {name: to_tensor(value) for name, value in batch.items()}
+        if device.type != "cpu" or any(value.device != device for value in tensors.values()):
+            tensors = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
         if device.type != "cpu":
             return tensors
         return {name: value.clone() if value.data_ptr() % ALIGNED else value for name, value in tensors.items()}
@@ -197,7 +200,10 @@ class Predictor(nn.Module):
         fed = self._fed(fields)
         dtype = self.dtype
         # integers pass as they are: they may be indices into an embedding
-        fed = {name: value.to(dtype) if value.is_floating_point() else value for name, value in fed.items()}
+        fed = {
+            name: value.to(dtype) if value.dtype is not dtype and value.is_floating_point() else value
+            for name, value in fed.items()
+        }
         if not self.recurrent:
             return self._outputs(self.feeding(self.network, fed)), None
         result = self.feeding(self.network, fed, memory=memory)
@@ -251,8 +257,8 @@ class Predictor(nn.Module):
         """
         if self.changes is not None:
             prediction = self.changes.applied(prediction, fields)
-        applied = self.transforms.before_apply(prediction)
-        return checked_fields(applied, "before_apply", self.transforms.before_apply, self.outputs)
+        transform = self.transforms.before_apply
+        return checked_fields(transform(prediction), "before_apply", transform, self.outputs)
 
     def for_loss(self, prediction: Fields, target: Fields, fields: Fields) -> tuple[Fields, Fields]:
         """Return what prediction and target are in the loss.
@@ -313,6 +319,32 @@ class Predictor(nn.Module):
         """
         return self.predict_from(sample, None, batched=batched)[0]
 
+    def arrays(self, sample: Mapping[str, Any], *, batched: bool) -> Sample:
+        """Return the input fields of samples in their declared dtypes, with a batch axis.
+
+        Args:
+            sample: As for `predict`.
+            batched: As for `predict`.
+
+        Raises:
+            SampleError: A field or some of its values are missing, it has not the declared shape, the declared dtype
+                cannot hold its values, or the fields of a batch hold different numbers of samples.
+        """
+        fed: Sample = {}
+        for name in self.inputs:
+            if name not in sample:
+                raise SampleError(f"the prediction needs field {name!r}, which is missing; there are {list(sample)}")
+            field = self.spec[name]
+            value, want = as_field(sample[name], field.dtype, name, WHOSE), field.shape
+            if value.ndim != len(want) + batched or value.shape[batched:] != want:
+                got = value.shape[batched:] if batched else value.shape
+                raise SampleError(f"field {name!r} has shape {got}; the network was made for {want}")
+            fed[name] = value if batched else value[np.newaxis]
+        if batched and len(fed) > 1 and len({len(value) for value in fed.values()}) > 1:
+            counts = {name: len(value) for name, value in fed.items()}
+            raise SampleError(f"the fields of a batch must hold equally many samples; they hold {counts}")
+        return fed
+
     @torch.no_grad()
     def predict_from(self, sample: Mapping[str, Any], memory: Any, *, batched: bool = False) -> tuple[Sample, Any]:
         """Predict in physical units with what a recurrent network remembers of the steps before.
@@ -328,19 +360,7 @@ class Predictor(nn.Module):
         Raises:
             SampleError: As for `predict`.
         """
-        fed: dict[str, Any] = {}
-        for name in self.inputs:
-            if name not in sample:
-                raise SampleError(f"the prediction needs field {name!r}, which is missing; there are {list(sample)}")
-            field = self.spec[name]
-            value, want = as_field(sample[name], field.dtype, name, WHOSE), field.shape
-            if value.ndim != len(want) + batched or value.shape[batched:] != want:
-                got = value.shape[batched:] if batched else value.shape
-                raise SampleError(f"field {name!r} has shape {got}; the network was made for {want}")
-            fed[name] = value if batched else value[np.newaxis]
-        if len({len(value) for value in fed.values()}) > 1:
-            counts = {name: len(value) for name, value in fed.items()}
-            raise SampleError(f"the fields of a batch must hold equally many samples; they hold {counts}")
+        fed = self.arrays(sample, batched=batched)
         if self.training:
             with evaluating(self):
                 arrays, memory = self._predict(fed, memory)
@@ -348,12 +368,22 @@ class Predictor(nn.Module):
             arrays, memory = self._predict(fed, memory)
         return arrays if batched else {name: value[0] for name, value in arrays.items()}, memory
 
-    def _predict(self, fed: Mapping[str, Any], memory: Any) -> tuple[Sample, Any]:
-        tensors = self._tensors(fed)
-        dtype = self.dtype
+    def check_overflow(self, fed: Mapping[str, Any], dtype: torch.dtype) -> None:
+        """Raise SampleError where finite values, as the network is fed with them, become infinite in its dtype.
+
+        Args:
+            fed: What `arrays` returned.
+            dtype: That of the network.
+        """
         wider = [value for value in fed.values() if value.dtype.kind == "f" and value.itemsize > dtype.itemsize]
         if any((np.abs(value) > torch.finfo(dtype).max).any() for value in wider):
-            self._check_overflow(tensors)
+            self._check_fed(self._tensors(fed, self.device))
+
+    def _predict(self, fed: Mapping[str, Any], memory: Any) -> tuple[Sample, Any]:
+        first = _first_parameter(self.network, floating=True)  # looked for once: a small network takes not much longer
+        device, dtype = (self.device, self.dtype) if first is None else (first.device, first.dtype)
+        tensors = self._tensors(fed, device)
+        self.check_overflow(fed, dtype)
         if self.recurrent:
             prediction, memory = self.advance(tensors, memory)
             applied = self.applied(prediction, tensors)
@@ -372,7 +402,7 @@ class Predictor(nn.Module):
             arrays[name] = _to_array(value, field)
         return arrays, memory
 
-    def _check_overflow(self, tensors: Fields) -> None:
+    def _check_fed(self, tensors: Fields) -> None:
         """Raise SampleError where finite values, as they are fed, become infinite in the dtype of the weights."""
         dtype = self.dtype
         for name, value in self._fed(tensors).items():

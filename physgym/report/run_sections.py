@@ -52,6 +52,8 @@ def add_run(page: Page, report: RunReport) -> None:
     if times:
         rows = [[name, *(f"{one:.4g}" for one in np.percentile(ms, [50, 95, 100]))] for name, ms in times.items()]
         page.table(["", "median, ms", "95th percentile, ms", "longest, ms"], rows)
+        for remark in report.remarks:
+            page.text(f"{remark[0].upper()}{remark[1:]}.")
         page.charts([_usual_times(name, ms) for name, ms in times.items()])
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from physgym.errors import CheckpointError, ConfigError
 from physgym.files import absolute
 from physgym.nn.autoencoder import Autoencoder
 from physgym.nn.predictor import Predictor
+from physgym.nn.threads import OneThread
 from physgym.nn.wrapped import unwrapped
 from physgym.rl.wrappers import Pinned
 from physgym.spaces import Array, leaves
@@ -64,7 +64,7 @@ class LatentObservation(TransformObservation[Any, Any, Any], RecordConstructorAr
             )
 
         def encoded(picture: Array) -> Array:
-            with torch.no_grad(), _one_thread():
+            with torch.no_grad(), OneThread():
                 tensors = predictor.transforms.before_prediction(predictor.tensors({name: picture[np.newaxis]}))
                 latent: Array = network.encode(tensors[name])[0].numpy()
             return latent
@@ -102,14 +102,3 @@ def _loaded(folder: Path, digest: str) -> tuple[Predictor, Autoencoder]:
     if not isinstance(network, Autoencoder):
         raise ConfigError(f"{folder} is the checkpoint of a {type(network).__name__}, and not that of an Autoencoder")
     return predictor, network
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch compute in one thread: on their number the last bits may depend."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
-import torch
 
 from physgym.checks import integer
 from physgym.code.record import Code
@@ -22,6 +19,7 @@ from physgym.errors import ConfigError
 from physgym.events import Callback
 from physgym.nn import Predictor
 from physgym.nn.predictor import evaluating
+from physgym.nn.undisturbed import undisturbed
 from physgym.options import complete, takes
 from physgym.registration import EnvLike
 from physgym.running.fed_back_state import feedback_for
@@ -123,7 +121,7 @@ class RolloutEvaluation:
         """
         options = complete(MeasureOptions, options, "RolloutEvaluation.measure")
         network = predictor if isinstance(predictor, Predictor) else load_checkpoint(predictor)
-        with _undisturbed(), evaluating(network):
+        with undisturbed(), evaluating(network):
             return measure_rollouts(network, self._fresh if self._dataset is None else self._dataset, horizon, options)
 
     def compare_code(self, learned: Mapping[str, Any] | None, code: Code | None = None) -> None:
@@ -167,7 +165,7 @@ class RolloutEvaluation:
         """
         if self._dataset is not None:
             return self._stored(predictor)
-        with Folder(), _undisturbed(), evaluating(predictor):
+        with Folder(), undisturbed(), evaluating(predictor):
             with Runner(self._env, predictor, env_kwargs=self._kwargs, learned={}, **self._options) as runner:
                 if predictor.learned is not None and predictor.learned.code != self._compared:
                     self.compare_code(predictor.learned.code, runner.code)
@@ -283,18 +281,3 @@ class _Episodes(Callback):
 def _by_horizon(name: str) -> tuple[int, str]:
     horizon, _, field = name.partition("/")
     return int(horizon.removeprefix("horizon_")), field
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Leave the global random generators as they were."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - to restore it
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002 - the same
-        torch.set_rng_state(cpu)
-        if devices:
-            torch.cuda.set_rng_state_all(devices)

@@ -9,6 +9,8 @@ import numpy as np
 from physgym.running.prediction_errors import Errors
 from physgym.spaces import Array
 
+OVERSUBSCRIBED = 0.2  # of the time in which a process wants to compute, that it waits for a core
+
 
 @dataclass
 class RunReport:
@@ -24,6 +26,11 @@ class RunReport:
         nonfinite: Predictions with a value that is not finite.
         interrupted: Whether Ctrl-C ended the run.
         units: Units of the predicted fields.
+        alone_seconds: Time of a prediction of the same network, one after the other, without a simulation between them,
+            as it was measured at the start; its share of a batch. NaN where it was not measured.
+        computing: How predictions were computed, a clause for people.
+        waiting: Part of the time, in which this process wanted to compute, that it waited for a core because others
+            computed on all of them; NaN where the system does not say it.
     """
 
     errors: dict[str, Errors] = field(default_factory=dict)
@@ -34,6 +41,9 @@ class RunReport:
     nonfinite: int = 0
     interrupted: bool = False
     units: dict[str, str] = field(default_factory=dict)
+    alone_seconds: float = float("nan")
+    computing: str = ""
+    waiting: float = float("nan")
 
     @property
     def latency_ms(self) -> dict[str, float]:
@@ -64,4 +74,19 @@ class RunReport:
             for name in ("network", "solver")
             if f"{name}_median" in latency
         ]
-        return "\n".join([*lines, *(["time per step: " + "; ".join(times)] if times else [])])
+        if times:
+            lines += ["time per step: " + "; ".join(times), *self.remarks]
+        return "\n".join(lines)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Return what is to be known about the times, a line each."""
+        lines = []
+        if not np.isnan(self.alone_seconds):
+            lines.append(f"network alone: {self.alone_seconds * 1e3:.3g} ms; {self.computing}")
+        if self.waiting > OVERSUBSCRIBED:
+            lines.append(
+                f"the machine is oversubscribed: for {self.waiting:.0%} of the time in which this process wanted to "
+                "compute it waited for a core, which is part of these times"
+            )
+        return lines

@@ -39,6 +39,7 @@ from physgym.running.worker_steps import WorkerSteps
 from physgym.sample import SampleSpec
 from physgym.samplers import NetworkPolicy, find_sampler
 from physgym.step_fields import step_fields
+from physgym.system.waiting import CoreWaiting
 from physgym.training.checkpoint_files import load_checkpoint
 from physgym.vector.arguments import check_arguments
 from physgym.viewing.shown import view_of
@@ -368,8 +369,9 @@ class Runner:
             blocks = self._blocks(source)
             made = source.steps(None, steps)
         self.stepping = self.env is not None and (replay is None or solver)
-        report = RunReport(units=dict(self._units))
-        events, view = Callbacks(callbacks), self._shown(replay, solver)
+        prepared = self._timed.prepared
+        report = RunReport(units=dict(self._units), alone_seconds=prepared.seconds, computing=prepared.choice.reason)
+        events, view, waiting = Callbacks(callbacks), self._shown(replay, solver), CoreWaiting()
         try:
             with Interrupt() as interrupt, Progress(steps, "run", "step", enabled=progress) as bar:
                 events.emit("prediction_begin", self)
@@ -399,6 +401,7 @@ class Runner:
         if replay is None and not report.interrupted:
             self._inputs.warn_of_rest(self._after)
         blocks.summarize(report)
+        report.waiting = waiting.share
         return report
 
     def _shown(self, replay: SampleDataset | None, solver: bool) -> RunView:

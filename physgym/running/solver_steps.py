@@ -71,7 +71,7 @@ class SolverSteps(SimulationSteps):
         """Return the environments, one for each of the arguments."""
         factories = env_factories(self.plan.env, self.plan.env_kwargs)
         if self.plan.surrogate:
-            factories = [functools.partial(SurrogateEnv, factory, self._predictor.predictor) for factory in factories]
+            factories = [functools.partial(SurrogateEnv, factory, self._predictor.prepared) for factory in factories]
         if self.plan.inputs is not None:
             factories = [functools.partial(with_inputs, factory) for factory in factories]
         if self.plan.stored_episodes is not None:

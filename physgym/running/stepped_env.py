@@ -55,11 +55,11 @@ class SteppedEnv:
         self.surrogate = isinstance(inner, SurrogateEnv)
         self.spec = self._sampled
         if self.surrogate:
-            inner.predictor = predictor.predictor
+            inner.predictor = predictor.prepared
             outputs = predictor.predictor.outputs
             self.spec = SampleSpec([f for f in self._sampled.values() if f.name not in outputs])
         elif hasattr(inner, "predictor"):
-            inner.predictor = predictor.predictor.predict
+            inner.predictor = predictor.prepared.predict
         self._apply = prediction_user(env) if plan.apply else None
         self._timed = _Timed(env)
         self.policy = self.policies(plan.actions, plan.part_seed)

@@ -5,6 +5,7 @@ torch is not imported here, so that a surrogate can stand in a worker whose pred
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,8 +15,9 @@ from physgym.simulation import PredictFunction
 
 if TYPE_CHECKING:
     from physgym.nn import Predictor
+    from physgym.nn.prepared import PreparedPredictor
 
-Network: TypeAlias = "Predictor | PredictFunction | str | Path | None"
+Network: TypeAlias = "Predictor | PreparedPredictor | PredictFunction | str | Path | None"
 
 
 class SurrogateNetwork:
@@ -36,8 +38,9 @@ class SurrogateNetwork:
     def use(self, predictor: Any) -> None:
         """Put another network in its place, which remembers nothing yet."""
         self.predictor = predictor
+        self._prepared = prepared(predictor)
         self.inputs: tuple[str, ...] | None = getattr(predictor, "inputs", None)
-        self._predict: PredictFunction | None = getattr(predictor, "predict", predictor)
+        self._predict: PredictFunction | None = getattr(self._prepared, "predict", self._prepared)
         self._recurrent = getattr(predictor, "recurrent", False) is True
         self.memory: Any = None
 
@@ -50,7 +53,7 @@ class SurrogateNetwork:
             )
         if not self._recurrent:
             return self._predict(fed)
-        found, self.memory = self.predictor.predict_from(fed, self.memory)
+        found, self.memory = self._prepared.predict_from(fed, self.memory)
         prediction: Sample = found
         return prediction
 
@@ -62,3 +65,18 @@ def loaded(predictor: Network) -> Any:
     from physgym.training import load_checkpoint
 
     return load_checkpoint(predictor)
+
+
+def prepared(network: Any, batch_size: int = 1) -> Any:
+    """Return a network that is a `Predictor` ready to predict often, and anything else as it is.
+
+    Args:
+        network: The network.
+        batch_size: How many samples are predicted at once where it is not one.
+    """
+    if "torch" not in sys.modules:  # then it is none
+        return network
+    from physgym.nn import Predictor
+    from physgym.nn.prepared import PreparedPredictor
+
+    return PreparedPredictor(network, batch_size) if isinstance(network, Predictor) else network

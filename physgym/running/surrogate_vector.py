@@ -18,7 +18,7 @@ from physgym.feedback import Declaration
 from physgym.registration import EnvLike
 from physgym.running.surrogate import SurrogateEnv
 from physgym.running.surrogate_core import SurrogateCore
-from physgym.running.surrogate_network import loaded
+from physgym.running.surrogate_network import loaded, prepared
 from physgym.running.transition_outcome import Judge
 from physgym.sample import Sample
 from physgym.spaces import Array
@@ -69,14 +69,7 @@ class SurrogateVectorEnv(SyncVectorEnv):
         copy: bool = True,
     ) -> None:
         num_envs = integer("num_envs", num_envs, 1)
-        self.predictor: Any = loaded(predictor)
-        if not hasattr(self.predictor, "predict"):
-            raise ConfigError(f"a batched step needs a physgym.nn.Predictor, not {self.predictor!r}")
-        if getattr(self.predictor, "recurrent", False) is True:
-            raise ConfigError(
-                "a recurrent network remembers the steps of one environment, and a batched step asks it for several; "
-                "use a SurrogateEnv for each"
-            )
+        self._use(loaded(predictor), num_envs)
         made: list[SurrogateEnv] = []
         each = one_each(check_arguments(env_kwargs), num_envs, listed=isinstance(env_kwargs, Sequence))
 
@@ -100,6 +93,27 @@ class SurrogateVectorEnv(SyncVectorEnv):
                 one.close()
             raise
         self._surrogates = made
+
+    @property
+    def predictor(self) -> Any:
+        """Return the network."""
+        return self._predictor
+
+    @predictor.setter
+    def predictor(self, predictor: Predictor | str | Path) -> None:
+        self._use(loaded(predictor), self.num_envs)
+        for one in self._surrogates:
+            one.predictor = self._predictor
+
+    def _use(self, network: Any, num_envs: int) -> None:
+        if not hasattr(network, "predict"):
+            raise ConfigError(f"a batched step needs a physgym.nn.Predictor, not {network!r}")
+        if getattr(network, "recurrent", False) is True:
+            raise ConfigError(
+                "a recurrent network remembers the steps of one environment, and a batched step asks it for several; "
+                "use a SurrogateEnv for each"
+            )
+        self._predictor, self._prepared = network, prepared(network, num_envs)
 
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
         """Step all environments; see `gymnasium.vector.VectorEnv.step`."""
@@ -128,7 +142,7 @@ class SurrogateVectorEnv(SyncVectorEnv):
         names = list(asking[0][2])
         batch = {name: np.stack([fed[name] for _, _, fed in asking]) for name in names}
         start = time.perf_counter()
-        predicted = self.predictor.predict(batch, batched=True)
+        predicted = self._prepared.predict(batch, batched=True)
         share = (time.perf_counter() - start) / len(asking)
         for i, (core, action, _) in enumerate(asking):
             core.prepare(action, {name: value[i] for name, value in predicted.items()}, share)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from physgym.nn import Predictor
+from physgym.nn.prepared import PreparedPredictor
 from physgym.sample import Sample
 
 
@@ -22,15 +23,17 @@ class TimedPredictor:
     Attributes:
         predictor: The same.
         batch_size: The same.
+        prepared: The network as it predicts here.
     """
 
     def __init__(self, predictor: Predictor, batch_size: int) -> None:
         self.predictor, self.batch_size = predictor, batch_size
+        self.prepared = PreparedPredictor(predictor, batch_size)
 
     def one(self, sample: Sample) -> tuple[Sample, float]:
         """Return the prediction for a sample, and its time in seconds."""
         start = time.perf_counter()
-        prediction = self.predictor.predict(sample)
+        prediction = self.prepared.predict(sample)
         return prediction, time.perf_counter() - start
 
     def following(self, sample: Sample, memory: Any) -> tuple[Sample, float, Any]:
@@ -43,7 +46,7 @@ class TimedPredictor:
         if not self.predictor.recurrent:
             return *self.one(sample), None
         start = time.perf_counter()
-        prediction, memory = self.predictor.predict_from(sample, memory)
+        prediction, memory = self.prepared.predict_from(sample, memory)
         return prediction, time.perf_counter() - start, memory
 
     def several(self, samples: Sequence[Sample | None]) -> Iterator[tuple[Sample | None, float]]:
@@ -57,7 +60,7 @@ class TimedPredictor:
         start = time.perf_counter()
         if asking:
             batch = {name: np.stack([sample[name] for sample in asking]) for name in self.predictor.inputs}
-            predicted = self.predictor.predict(batch, batched=True)
+            predicted = self.prepared.predict(batch, batched=True)
             found = ({name: value[i] for name, value in predicted.items()} for i in range(len(asking)))
         share = (time.perf_counter() - start) / max(1, len(asking))
         for sample in samples:
@@ -74,6 +77,6 @@ class TimedPredictor:
         """
         count = len(next(iter(batch.values())))
         if self.batch_size > 1 or count == 1:
-            return self.predictor.predict(batch, batched=batched)
-        found = [self.predictor.predict({name: value[i] for name, value in batch.items()}) for i in range(count)]
+            return self.prepared.predict(batch, batched=batched)
+        found = [self.prepared.predict({name: value[i] for name, value in batch.items()}) for i in range(count)]
         return {name: np.stack([one[name] for one in found]) for name in found[0]}

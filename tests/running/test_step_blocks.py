@@ -26,6 +26,19 @@ def test_the_report_says_errors_and_latency():
     assert str(RunReport()) == "0 steps, 0 rejected"
 
 
+def test_the_report_says_what_a_prediction_takes_alone_and_that_others_compute_too():
+    times = np.full(3, 2e-3)
+    said = {"alone_seconds": 1e-4, "computing": "one thread in place of torch's 2, with the same bits"}
+    report = RunReport(network_seconds=times, solver_seconds=times, steps=3, waiting=0.68, **said)
+    assert str(report).splitlines()[2:] == [
+        "network alone: 0.1 ms; one thread in place of torch's 2, with the same bits",
+        "the machine is oversubscribed: for 68% of the time in which this process wanted to compute it waited for a "
+        "core, which is part of these times",
+    ]
+    report.waiting = 0.1
+    assert len(report.remarks) == 1
+
+
 def test_a_run_without_end_keeps_the_figures_of_its_last_steps():
     network = predictor(2.2)
     with Runner(toys.Line, network) as runner:

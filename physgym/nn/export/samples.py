@@ -1,4 +1,4 @@
-"""Samples on which an exported network is compared with the one in torch."""
+"""Samples on which a network is compared with what was made of it: a file, a program, another number of threads."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def samples_for(predictor: Predictor, count: int) -> tuple[Sample, str]:
     """
     if (stored := _stored(predictor, count)) is not None:
         return stored, "training samples"
+    return drawn_samples(predictor, count), "random samples"
+
+
+def drawn_samples(predictor: Predictor, count: int) -> Sample:
+    """Return input fields of so many samples, random ones as the normalization has them; always the same."""
     rng = np.random.default_rng(0)
     drawn = {name: _drawn(predictor, predictor.spec[name], count, rng) for name in predictor.inputs}
     try:
@@ -28,7 +33,7 @@ def samples_for(predictor: Predictor, count: int) -> tuple[Sample, str]:
         for name in predictor.inputs:
             if predictor.spec[name].dtype.kind in "iu":
                 drawn[name] = np.zeros_like(drawn[name])
-    return drawn, "random samples"
+    return drawn
 
 
 def _stored(predictor: Predictor, count: int) -> Sample | None:
