@@ -28,6 +28,7 @@ ORDER = [
     "files",
     "git",
     "network_loading",
+    "engine_names",
     "spaces",
     "policies",
     "cube",

@@ -215,6 +215,7 @@ TEMPORARY_FOLDERS = {
     "physgym.adapters.held_folder": "files of a program, an unpacked FMU: as long as the environment is there",
     "physgym.scene.sample_view": "a film that becomes a cell of a notebook",
     "physgym.testing.dialled_programs": "the token of a program that is tried, and what it writes",
+    "physgym.nn.engines": "the file of a network between being made and being loaded",
     "physgym.doctor.machine": "a folder in which a file system is tried",
     "physgym.running.rollout_episodes": "episodes that a network is compared with, and nobody keeps",
 }

@@ -153,7 +153,11 @@ RUNNING = (
 )
 REPLAYING = (
     WHICH,
-    *(option for option in declared_options(RunnerOptions, "runner") if option.name in ("record", "batch_size")),
+    *(
+        option
+        for option in declared_options(RunnerOptions, "runner")
+        if option.name in ("record", "batch_size", "engine")
+    ),
     FRAMES,
     KeyOption("runner.actions", "actions", "With --solver: what gave the actions, if it was a network."),
 )

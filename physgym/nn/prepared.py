@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from physgym.engine_names import ENGINES, Engine
+from physgym.errors import ConfigError
 from physgym.feedback import Feedback
+from physgym.nn.engines import BuiltEngine, build_engine
+from physgym.nn.export.inference import weights_digest
+from physgym.nn.export.samples import drawn_samples
 from physgym.nn.predictor import Predictor
-from physgym.nn.threads import OneThread, ThreadChoice, chosen_threads
+from physgym.nn.threads import OneThread, ThreadChoice, chosen_threads, timed
 from physgym.sample import Sample, SampleSpec
+
+log = logging.getLogger(__name__)
 
 
 class PreparedPredictor:
-    """Predicts as a network does, to the bit, without waiting for threads that save no time.
+    """Predicts as a network does, without waiting for threads that save no time; by torch to the bit.
 
     Args:
-        predictor: The network, which shares its weights.
+        predictor: The network, which shares its weights with the engine "torch".
         batch_size: How many samples are predicted at once where it is not one.
+        engine: What computes, see `physgym.nn.engines`.
 
     Attributes:
         predictor: The same.
         batch_size: The same.
+        engine: The same.
+        choice: The threads of a prediction for `batch_size` samples, and its time.
+
+    Raises:
+        ConfigError: There is no such engine, or it cannot be made of the network.
     """
 
-    def __init__(self, predictor: Predictor, batch_size: int = 1) -> None:
-        self.predictor, self.batch_size = predictor, batch_size
+    def __init__(self, predictor: Predictor, batch_size: int = 1, engine: Engine = "torch") -> None:
+        if engine not in ENGINES:
+            raise ConfigError(f"engine={engine!r} must be one of {', '.join(ENGINES)}")
+        self.predictor, self.batch_size, self.engine = predictor, batch_size, engine
         self._choose()
+        self._built: BuiltEngine | None = None
+        self.refresh()
 
     def _choose(self) -> None:
         """Find out how many threads pay, which depends on how many torch has."""
@@ -36,6 +54,28 @@ class PreparedPredictor:
         choices = {count: chosen_threads(self.predictor, count) for count in {1, self.batch_size}}
         self._alone = {count for count, choice in choices.items() if choice.alone}
         self.choice: ThreadChoice = choices[self.batch_size]
+
+    def refresh(self) -> None:
+        """Make the engine where there is none, and anew where the weights of the network have changed.
+
+        Raises:
+            ConfigError: It cannot be made.
+        """
+        if self.engine == "torch" or (
+            self._built is not None and self._built.weights == weights_digest(self.predictor)
+        ):
+            return
+        one = 1 in self._alone
+        with OneThread(active=one):
+            self._built = build_engine(self.predictor, self.engine, threads=1 if one else self._threads)
+        self.choice = ThreadChoice(one, self._timed(), self._built.text)
+        log.info("predictions by the engine %s: %s", self.engine, self._built.text)
+
+    def _timed(self) -> float:
+        """Return the time of a prediction by the engine."""
+        batch = drawn_samples(self.predictor, self.batch_size)
+        self.predict(batch, batched=True)
+        return timed(lambda: self.predict(batch, batched=True))
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -73,12 +113,19 @@ class PreparedPredictor:
 
     def predict_from(self, sample: Mapping[str, Any], memory: Any, *, batched: bool = False) -> tuple[Sample, Any]:
         """Predict with what a recurrent network remembers; see `Predictor.predict_from`."""
+        if self._built is not None:
+            return self._run(self._built, sample, batched=batched), None
         if torch.get_num_threads() != self._threads:
             self._choose()
-        if _count(sample, self.inputs[0], batched=batched) not in self._alone:
+        with OneThread(active=_count(sample, self.inputs[0], batched=batched) in self._alone):
             return self.predictor.predict_from(sample, memory, batched=batched)
-        with OneThread():
-            return self.predictor.predict_from(sample, memory, batched=batched)
+
+    def _run(self, built: BuiltEngine, sample: Mapping[str, Any], *, batched: bool) -> Sample:
+        fed = self.predictor.arrays(sample, batched=batched)
+        self.predictor.check_overflow(fed, self.predictor.dtype)
+        with OneThread(active=1 in self._alone):
+            found = built.run(fed)
+        return dict(found) if batched else {name: value[0] for name, value in found.items()}
 
 
 def _count(sample: Mapping[str, Any], name: str, *, batched: bool) -> int:

@@ -38,12 +38,18 @@ class OneThread:
     """A block in which torch computes in one thread; the number of its threads is as before at the end.
 
     A thread of the program that calls torch for the first time ever within such a block stays at one thread itself.
+
+    Args:
+        active: Whether it does so; else it does nothing.
     """
 
-    __slots__ = ("_before",)
+    __slots__ = ("_active", "_before")
+
+    def __init__(self, *, active: bool = True) -> None:
+        self._active = active
 
     def __enter__(self) -> None:
-        self._before = torch.get_num_threads()
+        self._before = torch.get_num_threads() if self._active else 1
         if self._before != 1:
             torch.set_num_threads(1)
 
@@ -124,27 +130,27 @@ def _compared(predictor: Predictor, batches: Sequence[Sample]) -> ThreadChoice:
         predictor.predict(first, batched=True)
 
     predict()  # for the first time, what is made once
-    several = _timed(predict, 1)
+    several = timed(predict, 1)
     if several > LARGE:  # of which waiting for each other may be most
         with OneThread():
-            one = _timed(predict, 1)
+            one = timed(predict, 1)
         if one > LARGE:
             return ThreadChoice(False, several, f"torch's {threads} threads, since it takes {several:.2g} s")
     if threads == 1:
-        return ThreadChoice(False, _timed(predict), "torch's one thread")
+        return ThreadChoice(False, timed(predict), "torch's one thread")
     bits = [_bits(predictor, batch) for batch in batches]
     with OneThread():
         same = [_bits(predictor, batch) for batch in batches] == bits
-        one = _timed(predict) if same else float("nan")
+        one = timed(predict) if same else float("nan")
     if not same:
         reason = f"torch's {threads} threads, since one thread gives other bits"
-        return ThreadChoice(False, _timed(predict), reason)
-    if one > SMALL and one > GAIN * (several := _timed(predict)):
+        return ThreadChoice(False, timed(predict), reason)
+    if one > SMALL and one > GAIN * (several := timed(predict)):
         return ThreadChoice(False, several, f"torch's {threads} threads, {one / several:.2g} times as fast as one")
     return ThreadChoice(True, one, f"one thread in place of torch's {threads}, with the same bits")
 
 
-def _timed(predict: Callable[[], None], most: int = MOST) -> float:
+def timed(predict: Callable[[], object], most: int = MOST) -> float:
     """Return the median time of a prediction, one after the other."""
     times: list[float] = []
     while len(times) < most and sum(times) < BUDGET:

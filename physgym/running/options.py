@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, TypedDict
 
+from physgym.engine_names import Engine
 from physgym.options import Flag, Option
 
 ROLLOUT_STEPS = 50  # of a rollout of the validation
@@ -22,6 +23,16 @@ BatchSize = Annotated[
         at_least=1,
     ),
     Flag("batch_size", checked=True),
+]
+
+EngineOption = Annotated[
+    Engine,
+    Option(
+        "torch",
+        "what computes predictions: torch; what its compiler makes of the network (compiled, needs a C++ compiler); or "
+        "onnxruntime (onnx). The last two take a half to a fifth of the time, and are compared with torch at the start",
+    ),
+    Flag("engine"),
 ]
 
 
@@ -53,3 +64,4 @@ class RunnerOptions(TypedDict, total=False):
         Flag("record"),
     ]
     batch_size: BatchSize
+    engine: EngineOption

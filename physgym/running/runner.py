@@ -102,7 +102,7 @@ class Runner:
         self.predictor = predictor if isinstance(predictor, Predictor) else load_checkpoint(predictor)
         if learned is None and self.predictor.learned is not None:
             learned = self.predictor.learned.code
-        self._timed, self._compare = TimedPredictor(self.predictor, batch_size), compare
+        self._timed, self._compare = TimedPredictor(self.predictor, batch_size, options["engine"]), compare
         acting, drawing = find_sampler(actions, "actions"), find_sampler(options["parameters"], "parameters")
         kwargs = check_arguments(options["env_kwargs"])
         outputs = [self.predictor.spec[name] for name in self.predictor.outputs]
@@ -259,9 +259,10 @@ class Runner:
 
     def _open(self, simulation: SimulationSteps) -> None:
         """Open the record of a run; one that is continued says after which step."""
+        self._timed.prepared.refresh()
         source: Mapping[str, Any] = {}
         if self._record.wanted:
-            source = simulation.plan.source(self._weights(), simulation.surrogate, self._record.source)
+            source = simulation.plan.source(self._weights(), simulation.surrogate, self._record.source) | self._engine()
         self._after = self._record.open("run", simulation, source, simulation) or self._after
         self._inputs.open(simulation, self._weights(), self._after)
 
@@ -284,11 +285,14 @@ class Runner:
 
     def _open_replay(self, steps: StepSource, dataset: SampleDataset, solver: bool) -> None:
         """Open the record of a replay."""
+        self._timed.prepared.refresh()
         source: dict[str, Any] = {}
         if self._record.wanted:
             paths = [str(path) for path in dataset.paths]
             source = {**dataset.source, "replay": paths, "network": self._weights()}
-            source.pop(SURGERY, None)  # a replay goes on after its last step, whatever it replays
+            for key in (SURGERY, "engine"):  # a replay goes on after its last step, whatever it replays
+                source.pop(key, None)
+            source |= self._engine()
             source |= {"solver": True} if solver else {}
         self._record.open("replay", steps, source, self._simulation)
 
@@ -302,6 +306,11 @@ class Runner:
                 output: name for output, name in fed.items() if output not in steps.spec and name in steps.spec
             }
         return self._record.blocks(steps, following, window)
+
+    def _engine(self) -> dict[str, str]:
+        """Return what a record says of an engine that rounds otherwise than torch."""
+        engine = self._timed.prepared.engine
+        return {} if engine == "torch" else {"engine": engine}
 
     def _weights(self) -> Any:
         """Return the digest of the network's weights."""

@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from physgym.engine_names import Engine
 from physgym.errors import ConfigError
 from physgym.feedback import Declaration
 from physgym.placement import Env
@@ -53,6 +54,7 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
         terminated: For the same: function of the same, whether the episode has ended.
         feedback: Which output is which input of the next step, see `physgym.feedback`; by default what the network was
             trained with, else what the samples declare. Used where the simulation has no ``adopt``.
+        engine: What computes the predictions of a `physgym.nn.Predictor`: "torch", "compiled" or "onnx", see `Runner`.
 
     Attributes:
         predictor: The network, which may be replaced by another one.
@@ -76,11 +78,12 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
         reward: Judge | None = None,
         terminated: Judge | None = None,
         feedback: Declaration | None = None,
+        engine: Engine = "torch",
     ) -> None:
         kwargs = {**(env_kwargs or {}), **({} if render_mode is None else {"render_mode": render_mode})}
         if isinstance(env, gymnasium.Env) and kwargs:
             raise ConfigError(f"{kwargs} are for an environment that is to be made; this one is made already")
-        network = SurrogateNetwork(loaded(predictor))
+        network = SurrogateNetwork(loaded(predictor), engine)
         made: Env = env if isinstance(env, gymnasium.Env) else env_factory(env, kwargs)()
         try:
             core, outer = stand_in(made, network, reward, terminated, feedback)
@@ -141,6 +144,7 @@ class SurrogateEnv(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode as the simulation does."""
+        self._network.refresh()
         result = self._outer.reset(seed=seed, options=options)
         inner = self._core.env.unwrapped
         for one in (self, self._bare):

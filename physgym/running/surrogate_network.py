@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from physgym.errors import SampleError
+from physgym.engine_names import Engine
+from physgym.errors import ConfigError, SampleError
 from physgym.sample import Sample
 from physgym.simulation import PredictFunction
 
@@ -25,6 +26,7 @@ class SurrogateNetwork:
 
     Args:
         predictor: The network, or a function from input fields to output fields, or None.
+        engine: What computes the predictions of a network, see `physgym.nn.engines`.
 
     Attributes:
         predictor: The same.
@@ -32,17 +34,23 @@ class SurrogateNetwork:
         memory: What a recurrent network remembers of the episode; None at its beginning.
     """
 
-    def __init__(self, predictor: Any) -> None:
+    def __init__(self, predictor: Any, engine: Engine = "torch") -> None:
+        self._engine = engine
         self.use(predictor)
 
     def use(self, predictor: Any) -> None:
         """Put another network in its place, which remembers nothing yet."""
         self.predictor = predictor
-        self._prepared = prepared(predictor)
+        self._prepared = prepared(predictor, engine=self._engine)
         self.inputs: tuple[str, ...] | None = getattr(predictor, "inputs", None)
         self._predict: PredictFunction | None = getattr(self._prepared, "predict", self._prepared)
         self._recurrent = getattr(predictor, "recurrent", False) is True
         self.memory: Any = None
+
+    def refresh(self) -> None:
+        """Take over weights that have changed since an engine was made of them."""
+        if self._engine != "torch" and self._prepared is not None:
+            self._prepared.refresh()
 
     def __call__(self, fed: Sample) -> Sample:
         """Predict for one sample."""
@@ -67,16 +75,23 @@ def loaded(predictor: Network) -> Any:
     return load_checkpoint(predictor)
 
 
-def prepared(network: Any, batch_size: int = 1) -> Any:
+def prepared(network: Any, batch_size: int = 1, engine: Engine = "torch") -> Any:
     """Return a network that is a `Predictor` ready to predict often, and anything else as it is.
 
     Args:
         network: The network.
         batch_size: How many samples are predicted at once where it is not one.
-    """
-    if "torch" not in sys.modules:  # then it is none
-        return network
-    from physgym.nn import Predictor
-    from physgym.nn.prepared import PreparedPredictor
+        engine: What computes, see `physgym.nn.engines`.
 
-    return PreparedPredictor(network, batch_size) if isinstance(network, Predictor) else network
+    Raises:
+        ConfigError: There is no such engine, or it cannot be made of the network.
+    """
+    if "torch" in sys.modules:  # else it is none
+        from physgym.nn import Predictor
+        from physgym.nn.prepared import PreparedPredictor
+
+        if isinstance(network, Predictor):
+            return PreparedPredictor(network, batch_size, engine)
+    if engine != "torch" and network is not None:
+        raise ConfigError(f"engine={engine!r} is made of a physgym.nn.Predictor, not of {network!r}")
+    return network

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import iterate
 
 from physgym import placement
 from physgym.checks import integer
+from physgym.engine_names import Engine
 from physgym.errors import ConfigError, RejectSample
 from physgym.feedback import Declaration
 from physgym.registration import EnvLike
@@ -46,6 +47,7 @@ class SurrogateVectorEnv(SyncVectorEnv):
         terminated: As in `SurrogateEnv`.
         feedback: As in `SurrogateEnv`.
         copy: Whether observations are copies.
+        engine: As in `SurrogateEnv`.
 
     Attributes:
         predictor: The network.
@@ -67,8 +69,10 @@ class SurrogateVectorEnv(SyncVectorEnv):
         terminated: Judge | None = None,
         feedback: Declaration | None = None,
         copy: bool = True,
+        engine: Engine = "torch",
     ) -> None:
         num_envs = integer("num_envs", num_envs, 1)
+        self._engine = engine
         self._use(loaded(predictor), num_envs)
         made: list[SurrogateEnv] = []
         each = one_each(check_arguments(env_kwargs), num_envs, listed=isinstance(env_kwargs, Sequence))
@@ -77,7 +81,7 @@ class SurrogateVectorEnv(SyncVectorEnv):
             with placement.at(len(made), num_envs):
                 one = SurrogateEnv(
                     env,
-                    self.predictor,
+                    self._prepared,
                     env_kwargs=each[len(made)],
                     reward=reward,
                     terminated=terminated,
@@ -103,7 +107,7 @@ class SurrogateVectorEnv(SyncVectorEnv):
     def predictor(self, predictor: Predictor | str | Path) -> None:
         self._use(loaded(predictor), self.num_envs)
         for one in self._surrogates:
-            one.predictor = self._predictor
+            one.predictor = self._prepared
 
     def _use(self, network: Any, num_envs: int) -> None:
         if not hasattr(network, "predict"):
@@ -113,7 +117,15 @@ class SurrogateVectorEnv(SyncVectorEnv):
                 "a recurrent network remembers the steps of one environment, and a batched step asks it for several; "
                 "use a SurrogateEnv for each"
             )
-        self._predictor, self._prepared = network, prepared(network, num_envs)
+        self._predictor, self._prepared = network, prepared(network, num_envs, self._engine)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin episodes; see `gymnasium.vector.VectorEnv.reset`."""
+        if self._engine != "torch":
+            self._prepared.refresh()
+        return super().reset(seed=seed, options=options)
 
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
         """Step all environments; see `gymnasium.vector.VectorEnv.step`."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from physgym.engine_names import Engine
 from physgym.nn import Predictor
 from physgym.nn.prepared import PreparedPredictor
 from physgym.sample import Sample
@@ -19,6 +20,7 @@ class TimedPredictor:
     Args:
         predictor: The network.
         batch_size: For how many samples it predicts at once; 1 gives the bits of a single prediction.
+        engine: What computes, see `PreparedPredictor`.
 
     Attributes:
         predictor: The same.
@@ -26,9 +28,9 @@ class TimedPredictor:
         prepared: The network as it predicts here.
     """
 
-    def __init__(self, predictor: Predictor, batch_size: int) -> None:
+    def __init__(self, predictor: Predictor, batch_size: int, engine: Engine = "torch") -> None:
         self.predictor, self.batch_size = predictor, batch_size
-        self.prepared = PreparedPredictor(predictor, batch_size)
+        self.prepared = PreparedPredictor(predictor, batch_size, engine)
 
     def one(self, sample: Sample) -> tuple[Sample, float]:
         """Return the prediction for a sample, and its time in seconds."""

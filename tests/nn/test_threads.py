@@ -86,7 +86,7 @@ def test_batches_of_other_sizes_keep_the_threads():
 
 def test_several_threads_are_kept_where_they_are_faster(monkeypatch):
     seconds = iter([5e-3, 6e-3, 3e-3])  # of the first one, of one thread, of several
-    monkeypatch.setattr(threads, "_timed", lambda predict, most=0: next(seconds))
+    monkeypatch.setattr(threads, "timed", lambda predict, most=0: next(seconds))
     network = Watched()
     assert not chosen_threads(predictor(network), 1).alone
     seconds = iter([5e-3, 6e-3, 5e-3])

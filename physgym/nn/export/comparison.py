@@ -16,6 +16,10 @@ from physgym.spaces import Array
 
 BATCHES = (1, 2, 7)  # sizes with which a file is run
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+EXPORT_ADVICE = (
+    "Nothing was written. What its precision explains can be allowed: export_network(..., tolerance=...), a part of "
+    "the range of predictions"
+)
 ROUNDINGS = 64  # of a prediction's largest value, that are allowed in addition to the tolerance
 
 
@@ -25,6 +29,9 @@ def compare(
     contract: Contract,
     samples: Sample,
     tolerance: float | None,
+    *,
+    whose: str = "the exported network",
+    advice: str = EXPORT_ADVICE,
 ) -> dict[str, Any]:
     """Compare the predictions of a file with those of a network, in batches of several sizes.
 
@@ -35,6 +42,8 @@ def compare(
         samples: Input fields of as many samples as the largest batch has.
         tolerance: Largest difference as a part of the range of a field's predictions; by default what the precision
             of the weights allows.
+        whose: What is compared, for errors.
+        advice: What errors say is to be done.
 
     Returns:
         What was compared, as plain JSON data.
@@ -58,15 +67,14 @@ def compare(
         try:
             given = run(part)
         except Exception as error:
-            raise ConfigError(f"the exported network fails with a batch of {count}: {error}") from error
+            raise ConfigError(f"{whose} fails with a batch of {count}: {error}") from error
         for port in contract.outputs:
             name = port.field.name
-            difference = _difference(given[name], right[name], port, count)
+            difference = _difference(given[name], right[name], port, count, whose)
             if not difference <= allowed[name]:
                 raise ConfigError(
-                    f"the exported network predicts field {name!r} with a difference of {difference:.2g} to torch, for "
-                    f"a batch of {count}; {allowed[name]:.2g} is allowed. Nothing was written. What its precision "
-                    "explains can be allowed: export_network(..., tolerance=...), a part of the range of predictions"
+                    f"{whose} predicts field {name!r} with a difference of {difference:.2g} to torch, for a batch of "
+                    f"{count}; {allowed[name]:.2g} is allowed. {advice}"
                 )
             largest[name] = max(largest[name], difference)
     differences = {name: {"largest": largest[name], "allowed": allowed[name]} for name in largest}
@@ -85,7 +93,7 @@ def _allowed(wanted: Array, predictor: Predictor, tolerance: float) -> float:
     return float(tolerance * (finite.max() - finite.min()) + ROUNDINGS * eps * np.abs(finite).max())
 
 
-def _difference(given: Any, right: Array, port: Port, count: int) -> float:
+def _difference(given: Any, right: Array, port: Port, count: int, whose: str) -> float:
     """Return the largest difference between finite values.
 
     Raises:
@@ -94,14 +102,12 @@ def _difference(given: Any, right: Array, port: Port, count: int) -> float:
     name = port.field.name
     if given.shape != (count, *port.field.shape) or given.dtype != port.dtype:
         raise ConfigError(
-            f"the exported network gives field {name!r} as {given.dtype} of shape {given.shape} for a batch of {count} "
+            f"{whose} gives field {name!r} as {given.dtype} of shape {given.shape} for a batch of {count} "
             f"instead of {port.dtype} of shape {(count, *port.field.shape)}"
         )
     finite = np.isfinite(right)
     if (np.isfinite(given) != finite).any() or not np.array_equal(given[~finite], right[~finite], equal_nan=True):
-        raise ConfigError(
-            f"the exported network gives field {name!r} values that are not finite where torch has others"
-        )
+        raise ConfigError(f"{whose} gives field {name!r} values that are not finite where torch has others")
     if not finite.any():
         return 0.0
     wide = np.complex128 if right.dtype.kind == "c" else np.float64

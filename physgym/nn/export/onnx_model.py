@@ -76,12 +76,21 @@ class OnnxModel(NetworkFile):
             )
         file.write_bytes(proto.SerializeToString())
 
-    def open(self, file: Path, contract: Contract) -> RunFile:
-        """Return a function that runs the model in a file by onnxruntime, on the CPU."""
+    def open(self, file: Path, contract: Contract, *, threads: int | None = None) -> RunFile:
+        """Return a function that runs the model in a file by onnxruntime, on the CPU.
+
+        Args:
+            file: The file.
+            contract: What it takes and gives.
+            threads: How many threads it takes, which do not spin between calls; by default as onnxruntime decides.
+        """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what is wrong is raised
+        if threads is not None:
+            options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:
