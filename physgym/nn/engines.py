@@ -79,15 +79,14 @@ def build_engine(predictor: Predictor, engine: Engine, *, threads: int) -> Built
         with tempfile.TemporaryDirectory(prefix="physgym-engine-") as folder:
             run = _in_onnx if engine == "onnx" else _compiled
             running = run(program, contract, Path(folder), threads)
-        compared = compare(running, predictor, contract, samples, None, whose=f"the engine {engine!r}", advice=ADVICE)
+        compared = compare(
+            running, predictor, contract, samples, None, whose=f"the engine {engine!r}", advice="Use engine='torch'"
+        )
     differences = ", ".join(
         f"{name} {value['largest']:.1e} {predictor.spec[name].unit}".rstrip()
         for name, value in compared["differences"].items()
     )
     return BuiltEngine(running, weights_digest(predictor), f"{title}, largest difference to torch: {differences}")
-
-
-ADVICE = "Use engine='torch'"
 
 
 def _in_onnx(program: Any, contract: Contract, folder: Path, threads: int) -> RunFile:

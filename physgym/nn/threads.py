@@ -60,7 +60,7 @@ class OneThread:
 
 @dataclass(frozen=True)
 class ThreadChoice:
-    """In how many threads a prediction is made, and what it took when that was measured.
+    """The threads in which a prediction is made, and what it took when that was measured.
 
     Attributes:
         alone: Whether it is made in one thread, whatever torch's number is.

@@ -16,10 +16,6 @@ from physgym.spaces import Array
 
 BATCHES = (1, 2, 7)  # sizes with which a file is run
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-EXPORT_ADVICE = (
-    "Nothing was written. What its precision explains can be allowed: export_network(..., tolerance=...), a part of "
-    "the range of predictions"
-)
 ROUNDINGS = 64  # of a prediction's largest value, that are allowed in addition to the tolerance
 
 
@@ -31,7 +27,10 @@ def compare(
     tolerance: float | None,
     *,
     whose: str = "the exported network",
-    advice: str = EXPORT_ADVICE,
+    advice: str = (
+        "Nothing was written. What its precision explains can be allowed: export_network(..., tolerance=...), a part "
+        "of the range of predictions"
+    ),
 ) -> dict[str, Any]:
     """Compare the predictions of a file with those of a network, in batches of several sizes.
 
