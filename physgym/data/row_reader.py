@@ -22,6 +22,8 @@ from physgym.system.page_cache import cached_fraction
 PAGE = 4096  # bytes
 LONGEST = 1 << 31  # bytes that an item of an array may have
 LOOKED_AT = 64  # partitions, at most about twice as many, by which all are judged
+JOINED = 4096  # bytes between rows that take less time to read than a further call
+LONG = 32 << 20  # bytes of rows that are read at once
 SMALL = 2048  # bytes of a row that takes longer to find than to copy
 
 log = logging.getLogger(__name__)
@@ -140,7 +142,7 @@ class RowReader:
         return found
 
     def read(self, rows: Array, batch: Sample) -> None:
-        """Read rows in any order: those that follow one another at once, each partition opened once.
+        """Read rows in any order: those that lie close together at once, each partition opened once.
 
         Args:
             rows: Which rows, shape (n,), int64.
@@ -150,23 +152,28 @@ class RowReader:
             return
         order = None if np.all(rows[1:] > rows[:-1]) else np.argsort(rows, kind="stable")
         rows = rows if order is None else rows[order]
-        cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+        row = max(1, *(self._spec[name].nbytes for name in batch))
+        pieces = rows // max(1, LONG // row)
+        cuts = np.flatnonzero((np.diff(rows) > 1 + JOINED // row) | (np.diff(pieces) != 0)) + 1
         cuts = np.union1d(cuts, np.searchsorted(rows, self._bounds[1:-1]))
         starts = np.concatenate([[0], cuts[(cuts > 0) & (cuts < len(rows))]])
         stops = np.append(starts[1:], len(rows))
         owners = np.searchsorted(self._bounds, rows[starts], side="right") - 1
         for owner in np.unique(owners):
             part, mine = self._partitions[owner], owners == owner
-            first = rows[starts[mine]] - self._bounds[owner]
-            places = list(zip(starts[mine].tolist(), stops[mine].tolist(), strict=True))
-            runs = [(begin, begin + stop - start) for begin, (start, stop) in zip(first.tolist(), places, strict=True)]
+            first, last = (rows[ends] - self._bounds[owner] for ends in (starts[mine], stops[mine] - 1))
+            runs = [(begin, end + 1) for begin, end in zip(first.tolist(), last.tolist(), strict=True)]
+            places = [slice(*ends) for ends in zip(starts[mine].tolist(), stops[mine].tolist(), strict=True)]
+            inside = [rows[place] - rows[place.start] for place in places]
+            whole = [len(chosen) == end - begin for chosen, (begin, end) in zip(inside, runs, strict=True)]
             for name, target in batch.items():
-                if order is None:
-                    for _ in part.read_runs(f"data/{name}", runs, [target[start:stop] for start, stop in places]):
-                        pass
-                else:
-                    for (start, stop), values in zip(places, part.read_runs(f"data/{name}", runs), strict=True):
-                        target[order[start:stop]] = values
+                direct = [
+                    target[p] if all_of and order is None else None for p, all_of in zip(places, whole, strict=True)
+                ]
+                read = part.read_runs(f"data/{name}", runs, direct)
+                for place, out, chosen, values in zip(places, direct, inside, read, strict=True):
+                    if out is None:
+                        target[place if order is None else order[place]] = values[chosen]
 
 
 class RowsInMemory:

@@ -7,10 +7,11 @@ import pickle
 import numpy as np
 import pytest
 
-from physgym.data import episode_index, row_selection
+from physgym.data import episode_index, row_reader, row_selection
 from physgym.data.dataset import SampleDataset
 from physgym.data.dataset_parts import PARTS, EpisodeSplit
 from physgym.data.episode_split import chosen_episodes, held_out
+from physgym.data.partition import Partition
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError
 from physgym.loading.batching import StackedSampler
@@ -131,3 +132,31 @@ def test_a_part_without_episodes_says_of_how_many(tmp_path):
     dataset = stored(tmp_path / "data", np.repeat(np.arange(2), 3))
     with pytest.raises(ConfigError, match=r"none of the 2 that are here"):
         dataset.part("test", EpisodeSplit(0.99, 0.0, 0.01))
+
+
+@pytest.mark.parametrize("block", [1, 30, 400])
+def test_rows_that_lie_close_together_are_read_together(tmp_path, monkeypatch, block):
+    dataset = stored(tmp_path / "data", np.arange(400), most=20_000)
+    calls = []
+    whole = Partition.read_runs
+    monkeypatch.setattr(Partition, "read_runs", lambda self, *a: (calls.extend(a[1]), whole(self, *a))[1])
+    for part in (dataset.part("training", SPLIT), dataset.part("test", SPLIT)):
+        rows = part.stored_rows(np.arange(len(part)))
+        calls.clear()
+        for start in range(0, len(part), block):
+            stop = min(start + block, len(part))
+            np.testing.assert_array_equal(part.read(start, stop)["x"], rows[start:stop])
+        assert len(calls) <= -(-len(part) // block) + len(dataset.partitions)
+
+
+def test_rows_are_read_together_up_to_a_length(tmp_path, monkeypatch):
+    dataset, calls = stored(tmp_path / "data", np.arange(400)), []
+    whole = Partition.read_runs
+    monkeypatch.setattr(Partition, "read_runs", lambda self, *a: (calls.extend(a[1]), whole(self, *a))[1])
+    monkeypatch.setattr(row_reader, "JOINED", 16)  # two rows
+    monkeypatch.setattr(row_reader, "LONG", 80)
+    some = np.array([0, 1, 2, 5, 9, 10, 11, 12, 13, 30, 399])
+    np.testing.assert_array_equal(dataset.subset(some)[:]["x"], some)
+    assert calls == [(0, 6), (9, 10), (10, 14), (30, 31), (399, 400)]
+    mixed = np.array([5, 3, 3, 399, 4, 0])
+    np.testing.assert_array_equal(dataset.subset(mixed)[:]["x"], mixed)
