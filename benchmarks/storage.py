@@ -328,8 +328,9 @@ def shuffling(size: Size, s: Settings, folder: Path) -> dict[str, Callable[[], f
         return batch
 
     def through(make: Callable[[], Iterable]) -> float:
-        """Yield batches of a loader, epoch after epoch, from the second one on."""
-        batches = itertools.chain.from_iterable(make() for _ in itertools.count())
+        """Return samples per second of a loader, epoch after epoch, from the second batch on."""
+        loader = make()
+        batches = itertools.chain.from_iterable(loader for _ in itertools.count())
         next(batches)
         done, seconds = spent(lambda: len(next(iter(next(batches).values()))), s.seconds)
         return done / seconds
