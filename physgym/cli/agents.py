@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NETWORKS = {
     "runner.surrogate": "--surrogate",
     "runner.batch_size": "--batch-size",
+    "runner.engine": "--engine",
     "runner.actions": "--actions",
     "runner.parameters": "--parameters",
     "runner.num_workers": "--workers",

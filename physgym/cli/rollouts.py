@@ -65,6 +65,7 @@ SINGLE_STEPS = {  # options of a run that a rollout has no use for
     "runner.steps": "--steps",
     "runner.surrogate": "--surrogate",
     "runner.frames": "--frames",
+    "runner.engine": "--engine",
 }
 FRESH = {  # those of fresh episodes alone
     "actions": "actions",

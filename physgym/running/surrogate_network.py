@@ -49,7 +49,7 @@ class SurrogateNetwork:
 
     def refresh(self) -> None:
         """Take over weights that have changed since an engine was made of them."""
-        if self._engine != "torch" and self._prepared is not None:
+        if self._engine != "torch" and self.predictor is not None:
             self._prepared.refresh()
 
     def __call__(self, fed: Sample) -> Sample:
@@ -90,6 +90,8 @@ def prepared(network: Any, batch_size: int = 1, engine: Engine = "torch") -> Any
         from physgym.nn import Predictor
         from physgym.nn.prepared import PreparedPredictor
 
+        if isinstance(network, PreparedPredictor):  # by the pipeline in which the surrogate stands
+            return network
         if isinstance(network, Predictor):
             return PreparedPredictor(network, batch_size, engine)
     if engine != "torch" and network is not None:

@@ -31,6 +31,7 @@ def physgym(folder, *arguments, code=0):
         (None, {"episodes": 3, "out": "x"}, {}, False, "--episodes, --out: for a rollout alone; add --rollout STEPS"),
         (5, {}, {"runner.steps": 3, "runner.frames": "f"}, True, "--steps, --frames, --resume: not for a rollout"),
         (5, {}, {"runner.surrogate": True}, False, "--surrogate: not for a rollout"),
+        (5, {}, {"runner.engine": "onnx"}, False, "--engine: not for a rollout"),
         (5, {"mode": "test"}, {}, False, "--mode is the part of a dataset; add --data DATASET"),
         (
             5,

@@ -125,3 +125,6 @@ def test_a_surrogate_predicts_by_an_engine(monkeypatch):
         tensor.data.mul_(1.5)
     fast.reset(seed=2)
     assert len(made) == 2
+    with Runner(lambda: fast, network) as runner:  # whose own engine goes before that of its environment
+        runner.run(2, progress=False)
+    assert len(made) == 2
