@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 from physgym.doctor.finding import Finding
 from physgym.doctor.installation import installation
 from physgym.doctor.machine import folder, machine
-from physgym.doctor.trials import TRIALS, attempt
+from physgym.doctor.trials import OPTIONAL, TRIALS, attempt
 from physgym.errors import ConfigError
 from physgym.experiment.repository import find_repository
 from physgym.git import git
@@ -35,7 +36,8 @@ def examination(path: Path) -> Iterator[Finding]:
     yield from machine()
     yield from folder(path)
     for name in TRIALS:
-        yield attempt(name)
+        if name not in OPTIONAL or importlib.util.find_spec(name) is not None:
+            yield attempt(name)
     yield windows()
     yield repository(path)
     yield programs()

@@ -120,24 +120,46 @@ def _scenes() -> tuple[FindingState, str, str, dict[str, Any]]:
     return "ok", f"VTK draws without a screen ({window})", "", {"window": window}
 
 
+def _mujoco() -> tuple[FindingState, str, str, dict[str, Any]]:
+    """Draw a picture of MuJoCo's."""
+    import mujoco
+
+    model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    backend = os.environ.get("MUJOCO_GL", "")
+    with mujoco.Renderer(model, 40, 40) as renderer:
+        renderer.update_scene(data)
+        picture = renderer.render()
+    values = {"MUJOCO_GL": backend, "version": mujoco.__version__}
+    shown = f"MuJoCo {mujoco.__version__} draws" + (f" with MUJOCO_GL={backend}" if backend else "")
+    if picture.min() == picture.max():
+        return "note", f"{shown}, but its picture is empty", REMEDIES["mujoco"], values
+    return "ok", shown, "", values
+
+
 TRIALS: dict[str, Callable[[], tuple[FindingState, str, str, dict[str, Any]]]] = {
     "workers": _workers,
     "devices": _devices,
     "pictures": _pictures,
     "scenes": _scenes,
+    "mujoco": _mujoco,
 }
+OPTIONAL = ("mujoco",)  # packages of the same name, tried where they are installed
 # what they are called, and what it is where they fail
 SUBJECTS: dict[str, tuple[str, FindingState]] = {
     "workers": ("workers", "problem"),
     "devices": ("devices", "problem"),
     "pictures": ("2-D pictures", "note"),
     "scenes": ("3-D pictures", "note"),
+    "mujoco": ("MuJoCo", "note"),
 }
 REMEDIES = {
     "workers": "run it again with --verbose, and look whether a firewall or a sandbox forbids sockets or processes",
     "devices": "pip install --force-reinstall torch; without its cards: CUDA_VISIBLE_DEVICES= physgym ...",
     "pictures": "pip install --force-reinstall matplotlib",
     "scenes": "install the libraries of OpenGL (Debian: apt install libgl1 libegl1 libosmesa6), or use 2-D scenes",
+    "mujoco": "set MUJOCO_GL=egl for a card or Mesa, MUJOCO_GL=osmesa for the processor (apt install libosmesa6)",
 }
 
 
