@@ -78,7 +78,8 @@ class EpisodeIndex:
             found.add(runs.starts[inside], runs.stops[inside])
         selected = found.made()
         if not len(selected):
-            raise split.without(part, len(np.unique(np.concatenate([self._original(r) for r in self._portions()]))))
+            episodes = [np.zeros(0, np.int64), *(self._original(runs) for runs in self._portions())]
+            raise split.without(part, len(np.unique(np.concatenate(episodes))))
         return selected
 
     def _original(self, runs: EpisodeRuns) -> Array:

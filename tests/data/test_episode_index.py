@@ -132,6 +132,11 @@ def test_a_part_without_episodes_says_of_how_many(tmp_path):
     dataset = stored(tmp_path / "data", np.repeat(np.arange(2), 3))
     with pytest.raises(ConfigError, match=r"none of the 2 that are here"):
         dataset.part("test", EpisodeSplit(0.99, 0.0, 0.01))
+    nothing = dataset.subset([])
+    with pytest.raises(ConfigError, match=r"none of the 0 that are here"):
+        nothing.part("test", SPLIT)
+    with pytest.raises(ConfigError, match="this dataset has 0"):
+        nothing.split(0.5)
 
 
 @pytest.mark.parametrize("block", [1, 30, 400])
