@@ -91,6 +91,8 @@ class Cube(LeafColumns):
         self._span = np.where(low + span < high, np.nextafter(span, np.inf), span)
         self._discrete = levels > 0
         self._any_discrete = bool(self._discrete.any())
+        self._all_discrete = self._any_discrete and bool(self._discrete.all())
+        self._last_cell = levels - 1
         ends = np.cumsum([0, *(math.prod(leaf.shape) for leaf in self._leaves)]).tolist()
         self._parts = [
             (slice(*pair), leaf.dtype, leaf.shape)
@@ -111,12 +113,19 @@ class Cube(LeafColumns):
         Returns:
             One array per leaf of shape (n, *leaf shape) and its dtype.
         """
-        values = self._span * points
-        values += self._low
-        np.minimum(values, self._high, out=values)  # which rounding may exceed; clip costs several times as much
         if self._any_discrete:
-            cells = np.minimum(np.floor(points * self.levels), self.levels - 1)
-            values = np.where(self._discrete, self._low + cells, values)
+            cells = points * self.levels
+            np.floor(cells, out=cells)
+            np.minimum(cells, self._last_cell, out=cells)
+            cells += self._low
+        if not self._all_discrete:
+            values = self._span * points
+            values += self._low
+            np.minimum(values, self._high, out=values)  # which rounding may exceed; clip costs several times as much
+            if self._any_discrete:
+                values = np.where(self._discrete, cells, values)
+        else:
+            values = cells
         return [values[:, part].astype(dtype).reshape(len(points), *shape) for part, dtype, shape in self._parts]
 
     def points(self, columns: Sequence[Any]) -> Array:

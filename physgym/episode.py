@@ -296,9 +296,19 @@ def run_episode(
     for step in range(max_steps):
         action = policy(observation, rng)
         try:
-            observation, reward, terminated, truncated, info = returned("step", env.step(action), 5)
-            info, reward = info_of(info), reward_of(reward)
-            terminated, truncated = flag_of("terminated", terminated), flag_of("truncated", truncated)
+            values: Any = env.step(action)
+            # nearly all values are of the classes that they should have, which is seen sooner than by a call
+            if values.__class__ is not tuple or len(values) != 5:
+                values = returned("step", values, 5)
+            observation, reward, terminated, truncated, info = values
+            if info.__class__ is not dict:
+                info = info_of(info)
+            if reward.__class__ is not float:
+                reward = reward_of(reward)
+            if terminated.__class__ is not bool:
+                terminated = flag_of("terminated", terminated)
+            if truncated.__class__ is not bool:
+                truncated = flag_of("truncated", truncated)
         except SampleError as error:  # a simulation that checks itself does not know where it is
             raise SampleError(f"{where}, step {step}: {error}") from error
         last = terminated or truncated or step == max_steps - 1

@@ -513,15 +513,22 @@ class RecordTransition(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment; ``info["sample"]`` is the transition, as copies."""
         before, applied = self._observation, taken(action)  # which the environment may change in its step
-        observation, reward, terminated, truncated, info = returned("step", self.env.step(action), 5)
-        self._observation = taken(observation)
+        values = self.env.step(action)
+        # nearly all values are of the classes that they should have, which is seen sooner than by a call
+        if values.__class__ is not tuple or len(values) != 5:
+            values = returned("step", values, 5)
+        observation, reward, terminated, truncated, info = values
+        if observation.__class__ is np.ndarray and not observation.dtype.hasobject:
+            self._observation, following = observation.copy(), observation.copy()
+        else:
+            self._observation, following = taken(observation), taken(observation)
         sample = {
             "observation": before,
             "action": applied,
-            "next_observation": taken(observation),
-            "reward": reward_of(reward),
-            "terminated": _FLAGS[flag_of("terminated", terminated)],
-            "truncated": _FLAGS[flag_of("truncated", truncated)],
+            "next_observation": following,
+            "reward": reward if reward.__class__ is float else reward_of(reward),
+            "terminated": _FLAGS[terminated if terminated.__class__ is bool else flag_of("terminated", terminated)],
+            "truncated": _FLAGS[truncated if truncated.__class__ is bool else flag_of("truncated", truncated)],
         }
         return observation, reward, terminated, truncated, {**info, "sample": sample}
 

@@ -76,7 +76,7 @@ def _unseen(episodes: Array, steps: Array, seen: dict[int, int]) -> Array | None
     if begun in seen:
         new = (episodes != begun) | (steps > seen[begun])
     seen[going_on] = max(last_step, seen.get(going_on, -1))
-    return new
+    return None if new is None or new.all() else new
 
 
 def _steps_of(reply: RolloutResult, rows: Array) -> RolloutResult:

@@ -361,7 +361,7 @@ class BatchedEpisodes:
                     self.stopped = course
                     return True
                 self._put(course.sent, one.made.popleft(), request, part)
-                if part.due():
+                if part.due(time.perf_counter()):
                     part.send(emit, finite=request.nonfinite != "error")
             if not one.over:
                 return self._halted(course, request)

@@ -143,12 +143,13 @@ class EpisodeRunner:
             if transition.last:  # in one part with the last sample, so that both are stored or neither
                 outcome = [transition.step + 1, running.kept, running.reward, rejected, transition.ending]
                 part.ended.append([episode, *outcome])
-            if part.due():
+            now = time.perf_counter()
+            if part.due(now):
                 part.send(emit, finite=request.nonfinite != "error")
             if self._enough(request):
                 self.stopped = None if transition.last else running
                 return
-            if self._to_close():
+            if now > self._next_look and self._to_close(now):
                 raise ClosedError(f"episode {episode} was cut short, since the vector env is being closed")
 
     def _transitions(
@@ -172,11 +173,8 @@ class EpisodeRunner:
             generator=self._generator.of(seed),
         )
 
-    def _to_close(self) -> bool:
-        """Look now and then whether the environments are to be closed."""
-        now = time.perf_counter()
-        if now < self._next_look:
-            return False
+    def _to_close(self, now: float) -> bool:
+        """Look whether the environments are to be closed, and again after a while."""
         self._next_look = now + CLOSING_SECONDS
         return self._closing()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import math
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -81,12 +80,13 @@ class ReportedPart(RolloutPart):
         super().reject(episode, transition)
         self._log.add(episode, transition)
 
-    def due(self) -> bool:
-        """Return whether it is time to send it."""
-        if len(self._log) >= self._most:
-            return True
-        age = time.perf_counter() - self._since
-        return age > (ROLLOUT_SECONDS if len(self._log) else SIGN_OF_LIFE)
+    def due(self, now: float) -> bool:
+        """Return whether it is time to send it.
+
+        Args:
+            now: The time, of `time.perf_counter`.
+        """
+        return len(self._log) >= self._most or now - self._since > (ROLLOUT_SECONDS if len(self._log) else SIGN_OF_LIFE)
 
     def result(self, *, last: bool = True, finite: bool) -> RolloutResult:
         """Return the message.

@@ -67,7 +67,7 @@ class RolloutPart:
         self.ended: list[Any] = []
         self._episodes: list[int] = []
         self._steps: list[int] = []
-        self._samples = SampleColumns(self.spec, min(16, self._most))
+        self._samples = SampleColumns(self.spec, self._most)  # memory costs something where it is written first
         self._begun: list[int] = []
         parameters = self._parameter_spec
         self._parameters = None if parameters is None else SampleColumns(parameters, of="parameters")
@@ -125,14 +125,17 @@ class RolloutPart:
         """Take the state after a step."""
         self._snapshots.add(episode, step, state)
 
-    def due(self) -> bool:
-        """Return whether it is time to send it."""
-        if self._snapshots.nbytes > ROLLOUT_BYTES:
+    def due(self, now: float) -> bool:
+        """Return whether it is time to send it.
+
+        Args:
+            now: The time, of `time.perf_counter`.
+        """
+        if now - self._since > (ROLLOUT_SECONDS if self._steps else SIGN_OF_LIFE):
             return True
         if len(self._steps) + len(self._names_rejected) >= self._most:
             return True
-        age = time.perf_counter() - self._since
-        return age > (ROLLOUT_SECONDS if self._steps else SIGN_OF_LIFE)
+        return self._snapshots.nbytes > ROLLOUT_BYTES
 
     def send(self, emit: Emit, *, finite: bool) -> None:
         """Send what there is, as `result` gives it, and begin anew.

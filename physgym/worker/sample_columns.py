@@ -28,7 +28,7 @@ class SampleColumns:
         self._first = capacity
         self._capacity = 0
         self._count = 0
-        self._fields: list[tuple[str, Any, tuple[int, ...], np.dtype[Any], tuple[type, ...]]] = []
+        self._fields: list[tuple[str, Any, tuple[int, ...], np.dtype[Any], type | None, type | None]] = []
         self._columns: Sample = {}
 
     def __len__(self) -> int:
@@ -44,12 +44,14 @@ class SampleColumns:
         if row == self._capacity:
             self._grow()
         if sample.__class__ is dict and len(sample) == len(self._fields):
-            for name, column, shape, dtype, scalars in self._fields:
-                value = sample.get(name)
-                if value.__class__ is np.ndarray:
+            get, ndarray = sample.get, np.ndarray
+            for name, column, shape, dtype, scalar, other in self._fields:
+                value: Any = get(name)
+                kind = value.__class__
+                if kind is ndarray:
                     if value.dtype != dtype or value.shape != shape:
                         break
-                elif value.__class__ not in scalars:
+                elif kind is not scalar and kind is not other:
                     break
                 column[row] = value
             else:
@@ -92,8 +94,7 @@ class SampleColumns:
             if field.name in self._columns:
                 column[: self._count] = self._columns[field.name]
             self._columns[field.name] = column
-            scalars: tuple[type, ...] = ()
-            if not field.shape:
-                scalars = (field.dtype.type, float) if field.dtype == np.float64 else (field.dtype.type,)
-            fields.append((field.name, column, field.shape, field.dtype, scalars))
+            scalar = None if field.shape else field.dtype.type
+            other = float if scalar is np.float64 else scalar
+            fields.append((field.name, column, field.shape, field.dtype, scalar, other))
         self._fields = fields
