@@ -21,6 +21,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import gymnasium as gym  # noqa: E402
 from gymnasium.wrappers import TimeLimit  # noqa: E402
+from wanted_rows import WantedRow, add_rows_option, write_rows  # noqa: E402
 from workloads import Busy  # noqa: E402
 
 from physgym import RecordTransition, generate  # noqa: E402
@@ -28,6 +29,7 @@ from physgym.episode import episode_seed, require_spec, run_episode  # noqa: E40
 from physgym.generation.stream import SampleStream  # noqa: E402
 
 WORKERS = 2
+WANTED = {"generation/CartPole": 0.55, "generation/Heat": 0.8}
 FEW, LENGTH, PAUSE = 400, 50, 0.010  # samples, steps of an episode, seconds of a step
 
 
@@ -99,10 +101,30 @@ def generated(env_id, samples):
         return (stream.writer.count - first) / (time.perf_counter() - start)
 
 
+def compared(env_id, samples, repeats):
+    """Return samples/s of the bare loop and of the generation: medians of rounds in turn."""
+    rounds = [(raw(env_id, max(1, samples // 2)), generated(env_id, samples)) for _ in range(repeats)]
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def wanted_rows(repeats):
+    for row, env_id, samples in (
+        ("generation/CartPole", cart_pole, 120_000),
+        ("generation/Heat", "physgym/Heat-v0", 8000),
+    ):
+        bare, ours = compared(env_id, samples, repeats)
+        beside = {"bare loop, samples/s": bare}
+        yield WantedRow(row, ours / (WORKERS * bare), WANTED[row], f"of the bare loop times {WORKERS}", beside=beside)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    add_rows_option(parser)
     arguments = parser.parse_args()
+    if arguments.rows:
+        write_rows(arguments.rows, wanted_rows(2 * arguments.repeats + 1))
+        return
     print(f"{'environment':<20}{'samples':>9}{'raw, 1 core':>13}{'generated':>11}{'/ (2 raw)':>11}")
     for env_id, samples in (
         (millisecond, 2000),
@@ -113,8 +135,7 @@ def main() -> None:
         ("physgym/Heat-v0", 8000),
         ("physgym/Spring-v0", 40_000),
     ):
-        rounds = [(raw(env_id, max(1, samples // 2)), generated(env_id, samples)) for _ in range(arguments.repeats)]
-        bare, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
+        bare, ours = compared(env_id, samples, arguments.repeats)
         name = env_id if isinstance(env_id, str) else env_id.__name__
         print(f"{name:<20}{samples:>9}{bare:>13,.0f}{ours:>11,.0f}{ours / (WORKERS * bare):>11.2f}", flush=True)
     rounds = [(seconds_for_few(1), seconds_for_few(WORKERS)) for _ in range(arguments.repeats)]

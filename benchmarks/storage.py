@@ -34,6 +34,7 @@ import numpy as np  # noqa: E402
 from gymnasium import spaces  # noqa: E402
 from isolated import call  # noqa: E402
 from stores import EPISODE, STORES, Store  # noqa: E402
+from wanted_rows import WantedRow, add_rows_option, write_rows  # noqa: E402
 
 from physgym import SampleDataset  # noqa: E402
 from physgym.data.file_image import file_size  # noqa: E402
@@ -159,7 +160,8 @@ def raw_append(pool: list[bytes], size: Size, s: Settings) -> float:
 
 def our_append(pool: Pool, size: Size, s: Settings, *, commit=False, seal=False, single=False, **options) -> float:
     batch = len(next(iter(pool[0].values())))
-    index = {"episode": np.zeros(batch, "i8"), "step": np.arange(batch), "seed": np.zeros(batch, "u8")}
+    index = {"episode": np.zeros(batch, "i8"), "seed": np.zeros(batch, "u8")}
+    steps = np.arange(s.bytes // size.row + 3 * batch)  # names that cost next to nothing to make
     backed(s.folder, s.bytes)
     with below(s.folder) as folder:
         writer = SampleWriter(folder / "d", size.spec, **options)
@@ -170,8 +172,8 @@ def our_append(pool: Pool, size: Size, s: Settings, *, commit=False, seal=False,
             if single:
                 writer.add(next(parts), episode=0, step=next(numbers), seed=0)
             else:
-                index["step"] += batch  # in place: names that cost next to nothing to make
-                writer.append(next(parts), **index)
+                begin = batch * next(numbers)
+                writer.append(next(parts), step=steps[begin : begin + batch], **index)
             if commit:
                 writer.commit()
             return batch
@@ -223,6 +225,20 @@ def appending(size: Size, batch: int, s: Settings) -> dict[str, Callable[[], flo
     for peer in s.peers if batch == EPISODE else [p for p in s.peers if p.title not in ("Minari", "HF datasets")]:
         rows[peer.title] = lambda peer=peer: peer_append(peer, pool, size, s)
     return rows
+
+
+def appended(s: Settings) -> list[WantedRow]:
+    """Measure what is wanted of appending: the best rounds, of few bytes, beside those of os.write."""
+    size = SIZES["small"]
+    wanted = {"physgym": ("append/32 small", 0.6), "physgym, commit each": ("append/32 small, a commit each", 0.4)}
+    rows = appending(size, EPISODE, replace(s, peers=[]))
+    found = measured({name: rows[name] for name in ("os.write", *wanted)}, 3 * s.repeats)
+    best = {name: max(values) for name, values in found.items()}
+    beside = {"os.write, samples/s": best["os.write"]}
+    return [
+        WantedRow(row, best[name] / best["os.write"], least, "of os.write", beside=beside)
+        for name, (row, least) in wanted.items()
+    ]
 
 
 def partitions(size: Size, s: Settings) -> dict[str, Callable[[], float]]:
@@ -690,6 +706,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds; %(default)s")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works; the figures say nothing")
     parser.add_argument("--json", type=Path, help="write every round's figures to this file")
+    add_rows_option(parser)
     arguments = parser.parse_args(argv)
     wanted = arguments.only.split(",")
     sections = [name for name in SECTIONS if name in wanted or name.split(" ")[0] in wanted]
@@ -699,6 +716,10 @@ def main(argv: list[str] | None = None) -> None:
     peers = [STORES[name] for name in filter(None, arguments.peers.split(","))]
     nbytes, cold_bytes = (2 * MB, 4 * MB) if arguments.quick else (384 * MB, 1024 * MB)
     seconds, repeats = (0.01, 1) if arguments.quick else (arguments.seconds, arguments.repeats)
+    if arguments.rows:
+        with below(arguments.folder) as folder:
+            write_rows(arguments.rows, appended(Settings(folder, seconds, repeats, nbytes, cold_bytes, [])))
+        return
     print(f"{versions()} - {os.cpu_count()} cores")
     for peer in peers:
         if not peer.installed():

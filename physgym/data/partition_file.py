@@ -2,8 +2,9 @@
 
 HDF5 writes the file's metadata once, under a temporary name: contiguous datasets of a fixed capacity. From then on
 rows are written at the datasets' offsets, and a commit is one write of 8 bytes, the number of samples, after the rows.
-A reader therefore sees either a whole batch or nothing of it. Closing seals the file: statistics and a checksum are
-added, and where there is room left, the rows are copied to a file of the exact size, which replaces it.
+A reader therefore sees either a whole batch or nothing of it. Where both are done often, they are stores into a map of
+the file, see `MappedRows`. Closing seals the file: statistics and a checksum are added, and where there is room left,
+the rows are copied to a file of the exact size, which replaces it.
 """
 
 from __future__ import annotations

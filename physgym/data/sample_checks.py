@@ -85,8 +85,11 @@ class SampleChecks:
         """Return whether a few samples are found good at a glance; `checked` looks at the others."""
         if self._counts:
             return False
-        # a third of the time of `all` on arrays
-        return all(0 not in np.isfinite(rows[name][begin:end]).tobytes() for name in self._floats)
+        for name in self._floats:
+            finite = np.isfinite(rows[name][begin:end])
+            if 0 in finite.tobytes():  # a third of the time of `all`
+                return False
+        return True
 
     def _finite(self, rows: Mapping[str, Array], count: int) -> PendingBatch:
         """Return the samples that are finite, or are allowed not to be."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from physgym.data.dataset import SampleDataset
-from physgym.data.names import TakenNames
+from physgym.data.names import BLOCK, TakenNames
 from physgym.data.writer import SampleWriter
 from physgym.errors import DatasetError, SampleError
 from tests.support.datasets import SPEC, assert_rows, rows, where, write
@@ -109,3 +109,33 @@ def test_names_agree_with_a_set_of_them():
                 stored += new
             if choose.random() < 0.1:
                 taken.forget()
+
+
+@pytest.mark.parametrize("first", [0, BLOCK - 6, 10**6, -4, np.iinfo(np.int64).max - 40])
+def test_runs_of_steps_agree_with_a_set_of_them_wherever_they_begin(first):
+    choose = random.Random(first % 1000)
+    for _ in range(60):
+        stored: set[tuple[int, int]] = set()
+        order: list[tuple[int, int]] = []
+
+        def columns(order=order):
+            yield np.array([e for e, _ in order], int), np.array([s for _, s in order], int)
+
+        taken, at = TakenNames(columns), 0
+        for _ in range(5):
+            count = choose.choice([2, 3, 7])
+            steps = first + at + np.arange(count) + choose.choice([0, 0, 0, -1])
+            episodes = np.full(count, choose.choice([5, 5, 5, 9]))
+            if choose.random() < 0.2:
+                (steps if choose.random() < 0.5 else episodes)[choose.randrange(count)] -= 1
+            new = list(zip(episodes.tolist(), steps.tolist(), strict=True))
+            wrong = len(set(new)) < count or bool(set(new) & stored)
+            try:
+                taken.take(episodes, steps)
+            except DatasetError:
+                assert wrong
+            else:
+                assert not wrong
+                stored.update(new)
+                order += new
+                at += count
