@@ -13,7 +13,7 @@ import numpy as np
 
 from physgym.data.layout import SAMPLES
 from physgym.data.partition import Partition
-from physgym.data.piecewise import pwrite_all
+from physgym.data.piecewise import PIECE, pwrite_all
 from physgym.spaces import Array
 from physgym.system.file_systems import file_system_of
 
@@ -23,7 +23,7 @@ ORDERED = {"x86_64", "amd64"}
 # and xfs with reflinks, a store may need another place, and a full disk would be the end of the process
 IN_PLACE = {"ext4", "tmpfs"}
 LINE = 64  # bytes of a line of the processor's caches, of which 8 are stored at once
-ZEROS = np.zeros(1 << 16, np.uint8)
+ZEROS = np.zeros(PIECE, np.uint8)
 
 
 class MappedRows:

@@ -9,7 +9,9 @@ import numpy as np
 
 from physgym.spaces import Array
 
-PIECE = 1 << 16  # bytes of a write; for larger ones the page cache takes larger pages, which are slow to come by
+# Bytes of a write. The page cache takes pages as large as the write: small ones cost more each, and 2 MB are slow to come
+# by, above all in a virtual machine whose free memory has been given back
+PIECE = 1 << 18
 
 
 def pwrite_all(handle: int, array: Array, offset: int) -> None:
