@@ -9,8 +9,8 @@ import numpy as np
 
 from physgym.spaces import Array
 
-# Bytes of a write. The page cache takes pages as large as the write: small ones cost more each, and 2 MB are slow to come
-# by, above all in a virtual machine whose free memory has been given back
+# Bytes of a write. The page cache takes pages as large as the write: small ones cost more each, and those of 2 MB are
+# slow to come by, above all in a virtual machine whose free memory has been given back
 PIECE = 1 << 18
 
 
