@@ -357,10 +357,10 @@ def test_a_reader_and_a_kill_find_whole_rows(tmp_path, eager):
                     writer.commit()
             os._exit(1)
         try:
-            seen, end = 0, time.monotonic() + 0.3
-            while time.monotonic() < end:
-                seen = max(seen, check(folder, seen))
-            assert seen > 8
+            seen, looks, end = 0, 0, time.monotonic() + 60
+            while (seen <= 60 or looks < 10) and time.monotonic() < end:  # while rows come
+                seen, looks = max(seen, check(folder, seen)), looks + 1
+            assert seen > 60
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
