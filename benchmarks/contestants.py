@@ -47,10 +47,10 @@ def in_lockstep(envs: Any) -> Step:
 
 
 @contextlib.contextmanager
-def gymnasium_sync(make: Make, num_envs: int, workers: int) -> Iterator[Step]:
+def gymnasium_sync(make: Make, num_envs: int, workers: int, **options: Any) -> Iterator[Step]:
     from gymnasium.vector import SyncVectorEnv
 
-    with contextlib.closing(SyncVectorEnv([make] * num_envs)) as envs:
+    with contextlib.closing(SyncVectorEnv([make] * num_envs, **options)) as envs:
         envs.reset(seed=0)
         yield in_lockstep(envs)
 
@@ -212,18 +212,29 @@ def pufferlib(title: str, **options: Any) -> Contestant:
     return Contestant(title, puffer, "pufferlib", "pufferlib.vector", "views", options)
 
 
+DEFAULT = {"num_workers": None}  # what is fastest
+
 # the part of a name before the hyphen is what is asked for; of several settings the fastest counts
 OURS = {
     "ours": physgym("physgym"),
-    "ours-auto": physgym("physgym, workers auto", options={"num_workers": "auto"}),
+    "ours-default": physgym("physgym, default", options=DEFAULT),
     "ours-views": physgym("physgym, copy=False", observations="views", options={"copy": False}, only="large"),
-    "ours-auto-views": physgym(
-        "physgym, auto, copy=False", observations="views", options={"num_workers": "auto", "copy": False}, only="large"
+    "ours-default-views": physgym(
+        "physgym, default, copy=False", observations="views", options={**DEFAULT, "copy": False}, only="large"
+    ),
+    "ours-default-one": physgym(
+        "physgym, one buffer",
+        observations="views",
+        options={**DEFAULT, "copy": False, "observation_buffers": 1},
+        only="large",
     ),
     "ours-ready": physgym("physgym, send/recv", ours_ready, only="waits"),
 }
 PEERS = {
     "sync": Contestant("Gymnasium Sync", gymnasium_sync, "gymnasium", "gymnasium.vector"),
+    "sync-views": Contestant(
+        "Gymnasium Sync, copy=False", gymnasium_sync, "gymnasium", "gymnasium.vector", "views", {"copy": False}, "large"
+    ),
     "async": Contestant("Gymnasium Async", gymnasium_async, "gymnasium", "gymnasium.vector"),
     # SB3 and TorchRL are forked: by default each of 64 processes imports torch, which takes minutes and steps no faster
     "sb3": Contestant(

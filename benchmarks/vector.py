@@ -4,7 +4,7 @@ Every measurement has a process of its own; those of one round follow one anothe
 meets all alike; medians of the rounds are printed. An env-step is a call of an environment's `step` or `reset`.
 
 Observations are handed out as copies, which the caller may keep, or as views of a buffer that is written again. The
-columns "ours /" compare with physgym as it is by default, "our best /" with its fastest setting. All of it takes most
+columns "ours /" compare with physgym with so many workers, "our best /" with its fastest setting. All of it takes most
 of an hour.
 
 "raw" is a bare loop over one environment in one process, times the workers: nobody can do better. "raw, together" is
@@ -24,10 +24,19 @@ from pathlib import Path
 
 from contestants import CONTESTANTS, LIBRARIES, OURS, installed, interpreters, of_libraries, pick, versions
 from isolated import Failed, call
+from wanted_rows import WantedRow, add_rows_option, write_rows
 from workloads import WORKLOADS
 
 LIMITS = {"raw": "raw x {workers}", "together": "raw x {workers}, together"}
 RAW_CHUNK = 64  # steps between two looks at the clock: one look costs as much as a no-op step
+# 64 environments: the workload, its name, and the wanted parts of SyncVectorEnv's rate: default, copy=False, one buffer
+SYNC_ROWS = (
+    ("noop", "no-op", (1.0, 1.0, 1.0)),
+    ("cartpole", "CartPole", (1.35, 1.35, 1.35)),
+    ("pixels", "(84,84,4)", (1.0, 1.0, 1.0)),
+    ("field", "(10000,3)", (1.0, 1.0, 1.0)),
+)
+DEFAULTS = ("ours-default", "ours-default-views", "ours-default-one")
 START_TIMEOUT = 300.0  # seconds
 JOIN_TIMEOUT = 30.0
 
@@ -165,6 +174,35 @@ def summarize(medians, names):
             print(f"{title:<32}" + "".join(f"{over(value, best_of(median, library)):>10}" for library in libraries))
 
 
+def measure_rows(file):
+    """Measure the rows that have wanted figures, and append them to a file; takes about three minutes."""
+    how = argparse.Namespace(workers=2, seconds=0.8, repeats=3, pythons={})
+    beside = versions(["sync"], {})["gymnasium"]
+    for workload, name, wanted in SYNC_ROWS:
+        rates, failures = compare(workload, 64, ["sync", "sync-views", *DEFAULTS], how)
+        if failures:
+            raise SystemExit(f"{workload}: {failures}")
+        for ours, setting, least in zip(
+            DEFAULTS, ("default", "copy=False", "copy=False, one buffer"), wanted, strict=True
+        ):
+            sync = "sync" if setting == "default" else "sync-views"
+            theirs = statistics.median(rates[sync])
+            value = statistics.median(ours / other for ours, other in zip(rates[ours], rates[sync], strict=True))
+            row = f"stepping/{name}/{setting}"
+            write_rows(
+                file, [WantedRow(row, value, least, "of SyncVectorEnv", beside={f"SyncVectorEnv {beside}": theirs})]
+            )
+    for workload in ("cpu", "exponential"):
+        rates, failures = compare(workload, 64, ["raw", "together", "ours-default", "ours-ready"], how)
+        if failures:
+            raise SystemExit(f"{workload}: {failures}")
+        limit = {LIMITS[name].format(workers=2): statistics.median(rates[name]) for name in ("raw", "together")}
+        for ours, setting, least in (("ours-default", "lockstep", 0.94), ("ours-ready", "send/recv", 0.97)):
+            value = statistics.median(one / raw for one, raw in zip(rates[ours], rates["raw"], strict=True))
+            row = f"stepping/{WORKLOADS[workload].title}/{setting}"
+            write_rows(file, [WantedRow(row, value, least, "of raw x 2", beside=limit)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="which of %(default)s")
@@ -185,7 +223,11 @@ def main() -> None:
         metavar="LIBRARY=INTERPRETER",
         help="measure a library in another environment, which has psutil as well: PufferLib 3.0 needs NumPy 1",
     )
+    add_rows_option(parser)
     arguments = parser.parse_args()
+    if arguments.rows is not None:
+        measure_rows(arguments.rows)
+        return
     arguments.pythons = interpreters(arguments.python)
     workloads = pick(arguments.workloads, WORKLOADS, "workload")
     counts = [int(count) for count in arguments.num_envs.split(",")]
@@ -201,9 +243,9 @@ def main() -> None:
         if not installed(workload.module):
             print(f"\n{workload.title}: {workload.module} is not installed, skipped; pip install gymnasium[mujoco]")
             continue
-        ours = [key for key, contestant in OURS.items() if not contestant.only or getattr(workload, contestant.only)]
+        compared = [key for key in [*peers, *OURS] if not (only := CONTESTANTS[key].only) or getattr(workload, only)]
         for num_envs in counts if workload.any_number else counts[-1:]:
-            rates, failures = compare(name, num_envs, [*LIMITS, *peers, *ours], arguments)
+            rates, failures = compare(name, num_envs, [*LIMITS, *compared], arguments)
             median = medians[name, num_envs] = show(name, num_envs, rates, failures, arguments.workers)
             result = {"workload": name, "num_envs": num_envs, "median": median, "rates": rates, "failures": failures}
             report["results"].append(result)

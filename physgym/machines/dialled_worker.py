@@ -157,7 +157,7 @@ def started(start: Mapping[str, Any], mark: str) -> WorkerStart:
     Raises:
         ConfigError: Something is missing, or there is more than that.
     """
-    given = {**start, "mark": mark, "transport": "", "address": None, "token": "", "sys_path": []}
+    given = {**start, "mark": mark, "transport": "", "address": None, "token": "", "sys_path": [], "cores": None}
     modes = [mode.name for mode in AutoresetMode]
     if given.keys() != WorkerStart.__dataclass_fields__.keys() or given["autoreset_mode"] not in modes:
         raise ConfigError("what the parent says of the run cannot be read; it has another version of physgym")

@@ -12,15 +12,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gymnasium.vector import AutoresetMode
 
+from physgym.checks import one_of
 from physgym.errors import ConfigError
 from physgym.launch.base import DialInLauncher, Launcher, Order, no_descriptors
 from physgym.placement import EnvFactory
 from physgym.system import process_tree as tree
 from physgym.system.children import ParentPipe
+from physgym.system.cores import Pinning, pinned_cores
 from physgym.transport.auth import challenge
 from physgym.transport.base import Listener, PeerGone, Transport
 from physgym.transport.table import entry_of
@@ -45,6 +47,7 @@ class FleetSettings:
         port: TCP port, 0 for a free one.
         timeout: Seconds to wait for an answer.
         views: What viewers see of the environments.
+        pinning: Whether each worker has a core or a memory node of its own, see `physgym.system.cores.pinned_cores`.
     """
 
     autoreset_mode: AutoresetMode
@@ -53,6 +56,10 @@ class FleetSettings:
     port: int
     timeout: float
     views: SceneViews = field(default_factory=lambda: SceneViews(0))
+    pinning: Pinning | None = None
+
+    def __post_init__(self) -> None:
+        one_of("pinning", self.pinning, (None, *get_args(Pinning)))
 
 
 class Starter:
@@ -147,6 +154,7 @@ class Starter:
             [str(Path(entry).resolve()) for entry in sys.path],
             None if seeds is None else list(seeds),
             tree.new_mark(),
+            pinned_cores(settings.pinning, worker.index) if settings.launcher.inherits else None,
         )
         try:
             worker.parent_pipe = ParentPipe() if settings.launcher.inherits else None

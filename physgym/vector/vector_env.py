@@ -33,6 +33,7 @@ from physgym.real_time import runs_in_real_time
 from physgym.sample import SampleSpec
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
+from physgym.system.cores import Pinning
 from physgym.transport.base import Transport
 from physgym.transport.table import transport_of
 from physgym.vector.actions import ActionWriter
@@ -92,6 +93,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             dictionary for all.
         launcher: Has workers started elsewhere, in place of `context`, as a `physgym.machines.reception.Reception`.
         observation_buffers: Where `copy` is False, 2, or 1 for views that hold until the next step alone: less memory.
+        pinning: "core" or "node": workers take turns with single cores, or with memory nodes and the cores near them.
 
     Attributes:
         predictor: As the argument; may be set at any time.
@@ -124,6 +126,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         env_kwargs: Arguments = None,
         launcher: Launcher[Any] | None = None,
         observation_buffers: int = SLOTS,
+        pinning: Pinning | None = None,
     ) -> None:
         factories = list(env_fns)
         if not factories:
@@ -145,7 +148,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         check_renewed(recycle, count)
         if count is None or count > 1:  # who has all environments compares them itself
             refuse_shared(factories)
-        settings = FleetSettings(mode, starts, way, port, timeout, SceneViews(self.num_envs))
+        settings = FleetSettings(mode, starts, way, port, timeout, SceneViews(self.num_envs), pinning)
         self._memory, first = SharedMemory(shared=shared_memory and not way.dials and count != 0), None
         try:
             if count is None:

@@ -44,7 +44,7 @@ from physgym.protocol.messages import (
 )
 from physgym.single import refuse_together
 from physgym.system import process_tree as tree
-from physgym.system.cores import THREAD_VARIABLES
+from physgym.system.cores import THREAD_VARIABLES, pin
 from physgym.system.descriptors import fill_standard
 from physgym.transport.auth import greet
 from physgym.transport.base import Channel, PeerGone
@@ -77,6 +77,7 @@ class WorkerStart:
         sys_path: The parent's module search path, so that its modules import here.
         seeds: Where the worker takes the place of one that died: seeds for the next reset of each environment.
         mark: Of its tree of processes; in the environment of all that it starts.
+        cores: On which it runs; None for all.
     """
 
     transport: str
@@ -90,6 +91,7 @@ class WorkerStart:
     sys_path: list[str]
     seeds: list[int | None] | None
     mark: str
+    cores: list[int] | None = None
 
     def to_line(self) -> bytes:
         """Return one line of JSON."""
@@ -380,6 +382,7 @@ def run(
         # a worker that wakes up shall not push the parent off its core before the parent has woken the others
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    pin(worker_start.cores)
     token, transport = bytes.fromhex(worker_start.token), imported(worker_start.transport)
     if sock is not None:
         channel = transport.adopt(sock)

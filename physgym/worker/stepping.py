@@ -25,7 +25,9 @@ from physgym.worker.working_folders import WorkingFolders
 
 Emit: TypeAlias = Callable[[Message], None]
 
-FLUSH_SECONDS = 2e-4  # a streamed step answers in parts that took so long: messages cost little then
+FLUSH_SECONDS = (
+    3e-3  # a streamed step answers in parts that took so long: a message wakes the parent, which takes a core
+)
 MOST_CHOICES = 256  # actions of a space that are made once and for all
 RESTARTED = "worker_restarted"  # key of an info: the episode was cut because its worker had to be started again
 
