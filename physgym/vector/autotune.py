@@ -19,7 +19,9 @@ from physgym.system.cores import usable_cores
 # of one step of all environments with workers, beyond the steps themselves; measured by benchmarks/vector.py
 MESSAGE_SECONDS = 60e-6
 LOOP_SECONDS = 0.7e-6  # per environment
-UNEVEN = 0.3  # standard deviation over mean of a step's time, from which finer groups balance the load
+WAITING = (
+    0.5  # part of a step in which it does not compute, from which more workers than cores let several wait at once
+)
 WORTH_A_SWITCH = 2e-4  # seconds per step, above which switching between processes on one core costs little
 WORTH_A_PROCESS = 1e-3  # seconds of a step of all, above which messages cost little also where nothing is gained
 
@@ -101,13 +103,13 @@ def _say_one_by_one() -> None:
     )
 
 
-def choose(num_envs: int, mean: float, deviation: float, cores: int) -> int:
+def choose(num_envs: int, mean: float, computing: float, cores: int) -> int:
     """Return the number of workers for the fastest step of all environments; 0 for none.
 
     Args:
         num_envs: How many environments; all are taken to cost the same.
         mean: Seconds of a step of one, on average.
-        deviation: Standard deviation of that.
+        computing: Seconds of these in which it computes; it waits in the others.
         cores: How many cores there are.
     """
     workers = min(cores, num_envs)
@@ -116,6 +118,6 @@ def choose(num_envs: int, mean: float, deviation: float, cores: int) -> int:
         # one worker computes no faster than this process. Where that takes long it costs nothing either, has one thread
         # as others have, and ends by a timeout
         return 0 if workers > 1 or num_envs * cost < WORTH_A_PROCESS else workers
-    if mean > WORTH_A_SWITCH and deviation > UNEVEN * mean:
+    if mean > WORTH_A_SWITCH and computing < (1 - WAITING) * mean:
         return min(num_envs, 4 * cores)
     return workers

@@ -80,7 +80,7 @@ def chosen_by_trial(
     if found is None or "error" in found:
         say_choice(count, num_envs, reason or (found or {}).get("error", "a reset or a step takes long"))
         return count, None
-    count = choose(num_envs, found["mean"], found["deviation"], cores)
+    count = choose(num_envs, found["mean"], found["computing"], cores)
     say_choice(count, num_envs, f"a step of one takes {found['mean'] * 1e6:.3g} microseconds, on {cores} cores")
     return count, None
 

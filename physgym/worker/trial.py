@@ -125,33 +125,34 @@ def _tell(sock: socket.socket, **said: Any) -> None:
 def _tried(env: Env, started: _Starts) -> dict[str, Any]:
     """Return what to tell of the steps of an environment."""
     try:
-        found = _measured(env)
+        found = measured(env)
     except Exception as error:  # noqa: BLE001 - the user's own environments will raise it where that is wanted
         return {"error": f"{type(error).__name__} in the trial of one"}
     return {"error": "one starts processes"} if started.any else found
 
 
-def _measured(env: Env) -> dict[str, float]:
-    """Return mean and standard deviation of the seconds of a step with random actions."""
+def measured(env: Env) -> dict[str, float]:
+    """Return the mean seconds of a step with random actions, and the part of them in which this process computes."""
     EnvGroup([env], AutoresetMode.DISABLED, _unanswered)  # tells it whom to ask
     sample: Callable[[], Any] = env.action_space.sample
     env.action_space.seed(0)
     end = time.perf_counter() + TRIAL_SECONDS
     env.reset(seed=0)
-    times: list[float] = []
-    undisturbed: list[float] = []
-    while not times or (len(times) < TRIAL_STEPS and time.perf_counter() < end):
-        action, before = sample(), _interruptions()
+    steps: list[tuple[float, float]] = []
+    undisturbed: list[tuple[float, float]] = []
+    while not steps or (len(steps) < TRIAL_STEPS and time.perf_counter() < end):
+        action, before, computed = sample(), _interruptions(), time.process_time()
         start = time.perf_counter()
         _, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             env.reset()
-        times.append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        steps.append((seconds, min(seconds, time.process_time() - computed)))
         if _interruptions() == before:
-            undisturbed.append(times[-1])
-    kept = undisturbed or times  # on a busy machine others take this process's core in the middle of a step
-    seconds = np.array(kept[len(kept) // 4 :])  # the first steps fill caches
-    return {"mean": float(seconds.mean()), "deviation": float(seconds.std())}
+            undisturbed.append(steps[-1])
+    kept = undisturbed or steps  # on a busy machine others take this process's core in the middle of a step
+    mean, computing = np.array(kept[len(kept) // 4 :]).mean(0).tolist()  # the first steps fill caches
+    return {"mean": mean, "computing": computing}
 
 
 def _interruptions() -> int:

@@ -14,23 +14,23 @@ from tests.support.toys import Line
 
 
 @pytest.mark.parametrize(
-    ("num_envs", "mean", "deviation", "cores", "workers"),
+    ("num_envs", "mean", "computing", "cores", "workers"),
     [
-        (64, 1e-7, 0, 2, 0),  # no process pays
-        (2, 5e-6, 0, 2, 0),
-        (64, 5e-6, 0, 2, 2),
-        (2, 1e-3, 0, 2, 2),
-        (1, 1e-4, 0, 16, 0),  # one environment computes no faster elsewhere
-        (1, 1.0, 0, 16, 1),  # nor slower, where a message is nothing
-        (64, 1e-6, 0, 1, 0),
-        (64, 1e-3, 0, 1, 1),
-        (64, 1e-3, 1e-3, 2, 8),  # uneven steps: finer groups
-        (5, 1e-3, 1e-3, 2, 5),
-        (64, 1e-5, 1e-5, 2, 2),  # too short for that
+        (64, 1e-7, 1e-7, 2, 0),  # no process pays
+        (2, 5e-6, 5e-6, 2, 0),
+        (64, 5e-6, 5e-6, 2, 2),
+        (2, 1e-3, 1e-3, 2, 2),
+        (1, 1e-4, 1e-4, 16, 0),  # one environment computes no faster elsewhere
+        (1, 1.0, 1.0, 16, 1),  # nor slower, where a message is nothing
+        (64, 1e-6, 1e-6, 1, 0),
+        (64, 1e-3, 1e-3, 1, 1),
+        (64, 1e-3, 1e-4, 2, 8),  # steps that wait: several at once
+        (5, 1e-3, 1e-4, 2, 5),
+        (64, 1e-5, 1e-6, 2, 2),  # too short for that
     ],
 )
-def test_the_number_of_workers_follows_from_the_time_of_a_step(num_envs, mean, deviation, cores, workers):
-    assert choose(num_envs, mean, deviation, cores) == workers
+def test_the_number_of_workers_follows_from_the_time_of_a_step(num_envs, mean, computing, cores, workers):
+    assert choose(num_envs, mean, computing, cores) == workers
 
 
 def test_a_number_is_what_is_asked_for():

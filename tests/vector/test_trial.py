@@ -21,6 +21,7 @@ from physgym.envs.spring import Spring
 from physgym.errors import SampleError, SharedMachine
 from physgym.system.cores import usable_cores
 from physgym.vector import trial
+from physgym.worker.trial import measured
 
 HERE = "here"
 cores = pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
@@ -209,6 +210,7 @@ def test_an_error_of_a_constructor_is_raised_as_it_is_and_comes_once(tmp_path):
     assert noted(file)["made", "elsewhere"] <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("patient")
 def test_what_may_exist_once_is_found_out_from_the_environment_that_is_made():
     def single(of):
@@ -262,3 +264,19 @@ def test_a_trial_leaves_no_process_with_every_start_method(tmp_path, context):
     made = {int(line.split()[1]) for line in file.read_text().splitlines()} - {os.getpid()}
     assert len(made) == 1
     assert not any(Path(f"/proc/{pid}").exists() for pid in made)
+
+
+def test_steps_that_wait_are_told_from_those_that_compute(tmp_path):
+    waiting = measured(Costly(tmp_path / "waiting"))
+    assert waiting["mean"] > 0.01
+    assert waiting["computing"] < waiting["mean"] / 2
+
+    class Computing(Noted):
+        def step(self, action):
+            end = time.process_time() + 0.01
+            while time.process_time() < end:
+                pass
+            return super().step(action)
+
+    computing = measured(Computing(tmp_path / "computing"))
+    assert computing["computing"] > 0.009
