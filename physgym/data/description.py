@@ -44,7 +44,11 @@ FOREIGN = "{file} has another {what} than {other} says: it is of another run. Mo
 def partition_files(folder: Path, mode: str) -> list[Path]:
     """Return the files that are named as partitions of a mode are, in order."""
     pattern = re.compile(rf"{re.escape(mode)}-\d{{5}}\.h5")
-    return sorted(path for path in folder.glob(f"{mode}-*.h5") if pattern.fullmatch(path.name))
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return [folder / name for name in sorted(filter(pattern.fullmatch, names))]
 
 
 def check_mode(mode: str) -> None:
@@ -340,9 +344,12 @@ def _agreed(folder: Path, mode: str, description: Description, known: Mapping[Pa
             f"the end is not noticed. Write it anew with physgym info {folder} --rebuild"
         )
     _check_run(folder, parts)
-    for part in parts:
-        if part.path.name in entries:
-            _check_named(folder, part, described, entries[part.path.name])
+    named = [part for part in parts if part.path.name in entries]
+    for part in _distinct(named) if "source" in described else ():
+        if json.loads(part.attributes["source"]) != described["source"]:
+            raise DatasetError(FOREIGN.format(file=part.path, what="source", other=DESCRIPTION))
+    for part in named:
+        _check_named(folder, part, entries[part.path.name])
     vouched = {name for name, entry in entries.items() if entry.get("sealed")}
     _check_repeated(parts, [part for part in parts if part.path.name not in vouched])
     return parts
@@ -357,14 +364,18 @@ def _check_run(folder: Path, parts: Sequence[Partition]) -> None:
                 f"{folder} has {part.path.name} but not the partition before it: the copy is incomplete. Restore the "
                 "missing one"
             )
+    for part in _distinct(parts):
         if json.loads(part.attributes["source"]) != json.loads(parts[0].attributes["source"]):
             raise DatasetError(FOREIGN.format(file=part.path, what="source", other=parts[0].path.name))
 
 
-def _check_named(folder: Path, part: Partition, described: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+def _distinct(parts: Sequence[Partition]) -> list[Partition]:
+    """Return the first one of those that share their attributes, in order; there may be thousands of them."""
+    return list({id(part.attributes): part for part in reversed(parts)}.values())[::-1]
+
+
+def _check_named(folder: Path, part: Partition, entry: Mapping[str, Any]) -> None:
     """Raise DatasetError if a partition is not the one that the description names."""
-    if "source" in described and json.loads(part.attributes["source"]) != described["source"]:
-        raise DatasetError(FOREIGN.format(file=part.path, what="source", other=DESCRIPTION))
     problem = None
     if entry.get("sealed") and not part.sealed:
         problem = "it is not complete"

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,51 +22,21 @@ import h5py
 import numpy as np
 
 from physgym import files
-from physgym.data.layout import (
-    COUNTERS,
-    ENDINGS,
-    FORMAT,
-    KINDS,
-    REJECTED,
-    SAMPLES,
-    VERSION,
-    PartitionLayout,
-    row_nbytes,
-    statistics_forms,
-)
+from physgym.data.known_heads import KnownHeads
+from physgym.data.layout import SAMPLES, PartitionLayout, statistics_forms
+from physgym.data.partition_head import ColumnPlace, dataset_of
 from physgym.data.statistics import Statistics, collect, real_fields
-from physgym.data.texts import GROUP, decoded, encoded, on_disk, read_attributes
+from physgym.data.texts import decoded, encoded, on_disk
 from physgym.errors import DatasetError
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
 
-FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, 32001, 32004, 32015}  # the last: blosc, lz4, zstd
 COPY = 1 << 24  # bytes that are copied or hashed at a time
 
-
-@dataclass(frozen=True)
-class ColumnPlace:
-    """The place of one dataset's rows in the file.
-
-    Attributes:
-        name: Of the dataset.
-        shape: Of a row.
-        dtype: Of a row.
-        offset: First byte in the file; None where the dataset is chunked.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    offset: int | None
-
-    @property
-    def row(self) -> int:
-        """Return the bytes of one row."""
-        return row_nbytes((self.shape, self.dtype))
+_known = KnownHeads()  # so that HDF5 is asked once for files that are alike
 
 
-@dataclass
+@dataclass(slots=True)
 class Table:
     """The datasets of a partition that have a row in common.
 
@@ -81,7 +50,7 @@ class Table:
     """
 
     name: str
-    columns: dict[str, ColumnPlace]
+    columns: Mapping[str, ColumnPlace]
     capacity: int
     count: int
     written: int
@@ -100,11 +69,9 @@ class Partition:
         path: The file.
 
     Attributes:
-        layout: What it holds.
-        attributes: Its other attributes.
+        head: What it holds, and where.
         tables: Its tables by name.
         sealed: Whether it is complete, with statistics and checksum.
-        archive: Whether its rows are compressed, and read through HDF5 alone.
 
     Raises:
         DatasetError: The file is not a partition.
@@ -113,74 +80,39 @@ class Partition:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _readable(path):
-            while not self._parsed():  # a writer has replaced it meanwhile
-                pass
+            self._held = _OpenFile(path)
+            self._identity = _identity(status := os.fstat(self._held.handle))
+            self.head, state = _known.read(path, self._held.handle, status.st_size)
+        self.sealed, self._checksum = state.sealed, state.checksum
         if self.sealed:
             self._held.close()
+        self.tables = {
+            name: Table(name, place.columns, place.capacity, count := state.counts[name], count, place.counter)
+            for name, place in self.head.tables.items()
+        }
         for table in self.tables.values():
             if table.count > table.capacity or (self.sealed and table.count < table.capacity):
                 raise DatasetError(
                     f"{path} claims {table.count} {table.name} but holds {table.capacity}; it is damaged"
                 )
             for column in table.columns.values():
-                if column.offset is not None and column.offset + table.count * column.row > self._identity[1]:
+                if column.offset is not None and column.offset + table.count * column.row > status.st_size:
                     raise DatasetError(f"{path} ends before the rows of {column.name}; the copy is incomplete")
 
-    def _parsed(self) -> bool:
-        """Read everything but the rows; return whether the file is still the same."""
-        self._held = _OpenFile(self.path)  # until it is parsed, so that its number does not name another file
-        with h5py.File(self.path, "r") as file:
-            self.attributes: dict[str, Any] = read_attributes(file, self._held.handle)
-            if file.id.links.exists(GROUP.encode()):
-                names = list(file[GROUP]) if _hard(file, GROUP) else []
-                texts = {name: dataset_of(file, f"{GROUP}/{name}") for name in names}
-                self.attributes |= {name: bytes(text[()]).decode() for name, text in texts.items()}
-            if self.attributes.get("format") != FORMAT:
-                raise DatasetError(f"{self.path} is an HDF5 file, but not a partition that physgym wrote")
-            if self.attributes["version"] != VERSION:
-                raise DatasetError(
-                    f"{self.path} has version {self.attributes['version']} of the format; this physgym reads {VERSION}"
-                )
-            self.archive = bool(self.attributes.get("archive", False))
-            fields = json.loads(str(self.attributes.pop("fields")))
-            parameters = json.loads(str(self.attributes.pop("parameters")))
-            if not isinstance(json.loads(self.attributes["source"]), dict):
-                raise ValueError("its source is no JSON object")
-            self.layout = PartitionLayout(
-                SampleSpec.from_json(fields),
-                SampleSpec.from_json(parameters) if parameters else None,
-                *(file.id.links.exists(COUNTERS[table].encode()) for table in (REJECTED, ENDINGS)),
-            )
-            for field in (*self.layout.spec.values(), *(self.layout.parameters or {}).values()):
-                if field.dtype.kind not in KINDS or field.dtype.names or field.dtype.subdtype:
-                    raise ValueError(f"{field.name} has dtype {field.dtype}, which no partition has")
-            self.sealed = bool(dataset_of(file, "sealed")[0])  # before the counts and the checksum, final then
-            self._checksum = dataset_of(file, "checksum")[()].tobytes().hex() if self.sealed else ""
-            self.tables = {name: self._table(file, name) for name in self.layout.tables}
-        self._identity = _identity(os.fstat(self._held.handle))
-        return self._identity[0] == self.path.stat().st_ino
+    @property
+    def layout(self) -> PartitionLayout:
+        """Return what it holds."""
+        return self.head.layout
 
-    def _table(self, file: h5py.File, name: str) -> Table:
-        columns, capacity = {}, None
-        for dataset, (shape, dtype) in self.layout.tables[name].items():
-            found = dataset_of(file, dataset, archive=self.archive)
-            capacity = len(found) if capacity is None else capacity
-            if found.shape != (capacity, *shape) or found.dtype != on_disk(dtype):
-                raise ValueError(f"{dataset} holds {found.dtype} {found.shape}, not {dtype} {(capacity, *shape)}")
-            columns[dataset] = ColumnPlace(dataset, shape, dtype, self._offset(found))
-        counter = dataset_of(file, COUNTERS[name], archive=self.archive)
-        count = int(counter[0])
-        return Table(name, columns, capacity or 0, count, count, self._offset(counter))
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Return its other attributes."""
+        return self.head.attributes
 
-    def _offset(self, dataset: h5py.Dataset) -> int | None:
-        offset: int | None = dataset.id.get_offset()
-        if offset is None and dataset.size == 0:
-            return 0  # nothing to read or write
-        if offset is None and not self.archive:
-            raise ValueError(
-                f"{dataset.name} is not contiguous; a compressed copy is made by physgym export --compress"
-            )
-        return offset
+    @property
+    def archive(self) -> bool:
+        """Return whether its rows are compressed, and read through HDF5 alone."""
+        return self.head.archive
 
     @property
     def spec(self) -> SampleSpec:
@@ -205,11 +137,9 @@ class Partition:
         except OSError:
             return False
 
-    @cached_property
+    @property
     def checksum(self) -> str:
         """Return the SHA-256 of the committed rows as the seal has it, hexadecimal; empty where it is not sealed."""
-        if not self.sealed:
-            return ""
         return self._checksum
 
     @cached_property
@@ -230,6 +160,18 @@ class Partition:
         return found
 
     def _sealed_statistics(self) -> dict[str, Statistics]:
+        places = self.head.seal.statistics
+        if places is None or self.archive:
+            return self._statistics_by_hdf5()
+        found = {}
+        with _readable(self.path), self.opened() as (handle, part):
+            for field in real_fields(self.spec):
+                forms, there = statistics_forms(field), (part.head.seal.statistics or places)[field.name]
+                count, *moments = (_value(handle, there[name], *form) for name, form in forms.items())
+                found[field.name] = Statistics(int(count[0]), *moments)
+        return found
+
+    def _statistics_by_hdf5(self) -> dict[str, Statistics]:
         found = {}
         with _readable(self.path), h5py.File(self.path, "r") as file:
             for field in real_fields(self.spec):
@@ -285,7 +227,7 @@ class Partition:
                     target = self._target(column, stop - start, outs[i] if outs else None)
                     if target.size:
                         assert column.offset is not None
-                        self._fill(handle, target, column.offset + start * column.row)
+                        _fill(handle, target, column.offset + start * column.row)
                         if column.dtype.kind == "U":
                             target[...] = decoded(target.reshape(-1).view(on_disk(column.dtype)), column.dtype).reshape(
                                 target.shape
@@ -326,15 +268,6 @@ class Partition:
     def _target(column: ColumnPlace, rows: int, out: Array | None) -> Array:
         return np.empty((rows, *column.shape), column.dtype) if out is None else out
 
-    @staticmethod
-    def _fill(handle: int, target: Array, offset: int) -> None:
-        rest = target.reshape(-1).view(np.uint8).data
-        while rest:
-            got = os.preadv(handle, [rest], offset)
-            if not got:
-                raise OSError(f"the file ends {len(rest)} bytes early")
-            rest, offset = rest[got:], offset + got
-
     def table(self, name: str) -> dict[str, Array]:
         """Read all committed rows of a table, by dataset name."""
         table = self.tables[name]
@@ -361,6 +294,24 @@ class Partition:
                     if done is not None:
                         done(rows.nbytes)
         return digest.hexdigest()
+
+
+def _fill(handle: int, target: Array, offset: int) -> None:
+    """Read an array that is C-contiguous from a place of a file."""
+    rest = target.reshape(-1).view(np.uint8).data
+    while rest:
+        got = os.preadv(handle, [rest], offset)
+        if not got:
+            raise OSError(f"the file ends {len(rest)} bytes early")
+        rest, offset = rest[got:], offset + got
+
+
+def _value(handle: int, offset: int | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an array that begins at a place of a file; one without values has none."""
+    found = np.empty(shape, dtype)
+    if offset is not None:
+        _fill(handle, found, offset)
+    return found
 
 
 @contextlib.contextmanager
@@ -411,47 +362,3 @@ def _check_filters(path: Path, dataset: h5py.Dataset) -> None:
                 f"{path} is compressed with {name.decode().partition(';')[0] or code}, which HDF5 cannot read here: "
                 "pip install 'physgym[archive]'"
             )
-
-
-def dataset_of(file: h5py.File, name: str, *, archive: bool = False) -> h5py.Dataset:
-    """Return a dataset as only a writer of ours makes it: its bytes are in this file, and are what they seem.
-
-    Args:
-        file: The open file.
-        name: Of the dataset.
-        archive: Whether it may be compressed.
-
-    Raises:
-        ValueError: It is a link, virtual, kept in another file, or compressed in a way that no archive has.
-    """
-    if not _hard(file, name):
-        raise ValueError(f"{name} is a link to another place, which no partition has")
-    found = file[name]
-    if not isinstance(found, h5py.Dataset):
-        raise ValueError(f"{name} is no dataset")
-    creation = found.id.get_create_plist()
-    layout = creation.get_layout()
-    if creation.get_external_count() or layout == h5py.h5d.VIRTUAL:
-        raise ValueError(f"the values of {name} are in another file, which no partition has")
-    if layout == h5py.h5d.CHUNKED and archive:
-        if foreign := {creation.get_filter(i)[0] for i in range(creation.get_nfilters())} - FILTERS:
-            raise ValueError(f"{name} has the filters {sorted(foreign)}, which no archive has")
-    elif layout == h5py.h5d.CHUNKED:
-        raise ValueError(f"{name} is not contiguous; a compressed copy is made by physgym export --compress")
-    elif layout != h5py.h5d.CONTIGUOUS:
-        raise ValueError(f"{name} is not contiguous, which no partition has")
-    return found
-
-
-def _hard(file: h5py.File, name: str) -> bool:
-    """Return whether every part of a name leads to a place in this file."""
-    group = file
-    *above, last = name.split("/")
-    for part in (*above, last):
-        if group.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
-            return False
-        if part is not last:
-            group = group[part]
-            if not isinstance(group, h5py.Group):
-                return False
-    return True

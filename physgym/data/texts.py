@@ -6,7 +6,6 @@ heap is damaged, so they are read here, from the bytes of the file and in as man
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,14 +13,14 @@ from typing import Any
 import h5py
 import numpy as np
 
+from physgym.data.object_header import ATTRIBUTE, MOST, messages, number_in
+from physgym.data.recorded_file import RecordedFile
 from physgym.spaces import Array
 
 LONGEST = 60_000  # bytes of an attribute; HDF5 holds 64 kB in an object header
 GROUP = "texts"  # of the longer ones
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-ATTRIBUTE, CONTINUATION = 0x0C, 0x10  # messages of an object header
 VARIABLE = 9  # class of datatypes
-MOST = 1 << 26  # bytes of a header block or a heap
 
 OTHER = "its attribute {name!r} is of a kind that no partition has"
 
@@ -51,12 +50,12 @@ def text_dtype(data: bytes) -> np.dtype[Any]:
     return found
 
 
-def read_attributes(file: h5py.File, handle: int) -> dict[str, Any]:
+def read_attributes(file: h5py.File, recorded: RecordedFile) -> dict[str, Any]:
     """Return the attributes of the root, texts as texts.
 
     Args:
         file: The open file.
-        handle: A descriptor of it.
+        recorded: Its bytes.
 
     Raises:
         ValueError: One is of a kind that no partition has, or damaged.
@@ -79,7 +78,7 @@ def read_attributes(file: h5py.File, handle: int) -> dict[str, Any]:
         else:
             raise ValueError(OTHER.format(name=name))
     if variable:
-        texts = dict(_variable_texts(handle))
+        texts = dict(_variable_texts(recorded))
         found |= {name: texts[name] for name in variable}
     return found
 
@@ -114,12 +113,12 @@ def decoded(raw: Array, dtype: np.dtype[Any]) -> Array:
     return found
 
 
-def _variable_texts(handle: int) -> Iterator[tuple[str, str]]:
+def _variable_texts(recorded: RecordedFile) -> Iterator[tuple[str, str]]:
     """Yield the root's attributes that are texts of variable length."""
-    head = _bytes(handle, 0, 96)
-    if head[:8] != SIGNATURE or head[8] != 0 or head[13:15] != b"\x08\x08" or _number(head, 24):
+    head = recorded.bytes_at(0, 96)
+    if head[:8] != SIGNATURE or head[8] != 0 or head[13:15] != b"\x08\x08" or number_in(head, 24):
         raise ValueError("its superblock is not one of a partition")
-    for message in _attributes(handle, _number(head, 64)):
+    for message in (one.body for one in messages(recorded, number_in(head, 64)) if one.kind == ATTRIBUTE):
         version, _, name_size, type_size, space_size = struct.unpack_from("<BBHHH", message)
         if version not in (1, 3):
             raise ValueError(f"an attribute has version {version}")
@@ -129,38 +128,16 @@ def _variable_texts(handle: int) -> Iterator[tuple[str, str]]:
         kind = message[start + sizes[0] : start + sizes[0] + type_size]
         if len(kind) > 1 and kind[0] & 15 == VARIABLE and kind[1] & 15 == 1:
             length, address, index = struct.unpack_from("<IQI", message, start + sum(sizes))
-            yield name, _of_heap(handle, address, index)[:length].decode() if length else ""
+            yield name, _of_heap(recorded, address, index)[:length].decode() if length else ""
 
 
-def _attributes(handle: int, address: int) -> Iterator[bytes]:
-    """Yield the messages of an object header that are attributes."""
-    version, _, count, _, size = struct.unpack("<BBHII", _bytes(handle, address, 12))
-    if version != 1:
-        raise ValueError(f"its root has a header of version {version}")
-    blocks, seen = [(address + 16, size)], set()
-    while blocks:
-        place, size = blocks.pop()
-        if place in seen or size > MOST:
-            raise ValueError("the header of its root is damaged")
-        seen.add(place)
-        block, at = _bytes(handle, place, size), 0
-        while at + 8 <= size and count > 0:
-            kind, length = struct.unpack_from("<HH", block, at)
-            body = block[at + 8 : at + 8 + length]
-            if kind == CONTINUATION:
-                blocks.append((_number(body, 0), _number(body, 8)))
-            elif kind == ATTRIBUTE:
-                yield body
-            at, count = at + 8 + length, count - 1
-
-
-def _of_heap(handle: int, address: int, wanted: int) -> bytes:
+def _of_heap(recorded: RecordedFile, address: int, wanted: int) -> bytes:
     """Return an object of a global heap."""
-    head = _bytes(handle, address, 16)
-    size = _number(head, 8)
+    head = recorded.bytes_at(address, 16)
+    size = number_in(head, 8)
     if head[:5] != b"GCOL\x01" or size > MOST:
         raise ValueError("its heap of texts is damaged")
-    heap, at = _bytes(handle, address, size), 16
+    heap, at = recorded.bytes_at(address, size), 16
     while at + 16 <= size:
         index, length = struct.unpack_from("<H6xQ", heap, at)
         if index == 0 or length > size - at - 16:
@@ -171,19 +148,5 @@ def _of_heap(handle: int, address: int, wanted: int) -> bytes:
     raise ValueError("its heap of texts is damaged")
 
 
-def _number(data: bytes, at: int) -> int:
-    (found,) = struct.unpack_from("<Q", data, at)
-    return int(found)
-
-
 def _padded(size: int) -> int:
     return -(-size // 8) * 8
-
-
-def _bytes(handle: int, at: int, size: int) -> bytes:
-    if at >= 1 << 62:
-        raise ValueError("an address in it is damaged")
-    found = os.pread(handle, size, at)
-    if len(found) < size:
-        raise ValueError("it ends early")
-    return found

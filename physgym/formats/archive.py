@@ -14,7 +14,8 @@ from physgym.data import constants
 from physgym.data.description import Description, Mode, describe_partitions, partition_files
 from physgym.data.file_image import ALIGNED, ALIGNMENT, LIBVER, create_contiguous, describe_columns, write_small
 from physgym.data.layout import COUNTERS, MOMENTS
-from physgym.data.partition import ColumnPlace, Partition
+from physgym.data.partition import Partition
+from physgym.data.partition_head import ColumnPlace
 from physgym.data.summary import stored
 from physgym.data.texts import encoded, on_disk
 from physgym.errors import ConfigError, DatasetError
