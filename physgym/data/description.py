@@ -23,6 +23,7 @@ from physgym.data import constants
 from physgym.data.continuing import BOUNDED
 from physgym.data.layout import SAMPLES
 from physgym.data.partition import Partition
+from physgym.data.partition_entries import PartitionEntries, as_lines
 from physgym.data.times import step_seconds
 from physgym.errors import DatasetError
 from physgym.files import absolute, lock, open_regular, read_regular, replacing
@@ -45,7 +46,7 @@ def partition_files(folder: Path, mode: str) -> list[Path]:
     """Return the files that are named as partitions of a mode are, in order."""
     pattern = re.compile(rf"{re.escape(mode)}-\d{{5}}\.h5")
     try:
-        names = os.listdir(folder)
+        names = os.listdir(folder)  # noqa: PTH208  # names alone: there may be a hundred thousand
     except OSError:
         return []
     return [folder / name for name in sorted(filter(pattern.fullmatch, names))]
@@ -130,14 +131,19 @@ class Description:
         self.put(folder, durable=durable)
         return self.content
 
-    def put(self, folder: Path, *, durable: bool = False) -> tuple[int, ...]:
+    def put(self, folder: Path, lines: Mapping[str, str] | None = None, *, durable: bool = False) -> tuple[int, ...]:
         """Write the description in one instant, and return what distinguishes its file from those of others.
+
+        Args:
+            folder: The dataset.
+            lines: As of `as_text`.
+            durable: Whether to wait for the disk.
 
         Raises:
             OSError: The disk refuses.
         """
         with replacing(folder / DESCRIPTION, durable=durable) as made:
-            made.write_bytes(as_text(self.content).encode(errors="surrogateescape"))
+            made.write_bytes(as_text(self.content, lines).encode(errors="surrogateescape"))
             return identity(made)
 
     def provenance(self, mode: str) -> Any:
@@ -157,12 +163,17 @@ def identity(file: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def as_text(content: Mapping[str, Any]) -> str:
-    """Return the text of the file: indented, but for the partitions, of which there may be thousands, a line each."""
+def as_text(content: Mapping[str, Any], lines: Mapping[str, str] | None = None) -> str:
+    """Return the text of the file: indented, but for the partitions, of which there may be thousands, a line each.
+
+    Args:
+        content: What it holds.
+        lines: The text of the partitions of modes, where it is known.
+    """
     modes, lists = {}, {}
     for mode, described in content["modes"].items():
         mark = f"{mode} {secrets.token_hex(16)}"  # in no other text
-        lists[mark] = _in_lines(described["partitions"])
+        lists[mark] = (lines or {}).get(mode) or as_lines(described["partitions"])
         modes[mode] = {**described, "partitions": mark}
     text = json.dumps({**content, "modes": modes}, indent=1)
     for mark, partitions in lists.items():
@@ -170,44 +181,26 @@ def as_text(content: Mapping[str, Any]) -> str:
     return text
 
 
-def _in_lines(entries: Sequence[Any]) -> str:
-    """Return a JSON list with a line for each entry."""
-    text = json.dumps(entries)  # at once, and without `indent`, for which Python's slow encoder would be taken
-    lines = text.replace("}, {", "},\n    {")
-    return lines if text.count("}, {") == len(entries) - 1 else text  # it is in a name, perhaps
-
-
 def describe_partitions(
     partitions: Sequence[Partition],
     provenance: Any = UNKNOWN,
-    reopened: Path | None = None,
     bounded: Mapping[str, Any] | None = None,
-    known: dict[Partition, dict[str, Any]] | None = None,
+    entries: PartitionEntries | None = None,
 ) -> dict[str, Any]:
     """Return what the description of a dataset says of the partitions of a mode.
 
     Args:
         partitions: All of them, at least one.
         provenance: Where the samples come from; None to leave it out.
-        reopened: The sealed partition that is about to take further rows.
         bounded: How many partitions and samples were dropped; None of a dataset that drops none.
-        known: What was said of sealed partitions before, by partition; takes what is said now.
+        entries: What is said of each of them; made by default.
     """
     first = partitions[0]
     parameters = first.layout.parameters
-    said = known or {}
-    entries = []
-    for part in partitions:
-        entry = said.get(part)
-        if entry is None or not entry["sealed"] or (reopened is not None and part.path == reopened):
-            entry = _entry(part, part.sealed and part.path != reopened)
-        entries.append(entry)
-    if known is not None:
-        known.clear()
-        known.update(zip(partitions, entries, strict=True))
+    entries = PartitionEntries().updated(partitions) if entries is None else entries
     described = {
-        "samples": sum(entry["samples"] for entry in entries),
-        "partitions": entries,
+        "samples": entries.samples,
+        "partitions": entries.entries,
         "fields": first.spec.to_json(),
         "parameters": [] if parameters is None else parameters.to_json(),
         "source": json.loads(first.attributes["source"]),
@@ -218,15 +211,6 @@ def describe_partitions(
     if (seconds := step_seconds(first.attributes)) is not None:
         described["time_step"] = seconds
     return described if provenance is None else {**described, "provenance": provenance}
-
-
-def _entry(part: Partition, sealed: bool) -> dict[str, Any]:
-    return {
-        "file": part.path.name,
-        "samples": part.count,
-        "sealed": sealed,
-        "sha256": part.checksum if sealed else "",
-    }
 
 
 def rebuild_description(path: str | Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from physgym.data.description import (
 )
 from physgym.data.folder_claim import FolderClaim
 from physgym.data.partition import Partition
+from physgym.data.partition_entries import PartitionEntries, as_lines
 from physgym.errors import DatasetError
 
 
@@ -58,7 +59,8 @@ class DescriptionWriter:
         described = found.modes.get(mode)
         self._named: Sequence[Mapping[str, Any]] = [] if described is None else described["partitions"]
         self._last: tuple[Description, tuple[int, ...]] | None = None  # what was written, and the file that holds it
-        self._entries: dict[Partition, dict[str, Any]] = {}
+        self._lines: Mapping[str, str] = {}  # what it says there of partitions, by mode
+        self._entries = PartitionEntries()
         self._bounded: dict[str, Any] | None = None if described is None else described.get(BOUNDED)
 
     def declare_bounded(self) -> None:
@@ -86,8 +88,9 @@ class DescriptionWriter:
 
     def names_open(self, part: Partition) -> bool:
         """Return whether the description names a partition as one that takes rows."""
-        found = next((entry for entry in reversed(self._named) if entry["file"] == part.path.name), None)
-        return found is not None and not found.get("sealed", True)
+        name = part.path.name
+        found = next((entry for entry in reversed(self._named) if entry["file"] <= name), None)  # they are in order
+        return found is not None and found["file"] == name and not found.get("sealed", True)
 
     def store_constants(self, values: Mapping[str, Any]) -> None:
         """Store arrays once for the whole dataset; the next description names them.
@@ -120,13 +123,18 @@ class DescriptionWriter:
                 found = self._found(folder)
                 modes = dict(found.modes)  # a damaged one is made anew
                 modes.pop(self._mode, None)
-                if partitions := list(partitions):
+                lines = {mode: self._lines.get(mode) or as_lines(modes[mode]["partitions"]) for mode in modes}
+                if partitions:
+                    self._entries = self._entries.updated(partitions, reopened)
                     modes[self._mode] = describe_partitions(
-                        partitions, self.provenance, reopened, self._bounded, self._entries
+                        self._entries.partitions, self.provenance, self._bounded, self._entries
                     )
+                    lines[self._mode] = self._entries.text
                 ordered = {mode: modes[mode] for mode in get_args(Mode) if mode in modes}
                 said = Description(ordered, self.constants, metadata={**self.metadata, **found.metadata})
-                self._last = said, said.put(folder, durable=self._durable)
+                self._lines, self._last = {}, None  # of what may be there if this is interrupted nothing is known
+                put = said.put(folder, lines, durable=self._durable)
+                self._lines, self._last = lines, (said, put)
             except OSError as error:
                 raise DatasetError(
                     f"cannot write {folder / DESCRIPTION}: {error.strerror or error}. Free space, then continue the "
@@ -139,6 +147,7 @@ class DescriptionWriter:
         """Return the description that is there; it is read only if somebody else has written it."""
         if self._last is not None and self._last[1] == identity(folder / DESCRIPTION):
             return self._last[0]
+        self._lines = {}
         return Description.read(folder)
 
     def complete(self, partitions: Sequence[Partition]) -> None:

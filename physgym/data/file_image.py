@@ -20,15 +20,26 @@ from physgym.data.texts import on_disk, text_dtype, write_text, write_texts
 LIBVER = ("earliest", "v110")
 ALIGNMENT = 1 << 16  # bytes; whole pages everywhere, so that columns can be memory-mapped
 ALIGNED = 1 << 12  # bytes; smaller datasets need not be aligned
+MOST_IMAGES = 16  # that are kept: the partitions of a dataset differ in how many rows of side tables they have
 
 
 def file_size(layout: PartitionLayout, capacity: int, attributes: Mapping[str, Any]) -> int:
     """Return the bytes of a partition with room for so many rows in every table, its metadata included."""
-    return header_image(layout, dict.fromkeys(layout.tables, capacity), attributes).size
+    return _made(layout, dict.fromkeys(layout.tables, capacity), attributes).size
 
 
 def header_image(layout: PartitionLayout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> _HeaderImage:
     """Return the metadata of a file without rows, with room for so many in each table."""
+    global _last_images
+    form = layout, dict(capacities), dict(attributes)
+    image = next((image for other, image in _last_images if other == form), None)
+    if image is None:
+        image = _made(*form)
+        _last_images = ((form, image), *_last_images)[:MOST_IMAGES]
+    return image
+
+
+def _made(layout: PartitionLayout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> _HeaderImage:
     image = _HeaderImage()
     with h5py.File(image, "w", libver=LIBVER) as file:  # statistics of wide fields need no pages of their own
         write_small(file, layout, attributes)
@@ -123,6 +134,10 @@ class _HeaderImage(io.RawIOBase):
                 file.seek(page * ALIGNED)
                 file.write(data)
             file.truncate(self._size)
+
+
+Form = tuple[PartitionLayout, dict[str, int], dict[str, Any]]
+_last_images: tuple[tuple[Form, _HeaderImage], ...] = ()  # the last ones that were made, replaced as a whole
 
 
 def create_contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

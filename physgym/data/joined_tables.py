@@ -24,7 +24,7 @@ def check_fields(partitions: Sequence[Partition]) -> None:
     """
     first = partitions[0]
     for part in partitions:
-        if part.spec != first.spec:
+        if part.spec is not first.spec and part.spec != first.spec:
             raise DatasetError(f"{part.path} has the fields {part.spec}, {first.path} has {first.spec}")
 
 

@@ -59,7 +59,7 @@ class OpenedFolders:
         self.numbered = [(i, part) for i, (parts, _) in enumerate(opened) for part in parts]
         check_fields(self.partitions)
         self._descriptions = [description for _, description in opened]
-        self.counts = [sum(part.count for i, part in self.numbered if i == folder) for folder in range(len(places))]
+        self.counts = [sum(part.count for part in parts) for parts, _ in opened]
         self.bounds = np.cumsum([0, *(part.count for part in self.partitions)])
         self.total = int(self.bounds[-1])
 

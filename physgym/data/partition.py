@@ -142,7 +142,7 @@ class Partition:
         """Return the SHA-256 of the committed rows as the seal has it, hexadecimal; empty where it is not sealed."""
         return self._checksum
 
-    @cached_property
+    @property
     def statistics(self) -> dict[str, Statistics]:
         """Return statistics of its real-valued fields: those of the seal, or computed from the committed rows.
 
@@ -152,12 +152,17 @@ class Partition:
         found = self._sealed_statistics() if self.sealed else {}
         if not (self.sealed and self.current):
             return self._computed(self.spec)
-        doubtful = [name for name, known in found.items() if known.count != self.count]
-        if doubtful:
+        doubtful = tuple(name for name, known in found.items() if known.count != self.count)
+        if doubtful and doubtful not in self._recomputed:
             needed = {*doubtful, *(self.spec[name].mask for name in doubtful)}
             computed = self._computed(SampleSpec([field for field in self.spec.values() if field.name in needed]))
-            found |= {name: computed[name] for name in doubtful}
-        return found
+            self._recomputed[doubtful] = {name: computed[name] for name in doubtful}
+        return found | self._recomputed.get(doubtful, {})
+
+    @cached_property
+    def _recomputed(self) -> dict[tuple[str, ...], dict[str, Statistics]]:
+        """Return what was computed because the seal does not say enough, by the fields; that takes long."""
+        return {}
 
     def _sealed_statistics(self) -> dict[str, Statistics]:
         places = self.head.seal.statistics

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from physgym import files
@@ -26,6 +25,7 @@ from physgym.data.partition import COPY, Partition, Table
 from physgym.data.piecewise import pwrite_all
 from physgym.data.statistics import Statistics
 from physgym.data.texts import encoded, on_disk
+from physgym.errors import DatasetError
 from physgym.spaces import Array
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def seal(part: Partition, statistics: Mapping[str, Statistics] | None = None, *,
     statistics = statistics or part.statistics
     if any(table.count < table.capacity for table in part.tables.values()):
         return _copy(part, part.path, _counts(part), statistics, durable)
-    _finish(part.path, statistics, part.digest(), durable=durable)
+    _finish(part, statistics, part.digest(), durable=durable)
     return Partition(part.path)
 
 
@@ -181,26 +181,27 @@ def _copy(
                     appender.write(table.name, {name: part.read(name, start, stop) for name in table.columns})
             appender.commit()
         if statistics is not None:
-            _finish(temporary, statistics, copy.digest(), durable=False)
+            _finish(copy, statistics, copy.digest(), durable=False)
     return Partition(path)
 
 
-def _finish(path: Path, statistics: Mapping[str, Statistics], checksum: str, *, durable: bool) -> None:
+def _finish(part: Partition, statistics: Mapping[str, Statistics], checksum: str, *, durable: bool) -> None:
     """Write what a seal has: the metadata was written when the file was made."""
-    with h5py.File(path, "r") as file:
-        small = {"checksum": np.frombuffer(bytes.fromhex(checksum), np.uint8)}
-        for name, s in statistics.items():
-            small[f"statistics/{name}/count"] = np.array([s.count], "<u8")
-            small |= {f"statistics/{name}/{moment}": getattr(s, moment) for moment in MOMENTS}
-        places = {name: (file[name].id.get_offset(), value) for name, value in small.items() if value.size}
-        flag = file["sealed"].id.get_offset()
-    handle = files.open_regular(path, os.O_RDWR)
+    seal = part.head.seal
+    if seal.flag is None or seal.checksum is None or seal.statistics is None:
+        raise DatasetError(f"{part.path} has no room for statistics and checksum: another program has changed it")
+    places: list[tuple[int | None, Array]] = [(seal.checksum, np.frombuffer(bytes.fromhex(checksum), np.uint8))]
+    for name, s in statistics.items():
+        places.append((seal.statistics[name]["count"], np.array([s.count], "<u8")))
+        places += [(seal.statistics[name][moment], getattr(s, moment)) for moment in MOMENTS]
+    handle = files.open_regular(part.path, os.O_RDWR)
     try:
-        for offset, value in places.values():
-            pwrite_all(handle, np.ascontiguousarray(value), offset)
+        for offset, value in places:
+            if offset is not None:  # of a field without values nothing is stored
+                pwrite_all(handle, np.ascontiguousarray(value), offset)
         if durable:
             os.fdatasync(handle)  # the flag vouches for all that was written before it
-        pwrite_all(handle, np.array([1], "<u8"), flag)
+        pwrite_all(handle, np.array([1], "<u8"), seal.flag)
         if durable:
             os.fdatasync(handle)
     finally:

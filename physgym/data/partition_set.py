@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from physgym.errors import DatasetError
 from physgym.spaces import Array
 
 MOST_PARTITIONS = 100_000  # their names have five digits
+SOON = 0.25  # s in which a full partition may be followed by the next one, whose name is written then
 WAITING = 2  # full partitions that may wait for their seal before appending waits for it
 
 
@@ -115,18 +117,28 @@ class PartitionSet:
         self._full = deque(part for part in partitions[:-1] if not part.sealed)
         self._appender: Appender | None = None
         self._ended = 0  # partitions that take no more
+        self._counted: tuple[Any, int] = None, 0  # the first partition and how many there are; samples before the last
+        self._undescribed, self._filled_at = False, 0.0  # whether there are seals to describe; when the last one filled
 
     # --- what there is
 
     @property
     def written(self) -> int:
         """Return the number of samples that are written, committed or not."""
-        return sum(part.tables[SAMPLES].written for part in self._partitions)
+        return self._before_last() + (self._partitions[-1].tables[SAMPLES].written if self._partitions else 0)
 
     @property
     def committed(self) -> int:
         """Return the number of samples that are committed."""
-        return sum(part.count for part in self._partitions)
+        return self._before_last() + (self._partitions[-1].count if self._partitions else 0)
+
+    def _before_last(self) -> int:
+        """Return the samples of all partitions but the last one, which takes further ones; there may be thousands."""
+        parts = self._partitions
+        which = (parts[0], len(parts)) if parts else None
+        if self._counted[0] != which:
+            self._counted = which, sum(part.count for part in parts[:-1])
+        return self._counted[1]
 
     @property
     def last(self) -> tuple[int, int] | None:
@@ -280,6 +292,7 @@ class PartitionSet:
         appender, self._appender = self._appender, None
         appender.close()
         self._full.append(appender.partition)  # interrupted before it: `with_room` does that
+        self._filled_at = time.monotonic()
         self._filled()
         while len(self._full) > WAITING:
             self._seal_one()
@@ -296,9 +309,20 @@ class PartitionSet:
     # --- sealing
 
     def seal_full(self, until: Callable[[], bool]) -> None:
-        """Seal the partitions that wait for it, as long as a condition does not hold."""
+        """Seal the partitions that wait for it, as long as a condition does not hold.
+
+        What the description says of them is written with the name of the next partition, or here, where none has come
+        for a while.
+        """
         while self._full and not until():
             self._seal_one()
+        if self._undescribed and time.monotonic() - self._filled_at > SOON:
+            with self.counting:
+                self._describe()
+
+    def _describe(self) -> None:
+        self._undescribed = False
+        self._description.write(self._partitions)
 
     def keep_statistics(self) -> None:
         """Take the rows of the open partition into its statistics."""
@@ -314,7 +338,7 @@ class PartitionSet:
                 return
             self._seal(self._full[0])
             self._full.popleft()
-            self._description.write(self._partitions)
+            self._undescribed = True
 
     def _seal(self, part: Partition) -> None:
         try:

@@ -52,10 +52,14 @@ def summarize(path: str | Path) -> Iterator[str]:
     Raises:
         DatasetError: There are no partitions, or one is damaged.
     """
-    for mode, partitions in stored(path).items():
+    modes = stored(path)
+    for mode in list(modes):
+        partitions = modes.pop(mode)
         samples = sum(part.count for part in partitions)
         size = sum(part.path.stat().st_blocks * 512 for part in partitions)
         dataset = SampleDataset(path, mode=mode) if samples else None
+        if dataset is not None:
+            partitions = dataset.partitions  # one list of them in memory; there may be thousands
         episodes = 0 if dataset is None else len(np.unique(dataset.episodes))
         yield f"{mode}: {samples} samples, {episodes} episodes, {len(partitions)} partitions, {size_text(size)}"
         if dataset is not None and dataset.dropped is not None:
