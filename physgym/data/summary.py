@@ -10,14 +10,14 @@ from typing import get_args
 import numpy as np
 
 from physgym.data import constants
-from physgym.data.dataset import SampleDataset
 from physgym.data.description import UNKNOWN, Description, Mode, open_partitions
 from physgym.data.layout import EPISODES, REJECTED
+from physgym.data.opened_folders import OpenedFolders
 from physgym.data.partition import Partition
 from physgym.data.provenance import code_lines
 from physgym.data.sizes import size_text
 from physgym.data.snapshots import snapshot_files
-from physgym.data.statistics import Statistics
+from physgym.data.statistics import Statistics, merged
 from physgym.data.times import step_seconds
 from physgym.errors import DatasetError
 from physgym.scene.declared import in_words
@@ -52,28 +52,26 @@ def summarize(path: str | Path) -> Iterator[str]:
     Raises:
         DatasetError: There are no partitions, or one is damaged.
     """
-    modes = stored(path)
-    for mode in list(modes):
-        partitions = modes.pop(mode)
+    for mode, partitions in stored(path).items():
         samples = sum(part.count for part in partitions)
         size = sum(part.path.stat().st_blocks * 512 for part in partitions)
-        dataset = SampleDataset(path, mode=mode) if samples else None
-        if dataset is not None:
-            partitions = dataset.partitions  # one list of them in memory; there may be thousands
-        episodes = 0 if dataset is None else len(np.unique(dataset.episodes))
+        known = {part.path: part for part in partitions}
+        folders = OpenedFolders([place(path)], mode, None, known) if samples else None
+        episodes = _episodes(partitions)
         yield f"{mode}: {samples} samples, {episodes} episodes, {len(partitions)} partitions, {size_text(size)}"
-        if dataset is not None and dataset.dropped is not None:
-            yield f"  bounded: old partitions are dropped, {dataset.dropped} samples so far"
+        if folders is not None and folders.dropped is not None:
+            yield f"  bounded: old partitions are dropped, {folders.dropped} samples so far"
         yield from (f"  {line}" for line in _partitions(partitions))
-        yield from (f"  {line}" for line in _fields(partitions[0], {} if dataset is None else dataset.statistics))
+        statistics = merged((part.statistics for part in partitions), partitions[0].spec) if samples else {}
+        yield from (f"  {line}" for line in _fields(partitions[0], statistics))
         if feedback := partitions[0].spec.feedback:
             yield f"  feedback: {feedback}"
         yield from (f"  {line}" for line in _lines_by_part(partitions))
         if files := snapshot_files(partitions[0].path.parent, mode):
             taken = size_text(sum(file.stat().st_size for file in files))
             yield f"  snapshots: {len(files)} states, {taken}, from which physgym.reopen goes on"
-        if dataset is not None:
-            yield from (f"  {line}" for line in code_lines(dataset.provenance))
+        if folders is not None:
+            yield from (f"  {line}" for line in code_lines(folders.provenances[0]))
     folder = partitions[0].path.parent
     described = Description.read(folder)
     entry = described.constants
@@ -83,6 +81,12 @@ def summarize(path: str | Path) -> Iterator[str]:
         return
     for name, value in constants.read(folder, entry).items():
         yield f"constant {name}: {value.dtype} {value.shape}"
+
+
+def _episodes(partitions: list[Partition]) -> int:
+    """Count the episodes of samples: partition by partition, of which there may be thousands."""
+    numbers = [np.unique(part.read("index/episode", 0, part.count)) for part in partitions if part.count]
+    return len(np.unique(np.concatenate(numbers))) if numbers else 0
 
 
 def _partitions(partitions: list[Partition]) -> Iterator[str]:
