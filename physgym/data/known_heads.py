@@ -16,16 +16,15 @@ import h5py
 from physgym.data.layout import SAMPLES, row_nbytes, statistics_forms
 from physgym.data.object_header import DATASPACE, LAYOUT, messages
 from physgym.data.partition_head import PartitionHead, PartitionState, TablePlace, parse
-from physgym.data.recorded_file import RecordedFile
+from physgym.data.recorded_file import Range, RecordedFile
 from physgym.data.statistics import real_fields
 
 WORD, DIGEST = 8, 32  # bytes of a number and of a checksum
+UNDEFINED = (1 << 64) - 1  # the address of no bytes
 FILE_END = 40  # offset of the number that says how many bytes the file has
 NEAR = 4096  # bytes between two ranges that are read at once, at most
 MOST_PATTERNS = 16
 MOST_HEADS = 64  # of a pattern, which differ in how many rows fit
-
-Range = tuple[int, int]  # first byte and end
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,9 @@ class HeadPattern:
         file: The file that it was read from.
         recorded: Its bytes, and which of them HDF5 has read.
 
+    Attributes:
+        free: Bytes that may be others in another file: rows, how many these are, and what a seal adds.
+
     Raises:
         ValueError: Not all that changes is where a writer of ours puts it.
     """
@@ -88,9 +90,10 @@ class HeadPattern:
         columns = [name for table in head.tables.values() for name in table.columns]
         capacities = [CapacityPlaces.of(file[name], recorded) for name in columns]
         varying = [(place, place + WORD) for one in capacities for place in (one.rows, one.most, one.address, one.size)]
-        numbers = [*varying, *((place, place + WORD) for place in (FILE_END, flag, *counters.values()))]
-        numbers.append((checksum, checksum + DIGEST))
-        fixed = list(_without(recorded.reads, [*numbers, *_moments(head), *_rows(head)]))
+        numbers = [(checksum, checksum + DIGEST), *((place, place + WORD) for place in (flag, *counters.values()))]
+        self.free = [*numbers, *_moments(head), *_rows(head)]
+        numbers += [*varying, (FILE_END, FILE_END + WORD)]
+        fixed = list(_without(recorded.reads, [*numbers, *self.free]))
         self._pieces = [
             Piece(
                 start, stop - start, [(a - start, recorded.bytes_at(a, b - a)) for a, b in fixed if start <= a < stop]
@@ -145,6 +148,21 @@ class HeadPattern:
             counts[SAMPLES] = _number(samples)
         return head, PartitionState(sealed, found(self._checksum).hex() if sealed else "", counts)
 
+    def holds(self, path: Path, handle: int, size: int) -> bool:
+        """Tell if the file that it was made of is recognized, and if HDF5 makes the same of other rows and numbers.
+
+        In a damaged file these may be at the place of something else.
+        """
+        found = self.read(handle, size)
+        if found is None or found[0] is not self._head:
+            return False
+        recorded = RecordedFile(handle, size, self.free)
+        try:
+            with h5py.File(recorded, "r") as file:
+                return parse(path, file, recorded)[0] == self._head
+        except Exception:  # noqa: BLE001  # HDF5 and numpy raise whatever they like about what is no metadata
+            return False
+
     def _with_capacities(self, numbers: list[int], size: int) -> PartitionHead | None:
         """Return the head with other numbers of rows that fit; None where they are at odds.
 
@@ -157,7 +175,9 @@ class HeadPattern:
             columns, capacities = {}, set()
             for column in table.columns.values():
                 rows, most, address, nbytes = (next(rest) for _ in range(4))
-                if rows != most or nbytes != rows * column.row or (nbytes and address + nbytes > size):
+                if rows != most or nbytes != rows * column.row:
+                    return None
+                if address + nbytes > size if nbytes else address != UNDEFINED:
                     return None
                 capacities.add(rows)
                 columns[column.name] = replace(column, offset=address if nbytes else 0)
@@ -218,8 +238,7 @@ class KnownHeads:
                 pattern = HeadPattern(head, file, recorded)
             except (KeyError, ValueError):  # each such file takes HDF5
                 return head, state
-        again = pattern.read(handle, size)
-        if again is not None and again[0].tables == head.tables:
+        if pattern.holds(path, handle, size):
             self._patterns = (pattern, *patterns)[:MOST_PATTERNS]
         return head, state
 

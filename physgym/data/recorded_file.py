@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from typing import Any
+
+INVERTED = bytes(255 - byte for byte in range(256))
+Range = tuple[int, int]  # of bytes: the first one and the end
 
 
 class RecordedFile(io.RawIOBase):
@@ -13,12 +17,13 @@ class RecordedFile(io.RawIOBase):
     Args:
         handle: Its descriptor, which stays open.
         size: Its bytes.
+        inverted: Bytes that are read as others, to see that nothing depends on them.
     """
 
-    def __init__(self, handle: int, size: int) -> None:
-        self._handle, self._size = handle, size
+    def __init__(self, handle: int, size: int, inverted: Sequence[Range] = ()) -> None:
+        self._handle, self._size, self._inverted = handle, size, inverted
         self._position = 0
-        self._reads: list[tuple[int, int]] = []
+        self._reads: list[Range] = []
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place and return it."""
@@ -35,13 +40,18 @@ class RecordedFile(io.RawIOBase):
         Raises:
             OSError: There are not so many, or the disk refuses.
         """
-        rest, start = memoryview(target).cast("B"), self._position
+        whole, start = memoryview(target).cast("B"), self._position
+        rest = whole
         while rest:
             got = os.preadv(self._handle, [rest], self._position)
             if not got:
                 raise OSError(f"it ends {len(rest)} bytes early")
             rest, self._position = rest[got:], self._position + got
         self._reads.append((start, self._position))
+        for begin, end in self._inverted:
+            if begin < self._position and end > start:
+                part = whole[max(0, begin - start) : end - start]
+                part[:] = bytes(part).translate(INVERTED)
         return self._position - start
 
     def bytes_at(self, at: int, size: int) -> bytes:
@@ -52,16 +62,17 @@ class RecordedFile(io.RawIOBase):
         """
         if at >= 1 << 62:
             raise ValueError("an address in it is damaged")
-        found = os.pread(self._handle, size, at)
+        found = bytearray(max(0, min(size, self._size - at)))
+        self.seek(at)
+        self.readinto(found)
         if len(found) < size:
             raise ValueError("it ends early")
-        self._reads.append((at, at + size))
-        return found
+        return bytes(found)
 
     @property
-    def reads(self) -> list[tuple[int, int]]:
+    def reads(self) -> list[Range]:
         """Return the ranges of bytes that were read, first one and end, in order; those that touch are one."""
-        found: list[tuple[int, int]] = []
+        found: list[Range] = []
         for start, stop in sorted(self._reads):
             if found and start <= found[-1][1]:
                 found[-1] = found[-1][0], max(found[-1][1], stop)
