@@ -517,12 +517,12 @@ def test_what_fails_in_the_thread_is_said_by_close(tmp_path, monkeypatch):
 
 
 def test_the_count_does_not_waver_while_the_thread_commits(tmp_path, monkeypatch):
-    seen, real = [], os.pwrite
+    seen, others, real = [], [], os.pwrite
     writer = SampleWriter(tmp_path / "d", SPEC, commit_interval=1000)
     writer.append(samples(range(3)), **names(range(3)))
 
     def pwrite(*arguments):
-        other = threading.Thread(target=lambda: seen.append(writer.count))
+        others.append(other := threading.Thread(target=lambda: seen.append(writer.count)))
         other.start()
         other.join(0.02)  # it waits, or has seen all samples
         return real(*arguments)
@@ -530,6 +530,8 @@ def test_the_count_does_not_waver_while_the_thread_commits(tmp_path, monkeypatch
     monkeypatch.setattr(os, "pwrite", pwrite)
     writer.commit()
     writer.close()
+    for other in others:
+        other.join(30)
     assert set(seen) == {3}
 
 
