@@ -1,4 +1,4 @@
-"""Datasets of thousands of partitions: opening, `physgym info`, their memory, and a rotation while samples are appended.
+"""Datasets of thousands of partitions: opening, `physgym info`, their memory, and a rotation while one appends.
 
 Each figure is beside that of a dataset of a tenth as many partitions, made in the same run. Everything is made below a
 folder and removed.

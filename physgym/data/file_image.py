@@ -31,10 +31,10 @@ def file_size(layout: PartitionLayout, capacity: int, attributes: Mapping[str, A
 def header_image(layout: PartitionLayout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> _HeaderImage:
     """Return the metadata of a file without rows, with room for so many in each table."""
     global _last_images
-    form = layout, dict(capacities), dict(attributes)
+    form = _descriptions(layout), list(layout.tables), dict(capacities), dict(attributes)
     image = next((image for other, image in _last_images if other == form), None)
     if image is None:
-        image = _made(*form)
+        image = _made(layout, capacities, attributes)
         _last_images = ((form, image), *_last_images)[:MOST_IMAGES]
     return image
 
@@ -53,13 +53,7 @@ def _made(layout: PartitionLayout, capacities: Mapping[str, int], attributes: Ma
 
 def write_small(file: h5py.File, layout: PartitionLayout, attributes: Mapping[str, Any]) -> None:
     """Write everything but the columns: attributes, counters, and the place of what a seal adds."""
-    spec, parameters = layout.spec, layout.parameters
-    given = {
-        "format": FORMAT,
-        "version": VERSION,
-        "fields": json.dumps(spec.to_json()),
-        "parameters": json.dumps([] if parameters is None else parameters.to_json()),
-    }
+    given = {"format": FORMAT, "version": VERSION, **_descriptions(layout)}
     for name, text in write_texts(file, given | dict(attributes)).items():
         create_contiguous(file, name, (), text_dtype(text))
         file[name][()] = text
@@ -68,9 +62,18 @@ def write_small(file: h5py.File, layout: PartitionLayout, attributes: Mapping[st
         create_contiguous(file, name, (1,), number)
         file[name][0] = 0
     create_contiguous(file, "checksum", (32,), np.dtype("u1"))
-    for field in real_fields(spec):
+    for field in real_fields(layout.spec):
         for name, form in statistics_forms(field).items():
             create_contiguous(file, f"statistics/{field.name}/{name}", *form)
+
+
+def _descriptions(layout: PartitionLayout) -> dict[str, str]:
+    """Return the texts that say all of fields and parameters; layouts are equal that differ in what feeds what."""
+    spec, parameters = layout.spec, layout.parameters
+    return {
+        "fields": json.dumps(spec.to_json()),
+        "parameters": json.dumps([] if parameters is None else parameters.to_json()),
+    }
 
 
 def describe_columns(file: h5py.File, layout: PartitionLayout) -> None:
@@ -136,8 +139,7 @@ class _HeaderImage(io.RawIOBase):
             file.truncate(self._size)
 
 
-Form = tuple[PartitionLayout, dict[str, int], dict[str, Any]]
-_last_images: tuple[tuple[Form, _HeaderImage], ...] = ()  # the last ones that were made, replaced as a whole
+_last_images: tuple[tuple[tuple[Any, ...], _HeaderImage], ...] = ()  # the last ones that were made, replaced as a whole
 
 
 def create_contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

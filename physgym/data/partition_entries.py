@@ -75,7 +75,7 @@ class PartitionEntries:
     @property
     def samples(self) -> int:
         """Return the number of their samples."""
-        return self.sealed_samples + sum(entry["samples"] for entry in self.entries[self.sealed :])
+        return self.sealed_samples + sum(int(entry["samples"]) for entry in self.entries[self.sealed :])
 
     @property
     def text(self) -> str:
