@@ -31,7 +31,7 @@ def file_size(layout: PartitionLayout, capacity: int, attributes: Mapping[str, A
 def header_image(layout: PartitionLayout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> _HeaderImage:
     """Return the metadata of a file without rows, with room for so many in each table."""
     global _last_images
-    form = _descriptions(layout), list(layout.tables), dict(capacities), dict(attributes)
+    form = _descriptions(layout), list(layout.tables), dict(capacities), _with_types(attributes)
     image = next((image for other, image in _last_images if other == form), None)
     if image is None:
         image = _made(layout, capacities, attributes)
@@ -74,6 +74,11 @@ def _descriptions(layout: PartitionLayout) -> dict[str, str]:
         "fields": json.dumps(spec.to_json()),
         "parameters": json.dumps([] if parameters is None else parameters.to_json()),
     }
+
+
+def _with_types(attributes: Mapping[str, Any]) -> dict[str, tuple[type, Any]]:
+    """Return values with their types: a flag is equal to a number, and written in another way."""
+    return {name: (type(value), value) for name, value in attributes.items()}
 
 
 def describe_columns(file: h5py.File, layout: PartitionLayout) -> None:
