@@ -29,7 +29,7 @@ MOST_HEADS = 64  # of a pattern, which differ in how many rows fit
 
 @dataclass(frozen=True)
 class CapacityPlaces:
-    """Where the header of a column says how many rows fit: twice, and in the address and the size of its bytes."""
+    """The places in the header of a column that follow from how many rows fit: that twice, address and size of all."""
 
     rows: int
     most: int

@@ -85,7 +85,7 @@ class SealPlace:
 
 @dataclass(frozen=True)
 class PartitionHead:
-    """What a file says besides its rows and what changes with them; many files may share one.
+    """Content of a file but its rows and what changes with them; many files may share one.
 
     Attributes:
         layout: What it holds.
@@ -104,7 +104,7 @@ class PartitionHead:
 
 @dataclass(frozen=True)
 class PartitionState:
-    """What changes in a file while it is written.
+    """Numbers of a file that change while it is written.
 
     Attributes:
         sealed: Whether it is complete, with statistics and checksum.
