@@ -16,7 +16,7 @@ import h5py
 from physgym.data.layout import SAMPLES, row_nbytes, statistics_forms
 from physgym.data.object_header import DATASPACE, LAYOUT, messages
 from physgym.data.partition_head import PartitionHead, PartitionState, TablePlace, parse
-from physgym.data.recorded_file import Range, RecordedFile
+from physgym.data.recorded_file import ByteRange, RecordedFile
 from physgym.data.statistics import real_fields
 
 WORD, DIGEST = 8, 32  # bytes of a number and of a checksum
@@ -52,7 +52,7 @@ class CapacityPlaces:
 
 
 @dataclass(frozen=True)
-class Piece:
+class HeadPiece:
     """Bytes of a file that are read at once.
 
     Attributes:
@@ -95,7 +95,7 @@ class HeadPattern:
         numbers += [*varying, (FILE_END, FILE_END + WORD)]
         fixed = list(_without(recorded.reads, [*numbers, *self.free]))
         self._pieces = [
-            Piece(
+            HeadPiece(
                 start, stop - start, [(a - start, recorded.bytes_at(a, b - a)) for a, b in fixed if start <= a < stop]
             )
             for start, stop in _joined([*fixed, *numbers], NEAR)
@@ -191,7 +191,7 @@ def _number(data: bytes) -> int:
     return int.from_bytes(data, "little")
 
 
-def _moments(head: PartitionHead) -> Iterator[Range]:
+def _moments(head: PartitionHead) -> Iterator[ByteRange]:
     """Yield where the statistics are."""
     for field in real_fields(head.layout.spec):
         for name, form in statistics_forms(field).items():
@@ -200,7 +200,7 @@ def _moments(head: PartitionHead) -> Iterator[Range]:
                 yield place, place + row_nbytes(form)
 
 
-def _rows(head: PartitionHead) -> Iterator[Range]:
+def _rows(head: PartitionHead) -> Iterator[ByteRange]:
     """Yield where the rows of each column are."""
     for table in head.tables.values():
         for column in table.columns.values():
@@ -243,7 +243,7 @@ class KnownHeads:
         return head, state
 
 
-def _without(ranges: Iterable[Range], excluded: Iterable[Range]) -> Iterator[Range]:
+def _without(ranges: Iterable[ByteRange], excluded: Iterable[ByteRange]) -> Iterator[ByteRange]:
     """Yield what is left of ranges, which are in order."""
     holes = sorted(excluded)
     for start, stop in ranges:
@@ -256,9 +256,9 @@ def _without(ranges: Iterable[Range], excluded: Iterable[Range]) -> Iterator[Ran
             yield start, stop
 
 
-def _joined(ranges: Iterable[Range], gap: int) -> list[Range]:
+def _joined(ranges: Iterable[ByteRange], gap: int) -> list[ByteRange]:
     """Return ranges in order; those with at most so many bytes between them are one."""
-    found: list[Range] = []
+    found: list[ByteRange] = []
     for start, stop in sorted(ranges):
         if found and start <= found[-1][1] + gap:
             found[-1] = found[-1][0], max(found[-1][1], stop)

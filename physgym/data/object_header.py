@@ -16,7 +16,7 @@ MOST = 1 << 26  # bytes of a block
 
 
 @dataclass(frozen=True)
-class Message:
+class HeaderMessage:
     """A message of an object header.
 
     Attributes:
@@ -30,7 +30,7 @@ class Message:
     body: bytes
 
 
-def messages(file: RecordedFile, address: int) -> Iterator[Message]:
+def messages(file: RecordedFile, address: int) -> Iterator[HeaderMessage]:
     """Yield the messages of an object header.
 
     Args:
@@ -56,7 +56,7 @@ def messages(file: RecordedFile, address: int) -> Iterator[Message]:
             if kind == CONTINUATION:
                 blocks.append((number_in(body, 0), number_in(body, 8)))
             else:
-                yield Message(kind, place + at + 8, body)
+                yield HeaderMessage(kind, place + at + 8, body)
             at, count = at + 8 + length, count - 1
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 INVERTED = bytes(255 - byte for byte in range(256))
-Range = tuple[int, int]  # of bytes: the first one and the end
+ByteRange = tuple[int, int]  # of bytes: the first one and the end
 
 
 class RecordedFile(io.RawIOBase):
@@ -20,10 +20,10 @@ class RecordedFile(io.RawIOBase):
         inverted: Bytes that are read as others, to see that nothing depends on them.
     """
 
-    def __init__(self, handle: int, size: int, inverted: Sequence[Range] = ()) -> None:
+    def __init__(self, handle: int, size: int, inverted: Sequence[ByteRange] = ()) -> None:
         self._handle, self._size, self._inverted = handle, size, inverted
         self._position = 0
-        self._reads: list[Range] = []
+        self._reads: list[ByteRange] = []
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place and return it."""
@@ -70,9 +70,9 @@ class RecordedFile(io.RawIOBase):
         return bytes(found)
 
     @property
-    def reads(self) -> list[Range]:
+    def reads(self) -> list[ByteRange]:
         """Return the ranges of bytes that were read, first one and end, in order; those that touch are one."""
-        found: list[Range] = []
+        found: list[ByteRange] = []
         for start, stop in sorted(self._reads):
             if found and start <= found[-1][1]:
                 found[-1] = found[-1][0], max(found[-1][1], stop)
