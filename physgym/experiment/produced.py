@@ -63,7 +63,7 @@ def _uncounted(config: Config) -> Iterator[str]:
             f"validation.fraction: {validation.fraction} holds out nothing with dataset.produce: {produce}, which "
             "trains on all that arrives. Set validation.fraction=0, or name other samples in validation.path"
         )
-    for name in ("shuffle", "loader_workers"):
+    for name in ("shuffle", "loader_workers", "device_resident"):
         if getattr(training, name) != getattr(TrainingSection(), name):
             yield (
                 f"training.{name} is about samples that are stored before they are trained on; with "

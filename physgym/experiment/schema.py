@@ -389,6 +389,9 @@ class TrainingSection(Section):
     callbacks: list[TrainingCallback] = Field(default_factory=list, description="of the training's events")
     on_nonfinite: Literal["raise", "skip"] = Field("raise", description="what to do with a batch without a finite loss")
     loader_workers: int = Field(0, ge=0, description="processes that gather batches; 0 for a thread")
+    device_resident: bool | Literal["auto"] = Field(
+        "auto", description="whether stored samples are held on the device; auto: on a GPU where they are small"
+    )
     compile: bool = Field(False, description="call the network through torch.compile")
 
 

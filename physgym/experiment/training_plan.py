@@ -366,6 +366,7 @@ def make_trainer(
             on_nonfinite=section.on_nonfinite,
             compile=section.compile,
             loader_workers=section.loader_workers,
+            device_resident=section.device_resident,
             unroll=plan.unrolling.unroll,
             rollout=None if rollout is None else build_rollout(config),
             rollout_every=1 if rollout is None else rollout.every,

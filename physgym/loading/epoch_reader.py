@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from physgym.loading.loadable import Loadable
+from physgym.loading.loadable import Loadable, fills_arrays
 from physgym.loading.populating import populate_ahead
 from physgym.loading.shuffling import EpochOrder, permutation, windows
-from physgym.sample import Sample, SampleSpec
+from physgym.sample import Field, Sample
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+ALIGNED = 64  # bytes, of which the address of a tensor that torch makes is a multiple
 
 
 class Rows(Protocol):
@@ -25,6 +28,11 @@ class Rows(Protocol):
 
     def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
         """Return the samples from one place to another, stacked; in `out` if it is given. Places only grow."""
+        ...
+
+    @property
+    def fills_arrays(self) -> bool:
+        """Return whether `take` may be given `out`."""
         ...
 
     def indices(self, start: int, stop: int) -> Array:
@@ -39,6 +47,11 @@ class Gathered:
         self._dataset, self._fields = dataset, fields
         self._order = EpochOrder(length, **options)
         self._ahead = not options["shuffle"]  # whether a thread maps pages, or none has to
+
+    @property
+    def fills_arrays(self) -> bool:
+        """Return whether `take` may be given `out`."""
+        return fills_arrays(self._dataset)
 
     def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
         """Return the samples from one place to another, as `Rows.take` does."""
@@ -71,6 +84,11 @@ class Windows:
         self._size = max(sizes)
         self._free: list[Sample] = []
         self._loaded: dict[int, Window] = {}  # by number, the current and the next one
+
+    @property
+    def fills_arrays(self) -> bool:
+        """Return whether `take` may be given `out`, as it may."""
+        return True
 
     def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
         """Return the samples from one place to another, as `Rows.take` does."""
@@ -180,49 +198,60 @@ class Chunk:
 
 def chunks(
     rows: Callable[[], Rows],
-    fields: Sequence[str],
-    pinned: SampleSpec | None,
+    spec: Mapping[str, Field],
     batches: range,
     share: int,
     batch_size: int,
     together: int,
+    *,
+    pinned: bool,
 ) -> Iterator[Chunk]:
     """Yield the batches of an epoch, gathered when they are asked for.
 
     Args:
         rows: Makes the samples of the epoch in its order; called with the first chunk, in the thread that gathers.
-        fields: Their fields.
-        pinned: Describes the fields if they are to be in pinned memory.
+        spec: Their fields, those that are read.
         batches: Numbers of the batches, up to the last one of the epoch.
         share: Number of samples in the epoch.
         batch_size: Samples per batch; the last one takes what is left, be it fewer or more.
         together: Batches per chunk.
+        pinned: Whether they are to be in pinned memory.
     """
     source = rows()
     for first in batches[::together]:
         last = min(first + together, batches.stop)
         start, stop = first * batch_size, share if last == batches.stop else last * batch_size
-        data: Mapping[str, Array | Tensor]
-        if pinned is None:
-            data = {name: as_native(value) for name, value in source.take(start, stop).items()}
-        else:
-            data = _take_pinned(source, start, stop, fields, pinned)
-        yield Chunk(first, last - first, batch_size, data)
+        yield Chunk(first, last - first, batch_size, _taken(source, start, stop, spec, pinned=pinned))
 
 
-def _take_pinned(source: Rows, start: int, stop: int, fields: Sequence[str], spec: SampleSpec) -> dict[str, Tensor]:
+def _taken(
+    source: Rows, start: int, stop: int, spec: Mapping[str, Field], *, pinned: bool
+) -> dict[str, Array | Tensor]:
+    """Return the samples from one place to another in memory that torch has laid, as far as they can be put there."""
     import torch
 
-    def empty(name: str) -> Tensor:
-        dtype = torch.from_numpy(np.empty(0, spec[name].dtype)).dtype
-        return torch.empty((stop - start, *spec[name].shape), dtype=dtype, pin_memory=True)
+    if not source.fills_arrays or any(not field.dtype.isnative for field in spec.values()):
+        taken = {name: as_native(value) for name, value in source.take(start, stop).items()}
+        return {name: torch.from_numpy(taken[name]).pin_memory() for name in spec} if pinned else {**taken}
 
-    if any(not spec[name].dtype.isnative for name in fields):
-        taken = source.take(start, stop)
-        return {name: torch.from_numpy(as_native(taken[name])).pin_memory() for name in fields}
-    tensors = {name: empty(name) for name in fields}
-    source.take(start, stop, {name: value.numpy() for name, value in tensors.items()})
-    return tensors
+    count = stop - start
+    if not pinned:
+        arrays = {name: empty_aligned((count, *field.shape), field.dtype) for name, field in spec.items()}
+        return {**source.take(start, stop, arrays)}
+    tensors = {}
+    for name, field in spec.items():
+        dtype = torch.from_numpy(np.empty(0, field.dtype)).dtype
+        tensors[name] = torch.empty((count, *field.shape), dtype=dtype, pin_memory=True)
+    source.take(start, stop, {name: tensor.numpy() for name, tensor in tensors.items()})
+    return {**tensors}
+
+
+def empty_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an array that begins where torch would lay it; in memory of NumPy, which is given back less eagerly."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(nbytes + ALIGNED, np.uint8)
+    first = -memory.ctypes.data % ALIGNED
+    return memory[first : first + nbytes].view(dtype).reshape(shape)
 
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:

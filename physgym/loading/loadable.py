@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -23,7 +24,8 @@ class Loadable(Gatherable, Protocol):
     """Samples that a `Loader` reads; `physgym.SampleDataset` is one.
 
     They may also be `BlockReadable`, `SaysRandomAccess`, `Mapped` and `Overlapping`, and take the argument ``out`` of
-    ``gather``: arrays to fill, for pinned memory.
+    ``gather``: arrays to fill, in memory where torch would lay them, pinned for a GPU. What others return is copied
+    there.
     """
 
     @property
@@ -71,6 +73,11 @@ class Overlapping(Protocol):
     def stored_nbytes(self, fields: Sequence[str] | None = None) -> int:
         """Return the bytes that fields of all samples take."""
         ...
+
+
+def fills_arrays(samples: Gatherable) -> bool:
+    """Return whether ``gather`` of samples takes the argument ``out``: arrays to fill."""
+    return "out" in inspect.signature(samples.gather).parameters
 
 
 def has_random_access(samples: Loadable) -> bool:

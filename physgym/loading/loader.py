@@ -248,6 +248,6 @@ class Loader(Batched):
     def _chunks(self, position: Position) -> Iterator[Chunk]:
         """Return the chunks to gather from a position on."""
         share, size = self.batching.share(position.length), self.batching.batch_size
-        spec = self.dataset.spec if self.pin_memory else None
+        spec = {name: self.dataset.spec[name] for name in self.fields}
         wanted = range(position.batch, position.batches)
-        return chunks(self._rows(position), self.fields, spec, wanted, share, size, self._chunk)
+        return chunks(self._rows(position), spec, wanted, share, size, self._chunk, pinned=self.pin_memory)

@@ -198,6 +198,7 @@ class Normalize(Transform):
         for index, (name, shape) in enumerate(self.shapes.items()):
             self.register_buffer(f"mean_{index}", torch.zeros(shape))
             self.register_buffer(f"scale_{index}", torch.ones(scale_shape(shape, self.scale[name])))
+        self._names = [(name, f"mean_{index}", f"scale_{index}") for index, name in enumerate(self.shapes)]
 
     @classmethod
     def from_statistics(
@@ -256,8 +257,10 @@ class Normalize(Transform):
         Raises:
             ConfigError: A field has not the shape of its statistics.
         """
-        changed = {name: (fields[name] - mean) / scale for name, mean, scale in self._buffers_of(fields)}
-        return {**fields, **changed}
+        changed = dict(fields)
+        for name, mean, scale in self._buffers_of(fields):
+            changed[name] = (fields[name] - mean) / scale
+        return changed
 
     def inverse(self, fields: Fields) -> Fields:
         """Return the fields in their own units; those that it does not know pass as they are.
@@ -265,18 +268,21 @@ class Normalize(Transform):
         Raises:
             ConfigError: A field has not the shape of its statistics.
         """
-        changed = {name: fields[name] * scale + mean for name, mean, scale in self._buffers_of(fields)}
-        return {**fields, **changed}
+        changed = dict(fields)
+        for name, mean, scale in self._buffers_of(fields):
+            changed[name] = fields[name] * scale + mean
+        return changed
 
     def _buffers_of(self, fields: Fields) -> Iterator[tuple[str, Tensor, Tensor]]:
-        for index, name in enumerate(self.shapes):
+        buffers = cast(dict[str, Tensor], self._buffers)  # get_buffer costs as much as the arithmetic
+        for name, mean_name, scale_name in self._names:
             if name not in fields:
                 continue
-            mean = cast(Tensor, self._buffers[f"mean_{index}"])  # get_buffer costs as much as the arithmetic
+            mean = buffers[mean_name]
             if fields[name].shape[1:] != mean.shape:  # it might broadcast, to nonsense of the right shape
                 got, want = tuple(fields[name].shape[1:]), tuple(mean.shape)
                 raise ConfigError(f"field {name!r} has shape {got} where it is normalized; its statistics have {want}")
-            yield name, mean, cast(Tensor, self._buffers[f"scale_{index}"])
+            yield name, mean, buffers[scale_name]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -366,9 +372,11 @@ class LossTransform(nn.Module):
 
     def forward(self, prediction: Fields, target: Fields) -> tuple[Fields, Fields]:
         """Return the transformed predicted fields, and those of the samples; tensors of shape (batch, *shape)."""
+        parts: Any = self._modules  # looking for an attribute of a module costs as much as such a call
+        on_prediction, on_target = parts["on_prediction"], parts["on_target"]
         return (
-            checked_fields(self.on_prediction(prediction), "before_loss", self.on_prediction),
-            checked_fields(self.on_target(target), "before_loss", self.on_target),
+            checked_fields(on_prediction(prediction), "before_loss", on_prediction),
+            checked_fields(on_target(target), "before_loss", on_target),
         )
 
     @property
@@ -466,6 +474,8 @@ class Transforms(nn.Module):
             ConfigError: It returned something else.
         """
         pair: Any = self.before_loss(prediction, target)
+        if pair.__class__ is tuple and [type(one) for one in pair] == [dict, dict]:  # as nearly always
+            return cast(tuple[Fields, Fields], pair)
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             got = f"{len(pair)} values" if isinstance(pair, (tuple, list)) else f"a {type(pair).__name__}"
             raise ConfigError(

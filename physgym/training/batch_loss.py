@@ -75,7 +75,7 @@ class BatchLoss:
             Scalars by name; "loss" is the one to minimize.
         """
         learner = self._learner
-        fields = learner.predictor.tensors(arrays)  # name -> (batch, *shape)
+        fields = learner.predictor.tensors(arrays, learner.ranks.device)  # name -> (batch, *shape)
         with learner.optimization.autocast(next(iter(fields.values())).device):
             prediction, _ = self._predicted(fields)  # name -> (batch, *shape), in units of the network
             target = {name: fields[name] for name in learner.loss_fields}

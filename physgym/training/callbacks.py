@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Every = Literal["batch", "epoch"]
 
+SHOW_EVERY = 0.1  # seconds from a loss that is shown to the next one, at least
+
 
 class ProgressBar(Callback):
     """Summary of the network; then a bar over all batches on a terminal, a line now and then elsewhere."""
@@ -30,7 +33,7 @@ class ProgressBar(Callback):
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
-        self._validation = ""
+        self._validation, self._shown = "", -math.inf
 
     def train_begin(self, trainer: Training) -> None:
         """Say what was built: the network, its grid and channels, how fields are fed."""
@@ -59,8 +62,13 @@ class ProgressBar(Callback):
             self._open(trainer.epochs * per_epoch, "train", "step", initial=trainer.epoch * per_epoch + trainer.batch)
 
     def batch_end(self, trainer: Training, values: Mapping[str, float]) -> None:
-        """Count the batch and show its loss."""
-        self._show(1, trainer.epoch + 1, trainer, values)
+        """Count the batch and show its loss, not more often than eyes follow: a GPU is waited for then."""
+        now = time.monotonic()
+        if now - self._shown >= SHOW_EVERY:
+            self._shown = now
+            self._show(1, trainer.epoch + 1, trainer, values)
+        elif self._bar is not None:
+            self._bar.update(1)
 
     def epoch_end(self, trainer: Training, values: Mapping[str, float]) -> None:
         """Show the losses of the epoch."""

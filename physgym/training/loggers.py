@@ -91,7 +91,8 @@ class Logger(Callback, ABC):
         self.charts = {title: list(names) for title, names in (charts or {}).items()}
         self._trainer: Training | None = None  # while a training runs
         self._lr = math.nan
-        self._batches: list[tuple[int, float, dict[str, float]]] = []  # step, time and values, yet to be written
+        # step, time, learning rate and values of batches, yet to be written
+        self._batches: list[tuple[int, float, float, dict[str, float]]] = []
         self._recent: dict[str, deque[float]] = {}
         self._saved: dict[str, Any] | None = None  # the position from which a training goes on
 
@@ -277,10 +278,10 @@ class Logger(Callback, ABC):
         """Note the learning rate, which a scheduler may change after the batch."""
         self._lr = trainer.optimization.lr
 
-    def batch_end(self, trainer: Training, values: Mapping[str, float]) -> None:
+    def batch_end(self, trainer: Training, values: dict[str, float]) -> None:
         """Write the curves over batches, many batches at once."""
         now = time.time()
-        self._batches.append((trainer.step, now, {"lr": self._lr, **values}))
+        self._batches.append((trainer.step, now, self._lr, values.copy()))  # which does not fetch them from a device
         if len(self._batches) >= TOGETHER or not 0 <= now - self._batches[0][1] < PATIENCE:
             self._write_batches()
 
@@ -300,6 +301,8 @@ class Logger(Callback, ABC):
         if self._trainer is None:
             return
         try:
+            step = self._trainer.step  # a training that a loss has ended is back at the batch of that
+            self._batches = [batch for batch in self._batches if batch[0] <= step]
             self._write_batches()
         finally:
             self._trainer = None
@@ -325,9 +328,13 @@ class Logger(Callback, ABC):
 
     def _write_batches(self) -> None:
         """Write what is known of the last batches: in between the steps of a network this takes twice as long."""
+        if self._batches:
+            self._batches[-1][3].get("loss")  # fetches all from the device, one of which may end the training
         batches, self._batches = self._batches, []
-        for step, moment, values in batches:
-            curves = {f"batch/{name}": value for name, value in values.items()}
+        for step, moment, lr, values in batches:
+            curves = {"batch/lr": lr}
+            for name, value in values.items():
+                curves[f"batch/{name}"] = value
             self.write(curves | self._statistics("batch/loss", values["loss"]), step, moment, "batch")
 
     def _statistics(self, name: str, value: float) -> dict[str, float]:
@@ -338,7 +345,7 @@ class Logger(Callback, ABC):
         if not recent:
             return {}
         mean = sum(recent) / len(recent)
-        variance = sum([(value - mean) ** 2 for value in recent]) / len(recent)
+        variance = sum([(off := value - mean) * off for value in recent]) / len(recent)
         return {f"{name}_mean": mean, f"{name}_variance": variance}
 
     def _write_histograms(self, trainer: Training) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -36,7 +36,9 @@ from physgym.training.history import TrainingProgress
 from physgym.training.normalization import BatchesOf, fit_normalization, stored_batches
 from physgym.training.random_state import seed_generators, seed_of
 from physgym.training.ranks import Ranks
+from physgym.training.resident import DeviceResident, ResidentSamples, resident_samples
 from physgym.training.sources import IndexedSamples, Samples
+from physgym.training.transfer import moved_ahead
 
 STATISTICS_SAMPLES = 1024  # how many of an endless stream of samples the normalization is made from, at most
 
@@ -54,6 +56,7 @@ class Batching:
         last_batch: What happens to a last batch that is smaller.
         loader_workers: Processes that gather batches; 0 for a thread.
         seed: Of the order.
+        device_resident: Whether stored samples are held on the device.
     """
 
     batch_size: int
@@ -62,6 +65,7 @@ class Batching:
     last_batch: LastBatch
     loader_workers: int
     seed: int
+    device_resident: DeviceResident = "auto"
 
 
 @dataclass(frozen=True)
@@ -167,9 +171,12 @@ class Supply(ABC):
         """Count the last batch as trained on."""
         return
 
-    def names(self, progress: TrainingProgress) -> list[Array]:
-        """Return episodes and steps of the samples of the current batch, each of shape (batch,); empty if unknown."""
-        return []
+    def naming(self, progress: TrainingProgress) -> Callable[[], list[Array]]:
+        """Return what gives episodes and steps of the samples of the current batch, also later.
+
+        Each is of shape (batch,); there are none where they are unknown.
+        """
+        return list
 
     # --- for checkpoints
 
@@ -301,6 +308,12 @@ class StoredSupply(Supply):
             made.load_state_dict(self._order)
         return made
 
+    @cached_property
+    def _resident(self) -> ResidentSamples | None:
+        """Return the samples on the device; None where they are streamed there."""
+        batching, device = self.batching, self.learner.predictor.device
+        return resident_samples(self._samples, self.loader, device, batching.device_resident, batching.loader_workers)
+
     def batches(self, progress: TrainingProgress) -> Generator[dict[str, Tensor], None, None]:
         """Yield the batches of the current epoch that are still to be trained on, on the network's device."""
         loader, remaining = self.loader, self.num_batches - progress.batch
@@ -309,19 +322,26 @@ class StoredSupply(Supply):
         loaded: Any = iter(loader)
         if workers and remaining:
             loaded = gathered_by_workers(loader, progress.epoch, progress.batch, workers)
+        move = partial(self.learner.predictor.tensors, device=ranks.device)
+        moved = moved_ahead(islice(loaded, remaining), move, ranks.device)
+        if self._resident is not None:
+            moved = islice(self._resident.batches(loader, progress.epoch, progress.batch), remaining)
         with closing(loaded):
-            for batch in islice(loaded, remaining):
+            for batch in moved:
                 if ranks.size > 1:
                     # a state for each process would fit only as many of them
                     seed_generators(seed_of(seed, ranks.rank, progress.step))
-                yield self.learner.predictor.tensors(batch)
+                yield batch
 
-    def names(self, progress: TrainingProgress) -> list[Array]:
-        """Return episodes and steps of the samples of the current batch; empty where the samples have none."""
+    def naming(self, progress: TrainingProgress) -> Callable[[], list[Array]]:
+        """Return what gives episodes and steps of the samples of the current batch; none where they have no names."""
+        return partial(self._names, progress.epoch, progress.batch)
+
+    def _names(self, epoch: int, batch: int) -> list[Array]:
         samples = self._samples
         if not isinstance(samples, IndexedSamples):
             return []
-        rows = self.loader.indices(progress.epoch, progress.batch)
+        rows = self.loader.indices(epoch, batch)
         return [samples.index(name)[rows] for name in ("episode", "step")]
 
     def order_state(self, progress: TrainingProgress) -> dict[str, Any]:
@@ -492,10 +512,10 @@ class FreshSupply(Supply):
         """Count the last batch as trained on."""
         self._trained = self._next
 
-    def names(self, progress: TrainingProgress) -> list[Array]:
-        """Return episodes and steps of the samples of the current batch; empty where the source does not name them."""
+    def naming(self, progress: TrainingProgress) -> Callable[[], list[Array]]:
+        """Return what gives episodes and steps of the samples of the current batch; none where they have no names."""
         names = None if self._trained is None else self._trained.names
-        return [] if names is None else [names.episodes, names.steps]
+        return list if names is None else lambda: [names.episodes, names.steps]
 
     def begin(self) -> None:
         """Begin at the first sample: what a killed training has stored is trained on as if it came now."""

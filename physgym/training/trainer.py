@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -39,15 +37,17 @@ from physgym.training.argument_checks import (
     check_validation,
     checked_loss_fields,
 )
+from physgym.training.batch_step import BatchStep
 from physgym.training.batches import LastBatch, check_last_batch
 from physgym.training.callback_list import CallbackList, own_callbacks
 from physgym.training.checkpointing import Checkpoints
-from physgym.training.diagnosis import Diagnosis, OnNonFinite, no_gradient
+from physgym.training.diagnosis import Diagnosis, OnNonFinite
 from physgym.training.foreign import Feed, as_samples
-from physgym.training.history import History, Means, TrainingProgress, floats, length
+from physgym.training.history import History, TrainingProgress
 from physgym.training.monitors import check_saved, check_watched, loss_names
 from physgym.training.predictors import PredictedForm, predictor_of
 from physgym.training.ranks import Ranks
+from physgym.training.resident import DeviceResident, check_resident
 from physgym.training.resume import Resumable, settings_of
 from physgym.training.sources import Samples
 from physgym.training.supply import Batching, FirstEpochSupply, FreshSupply, Learner, supply_of
@@ -115,6 +115,9 @@ class Trainer:
         compile: Whether to call the network through `torch.compile`, or its arguments.
         loader_workers: Processes that gather batches; 0 for a thread of this one, which is faster unless gathering is
             slow Python. Gathering may use the global random generators only with workers.
+        device_resident: Whether stored samples are held on the device as a whole, and gathered there. "auto" does so on
+            a GPU where they take a quarter of its free memory at most, unless they are read in blocks, come without
+            names, or `loader_workers` gather them. The batches are the same.
         rollout: The costlier validation, called with the predictor every `rollout_every` epochs and after the last
             one; its values enter the record with the prefix "rollout_". See `physgym.runner.RolloutEvaluation`.
         rollout_every: How often.
@@ -180,6 +183,7 @@ class Trainer:
         on_nonfinite: OnNonFinite = "raise",
         compile: bool | Mapping[str, Any] = False,
         loader_workers: int = 0,
+        device_resident: DeviceResident = "auto",
         rollout: Callable[[Predictor], Mapping[str, float]] | None = None,
         rollout_every: int = 1,
         unroll: Unroll | int | None = None,
@@ -194,6 +198,7 @@ class Trainer:
         rollout_every, seed = integer("rollout_every", rollout_every, 1, LARGEST), integer("seed", seed, 0, LARGEST)
         loader_workers = integer("loader_workers", loader_workers, 0, LARGEST)
         check_last_batch(last_batch)
+        check_resident(device_resident)
         check_parts(network, optimization, callbacks)
         if not isinstance(compile, (bool, Mapping)):
             raise ConfigError(f"compile must be True, False, or the arguments of torch.compile, not {compile!r}")
@@ -211,7 +216,7 @@ class Trainer:
         if self.ranks.size > 1 and source is not None:
             raise ConfigError(ALONE)
         self.epochs = epochs
-        batching = Batching(batch_size, batches_per_epoch, shuffle, last_batch, loader_workers, seed)
+        batching = Batching(batch_size, batches_per_epoch, shuffle, last_batch, loader_workers, seed, device_resident)
         given, held_out = as_samples(dataset, batch_size), as_samples(validation, batch_size)
         for what, samples in (("dataset", given), ("source", source)):
             if samples is not None:
@@ -264,13 +269,14 @@ class Trainer:
         self.ranks.alike((*self.optimization.parameters, *self.predictor.parameters(), *self.predictor.buffers()))
 
         self._progress = TrainingProgress()
-        self._diagnosis = Diagnosis(on_nonfinite, self.predictor, self.optimization, self._progress)
         self.stopping = self.in_step = False
         self._interrupt = Interrupt()
         own = own_callbacks(callbacks, self.predictor, source, self.session, progress=progress)
         self._callbacks = CallbackList((*callbacks, *own), self.ranks.rank)
         learner = Learner(self.predictor, self.optimization, loss_fields, self.ranks, normalizes, padding)
         self._loss = loss_of(learner, compile, unroll, (spec, step_spec), self._progress, seed)
+        diagnosis = Diagnosis(on_nonfinite, self.predictor, self.optimization, self._progress)
+        self._batch_step = BatchStep(self._loss, learner, self._progress, diagnosis)
         self._supply = supply_of(given, source, batching, learner, fresh=produce == "always")
         assert self.num_batches
         self._evaluation = Evaluation(batching, learner)
@@ -423,6 +429,7 @@ class Trainer:
                 try:
                     self._train(interrupt)
                 except KeyboardInterrupt:
+                    self._batch_step.settle()
                     self.history.interrupted = self.epoch < self.epochs
                 except RuntimeError as error:
                     if not is_death(error):
@@ -445,6 +452,7 @@ class Trainer:
         emit("train_begin", self)
         if self._callbacks.saves:  # callbacks may have changed the optimizer, and have their state now
             check_saved(self.predictor, optimization, self._callbacks, begun=True)
+        self._batch_step.begin(optimization)
         self._prepare()
         self.predictor.learned = Learned.of(self.training or self.source) or self.predictor.learned
         while self.epoch < self.epochs and not self._stops():
@@ -459,6 +467,7 @@ class Trainer:
                         self._step(batch)  # see below
                     if self._stops():
                         break
+            self._batch_step.settle()
             self.ranks.agree(self.predictor)
             if self.batch < self.num_batches:
                 return  # stopped in the midst of the epoch, which can be continued
@@ -479,49 +488,15 @@ class Trainer:
 
     def _step(self, batch: dict[str, Tensor]) -> None:
         """Optimize the network on a batch."""
-        emit, optimization = self._callbacks.emit, self.optimization
+        emit = self._callbacks.emit
         self.in_step = True
         self._supply.begin_step()
         batch = self._loss.begin(batch, self._supply)
         emit("batch_begin", self, batch)
-        values = self._gradient(batch)  # the forward and the backward pass
-        if self._diagnosis.accepts(values, batch, self._supply):
-            optimization.step(partial(self._closure, batch))
-            optimization.end_batch()
-            self._progress.means.add(values, samples=length(batch) * self.ranks.size)
+        values = self._batch_step.take(batch, self._supply)  # forward and backward pass, checks, the optimizer
         self._progress.end_batch()
         self.in_step = False
         emit("batch_end", self, values)
-
-    def _gradient(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
-        """Compute the gradient of a batch, and its values by name; without a finite loss there is no gradient.
-
-        The values are the means over all processes, so that what follows from them is the same in all.
-        """
-        parts = max(1, min(self.optimization.accumulate, length(batch) // self._supply.least))
-        self.ranks.agree(self.predictor)
-        self.optimization.zero_grad()
-        means = Means()
-        for number in range(parts):
-            part = batch if parts == 1 else {name: value.tensor_split(parts)[number] for name, value in batch.items()}
-            own: dict[str, float] = {}
-            for losses in self._loss.summands(part):  # the forward pass; a single part, unless memory is saved
-                own = {name: own.get(name, 0.0) + value for name, value in floats(losses).items()}
-                if math.isfinite(own["loss"]) and not self.optimization.idle:
-                    if not losses["loss"].requires_grad:
-                        raise no_gradient()
-                    share = length(part) / length(batch)
-                    self.optimization.backward(losses["loss"] * share if parts > 1 else losses["loss"])
-            means.add(self.ranks.means(own), samples=length(part))
-            values = means.values()
-            if not math.isfinite(values["loss"]):
-                self._diagnosis.elsewhere = math.isfinite(own["loss"])
-                return values
-        self.ranks.average(self.optimization.parameters)
-        return values
-
-    def _closure(self, batch: Mapping[str, Tensor]) -> Tensor:
-        return torch.tensor(self._gradient(batch)["loss"], dtype=torch.float64)
 
     def losses(self, arrays: Mapping[str, Array | Tensor]) -> dict[str, Tensor]:
         """Compute the forward pass of a batch: prediction, transforms, loss.
@@ -591,6 +566,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to continue, but for the weights: data, arrays and tensors, nested."""
+        self._batch_step.settle()
         return self._resumable.state_dict()
 
     @property

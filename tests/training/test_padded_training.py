@@ -103,7 +103,7 @@ def test_a_gradient_in_parts_is_that_of_the_batch(both):
     whole, parts = (trainer(both, network, optimization=Optimization(network, accumulate=n)) for n in (1, 4))
     batch, found = batch_of(whole), []
     for made in (whole, parts):
-        value = made._gradient(batch)["loss"]
+        value = made._batch_step.gradient(batch)["loss"]
         found.append((value, [parameter.grad.clone() for parameter in network.parameters()]))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
     for one, other in zip(found[0][1], found[1][1], strict=True):

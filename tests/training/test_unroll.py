@@ -142,7 +142,7 @@ def test_loss_and_gradient_are_those_of_plain_torch(case, form, both, once):
     made = trainer(dataset, unroll)
     batch, rows = begun(made)
     want, gradients = by_hand(dataset, rows, unroll.steps, **how)
-    got = made._gradient(batch)
+    got = made._batch_step.gradient(batch)
     assert got["loss"] == pytest.approx(want, rel=1e-6)  # the normalization is in single precision
     for parameter, gradient in zip(made.predictor.network.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-7)
@@ -176,7 +176,7 @@ def test_a_gradient_in_parts_is_that_of_the_batch(both):
         network = Linear()
         optimization = Optimization(network, accumulate=accumulate)
         made = trainer(both, Unroll(4, truncate=2), network, optimization=optimization, batch_size=6)
-        made._gradient(begun(made)[0])
+        made._batch_step.gradient(begun(made)[0])
         grads.append([parameter.grad.clone() for parameter in network.parameters()])
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other)
@@ -220,7 +220,7 @@ def test_a_curriculum_trains_on_the_first_steps_of_the_same_windows(both):
     for epoch, steps in enumerate((1, 1, 4)):
         made._progress.epoch = epoch
         want, gradients = by_hand(both, rows, steps)
-        assert made._gradient(batch)["loss"] == pytest.approx(want, rel=1e-6)
+        assert made._batch_step.gradient(batch)["loss"] == pytest.approx(want, rel=1e-6)
         torch.testing.assert_close(made.predictor.network.layer.weight.grad, gradients[0], rtol=1e-5, atol=1e-7)
     assert len(made.training) == EPISODES * (LENGTH - 3)
 
@@ -343,7 +343,7 @@ def test_a_recurrent_network_carries_its_memory(both, cut):
     batch, _ = begun(made)
     want, gradient = recurrent_by_hand({name: value.numpy() for name, value in batch.items()}, 4, cut)
     for _ in range(2):  # each window begins anew
-        assert made._gradient(batch)["loss"] == pytest.approx(want, rel=1e-9)
+        assert made._batch_step.gradient(batch)["loss"] == pytest.approx(want, rel=1e-9)
         torch.testing.assert_close(made.predictor.network.weight.grad, gradient)
     first = {"state": np.ones(2), "force": np.zeros(1)}
     np.testing.assert_allclose(made.predictor.predict(first)["next_state"], 1.5)
