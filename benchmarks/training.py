@@ -30,6 +30,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -39,6 +40,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from isolated import call  # noqa: E402
 from torch import nn  # noqa: E402
+from wanted_rows import WantedRow, add_rows_option, write_rows  # noqa: E402
 
 from physgym import SampleDataset  # noqa: E402
 from physgym.data.statistics import Statistics  # noqa: E402
@@ -54,6 +56,8 @@ TARGETS = {  # least ratio, for the smallest network and for a heavy step
     "Trainer, memory": (0.7, 0.95),
     "Trainer, disk": (0.9, 0.9),
 }
+WANTED = (0.8, 0.95, 0.97, 0.97)  # rates of a trainer with a session over a bare loop, by processor time
+OVERHEAD = 60.0  # microseconds that a step of the smallest network may take longer with a session
 LIMITS = {"Trainer, disk": "Trainer, memory"}  # what a rate is compared with; the bare loop otherwise
 
 
@@ -311,6 +315,27 @@ def show(title: str, found: Mapping[str, list[Cost]], smallest: bool, device: st
         print(f"{name:<28}{clock[name]:>9.0f}{processor[name]:>11.0f}   {text}", flush=True)
 
 
+def wanted_rows(seconds: float, repeats: int) -> Iterator[WantedRow]:
+    """Measure a trainer with a session beside the bare loop, for each network."""
+    for (title, work), wanted in zip(WORKS.items(), WANTED, strict=True):
+        arrays, numbers = work.samples(work.batch * work.batches), itertools.count()
+        samples, step = InMemory(work.spec, arrays), bare(work, arrays, 1, "cpu").clock
+        epochs = max(1, round(seconds / (step * 1e-6 * work.batches)))
+        with tempfile.TemporaryDirectory() as folder:
+            ways = {
+                "bare": partial(bare, work, arrays, epochs, "cpu"),
+                "session": lambda: trainer(work, samples, epochs, "cpu", session=Path(folder) / str(next(numbers))),  # noqa: B023
+            }
+            found = rounds(ways, repeats)
+        best = {name: min(cost.processor for cost in costs) for name, costs in found.items()}
+        name = title.rsplit(",", 1)[0]
+        beside = {"bare loop, us": best["bare"]}
+        yield WantedRow(f"trainer/{name}", best["bare"] / best["session"], wanted, "of a bare loop", beside=beside)
+        if wanted == WANTED[0]:
+            longer = best["session"] - best["bare"]
+            yield WantedRow(f"trainer/{name}/longer", longer, OVERHEAD, "us a step", "less", beside=beside)
+
+
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Silence what peers print about themselves."""
@@ -330,8 +355,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-peers", action="store_true", help="leave them out")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to measure")
     parser.add_argument("--json", type=Path, help="write every round's figures to this file")
+    add_rows_option(parser)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
+    if arguments.rows:
+        with silent():
+            write_rows(arguments.rows, wanted_rows(arguments.seconds, arguments.repeats))
+        return
     wanted = {} if arguments.no_peers else PEERS
     peers = [name for name, module in wanted.items() if importlib.util.find_spec(module)]
     print(f"torch {torch.__version__} on {arguments.device}, one thread of {os.cpu_count()} cores")

@@ -21,7 +21,7 @@ from physgym.nn.transforms import Fields
 Loss = Callable[[Tensor, Tensor], Tensor]
 Precision = Literal["float32", "bfloat16", "float16"]
 
-FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # whose fused step may be told to change nothing
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # whose fused step can leave the weights alone
 
 KINDS: list[type | tuple[type, ...]] = [bool, (int, float, Tensor), str, Mapping, (list, tuple)]  # of equal meaning
 

@@ -27,7 +27,7 @@ class BatchStep:
     that would wait for the device three times in each step. There the optimizer is made one that leaves the weights
     alone where a flag on the device says that loss or gradient are not finite; losses and flags are fetched every
     `late_losses.FETCH_EVERY` steps, at the end of an epoch, before a checkpoint, and when a callback looks at a loss.
-    What follows from a loss that is not finite is the same, some steps later. Where the optimizer cannot be told so, or
+    What follows from a loss that is not finite is the same, some steps later. Where the optimizer cannot do so, or
     is more than a step of the gradient, where batches are skipped, and with several processes, each loss is fetched.
 
     Args:
@@ -48,13 +48,13 @@ class BatchStep:
         """Begin a training, or go on with one: the first loss is looked at before its step."""
         self._optimization, self._flag, self._tried = optimization, None, False
 
-    def settle(self) -> None:
+    def fetch(self) -> None:
         """Fetch the losses that are still on the device.
 
         Raises:
             DivergedError: One is not finite.
         """
-        self._late.settle()
+        self._late.fetch()
 
     def take(self, batch: Mapping[str, Tensor], supply: Supply) -> dict[str, float]:
         """Optimize the network on a batch, and return the loss and what else was computed, by name.
@@ -141,7 +141,7 @@ class BatchStep:
         place = BatchPlace.of(self._progress, supply)
         values = self._late.add(parts, flag.value, batch, place)
         if self._late.full:
-            self._late.settle()
+            self._late.fetch()
         return values
 
 

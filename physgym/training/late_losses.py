@@ -181,7 +181,7 @@ class LateLosses:
         """
         numbers = [number for summands, _ in parts for losses in summands for number in losses.values()]
         names = [([list(losses) for losses in summands], count) for summands, count in parts]
-        values = LateValues(names[-1][0][-1], self.settle)
+        values = LateValues(names[-1][0][-1], self.fetch)
         self.steps.append(LateStep(names, _snapshot([*numbers, flag], flag.device), batch, place, values))
         self.held += sum(value.nbytes for value in batch.values())
         return values
@@ -191,7 +191,7 @@ class LateLosses:
         """Return whether it is time to fetch them."""
         return len(self.steps) >= FETCH_EVERY or self.held >= HELD
 
-    def settle(self) -> None:
+    def fetch(self) -> None:
         """Fetch the losses of all steps, and add them to the means of the epoch.
 
         Raises:

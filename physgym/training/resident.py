@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from physgym.checks import one_of
 from physgym.errors import ConfigError
 from physgym.loading.epoch_reader import as_native
 from physgym.loading.loadable import BlockReadable
@@ -87,8 +88,7 @@ class ResidentSamples:
 
 def check_resident(device_resident: Any) -> None:
     """Raise ConfigError unless it says whether samples are held on the device."""
-    if not isinstance(device_resident, bool) and device_resident != "auto":
-        raise ConfigError(f'device_resident must be True, False or "auto", not {device_resident!r}')
+    one_of("device_resident", device_resident, (True, False, "auto"))
 
 
 def resident_samples(

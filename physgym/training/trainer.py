@@ -429,7 +429,7 @@ class Trainer:
                 try:
                     self._train(interrupt)
                 except KeyboardInterrupt:
-                    self._batch_step.settle()
+                    self._batch_step.fetch()
                     self.history.interrupted = self.epoch < self.epochs
                 except RuntimeError as error:
                     if not is_death(error):
@@ -467,7 +467,7 @@ class Trainer:
                         self._step(batch)  # see below
                     if self._stops():
                         break
-            self._batch_step.settle()
+            self._batch_step.fetch()
             self.ranks.agree(self.predictor)
             if self.batch < self.num_batches:
                 return  # stopped in the midst of the epoch, which can be continued
@@ -566,7 +566,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to continue, but for the weights: data, arrays and tensors, nested."""
-        self._batch_step.settle()
+        self._batch_step.fetch()
         return self._resumable.state_dict()
 
     @property

@@ -101,7 +101,7 @@ def test_what_has_no_room_is_said(monkeypatch, dataset):
 
 
 def test_another_value_is_refused(dataset):
-    with pytest.raises(ConfigError, match="device_resident must be True, False or \"auto\", not 'yes'"):
+    with pytest.raises(ConfigError, match=r"device_resident must be one of \(True, False, 'auto'\), not 'yes'"):
         Trainer(MLP(3, 2), dataset, epochs=1, device_resident="yes")
 
 
