@@ -21,6 +21,8 @@ from physgym.nn.transforms import Fields
 Loss = Callable[[Tensor, Tensor], Tensor]
 Precision = Literal["float32", "bfloat16", "float16"]
 
+LARGE = 1 << 16  # numbers of a gradient from which on reading them takes longer than calls
+
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # whose fused step can leave the weights alone
 
 KINDS: list[type | tuple[type, ...]] = [bool, (int, float, Tensor), str, Mapping, (list, tuple)]  # of equal meaning
@@ -291,12 +293,15 @@ class Optimization:
         gradients = self.gradients
         if self.scaler is not None or not gradients:
             return True
-        if self._nonfinite is None or self._nonfinite.value.device != gradients[0].device:
-            self._nonfinite = NonFiniteFlag(gradients[0].device)
-        if self._nonfinite.takes(gradients):
+        device = gradients[0].device
+        if self._nonfinite is None or self._nonfinite.value.device != device:
+            self._nonfinite = NonFiniteFlag(device)
+        # where calls are cheap, and memory is not: a sum reads the numbers, the flag's operation writes them as well
+        large = device.type == "cpu" and sum([gradient.numel() for gradient in gradients]) > LARGE
+        if not large and self._nonfinite.takes(gradients):
             self._nonfinite.note(gradients)
             return not self._nonfinite.read()  # waits for the device once
-        return all(cmath.isfinite(gradient.sum().item()) for gradient in gradients)
+        return all(cmath.isfinite(gradient.sum().item()) or bool(gradient.isfinite().all()) for gradient in gradients)
 
     def step(self, closure: Callable[[], Tensor]) -> None:
         """Change the parameters by the gradient of a batch: clip it, one step of the optimizer.

@@ -83,20 +83,21 @@ class BatchStep:
             batch: Fields of shape (batch, *shape).
             least: Samples that the network needs in each part in which the gradient is computed.
         """
-        optimization, ranks = self._optimization, self._learner.ranks
-        parts = max(1, min(optimization.accumulate, length(batch) // least))
+        optimization, ranks, count = self._optimization, self._learner.ranks, length(batch)
+        parts = max(1, min(optimization.accumulate, count // least))
         ranks.agree(self._learner.predictor)
         optimization.zero_grad()
         means = Means()
         for number in range(parts):
             part = _part(batch, number, parts)
+            samples = length(part)
             own: dict[str, float] = {}
             for losses in self._loss.summands(part):  # the forward pass; a single part, unless memory is saved
                 numbers = floats(losses)
                 own = {name: own.get(name, 0.0) + value for name, value in numbers.items()} if own else numbers
                 if math.isfinite(own["loss"]) and not optimization.idle:
-                    self._backward(losses["loss"], length(part) / length(batch) if parts > 1 else 1.0)
-            means.add(ranks.means(own), samples=length(part))
+                    self._backward(losses["loss"], samples / count)
+            means.add(ranks.means(own), samples=samples)
             values = means.values()
             if not math.isfinite(values["loss"]):
                 self._diagnosis.elsewhere = math.isfinite(own["loss"])

@@ -74,6 +74,15 @@ def read_local_rank(environment: Mapping[str, str] = os.environ) -> int:
     return _number(environment, "LOCAL_RANK", 0) if "LOCAL_RANK" in environment else 0
 
 
+def read_local_size(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the number of processes of this machine; 1 where nobody says it.
+
+    Raises:
+        ConfigError: The variable is no such number.
+    """
+    return _number(environment, "LOCAL_WORLD_SIZE", 1) if "LOCAL_WORLD_SIZE" in environment else 1
+
+
 def warn_of_separate_trainings(environment: Mapping[str, str] = os.environ) -> None:
     """Warn where a launcher that is not torchrun has started several processes, which then train separately."""
     for name, launcher in OTHERS:

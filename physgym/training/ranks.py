@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import socket
 import zlib
@@ -15,9 +16,17 @@ from torch import distributed as dist
 from physgym.errors import ConfigError
 from physgym.nn.devices import AUTO, as_device
 from physgym.progress import say
-from physgym.training.launch import meet, read_launch, read_local_rank, warn_of_separate_trainings
+from physgym.training.launch import (
+    meet,
+    read_launch,
+    read_local_rank,
+    read_local_size,
+    warn_of_separate_trainings,
+)
 
 TOGETHER = 32 << 20  # bytes of gradients in one message
+
+log = logging.getLogger(__name__)
 
 
 class Ranks:
@@ -31,8 +40,8 @@ class Ranks:
     have a gradient, every prediction to enter the loss, and knows no parameters of the loss.
 
     Args:
-        device: Where to compute; of several GPUs each process takes its own for "cuda". "auto" is the
-            best that this machine has.
+        device: Where to compute; of several GPUs each process takes its own for "cuda", and where there are fewer than
+            processes some share one. "auto" is the best that this machine has.
 
     Attributes:
         rank: Number of this process, from 0.
@@ -50,7 +59,7 @@ class Ranks:
             launch = read_launch()
             if launch.size > 1:
                 _stay_here()
-                backend = "nccl" if self.device.type == "cuda" else "gloo"
+                backend = backend_of(self.device, read_local_size(), torch.cuda.device_count())
                 meet(lambda: dist.init_process_group(backend), launch)
                 atexit.register(_leave)
             else:
@@ -58,7 +67,7 @@ class Ranks:
         together: bool = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         if self.size > 1 and str(self.device) == "cuda":
-            self.device = torch.device("cuda", read_local_rank())
+            self.device = torch.device("cuda", read_local_rank() % torch.cuda.device_count())
             torch.cuda.set_device(self.device)
 
     def say_device(self, wanted: torch.device | str) -> None:
@@ -171,6 +180,22 @@ class Ranks:
         dist.all_reduce(tensor)
         total: list[float] = tensor.tolist()
         return total
+
+
+def backend_of(device: torch.device, processes: int, gpus: int) -> str:
+    """Return by what processes exchange tensors: NCCL, which takes a GPU for each of them, else gloo.
+
+    Args:
+        device: Where they compute.
+        processes: How many of them are on this machine.
+        gpus: How many GPUs it has.
+    """
+    if device.type != "cuda":
+        return "gloo"
+    if processes > gpus:
+        log.warning("%d processes share %d GPUs of this machine, and exchange gradients by gloo", processes, gpus)
+        return "gloo"
+    return "nccl"
 
 
 def _groups(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

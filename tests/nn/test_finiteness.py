@@ -38,7 +38,9 @@ def test_it_does_not_take_what_it_cannot_look_at():
     assert not flag.takes([one.to(torch.complex64)])
 
 
-def test_a_long_finite_gradient_is_finite_though_its_sum_is_not():
+@pytest.mark.parametrize("large", [0, 1 << 16])
+def test_a_long_finite_gradient_is_finite_though_its_sum_is_not(monkeypatch, large):
+    monkeypatch.setattr("physgym.nn.optimization.LARGE", large)
     network = nn.Linear(2, 1, bias=False)
     optimization = Optimization(network)
     network.weight.grad = torch.full_like(network.weight, 3e38)

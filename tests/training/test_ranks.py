@@ -25,10 +25,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 import physgym
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
-from physgym.errors import CheckpointError, DivergedError
+from physgym.errors import CheckpointError, ConfigError, DivergedError
 from physgym.nn import MLP, Optimization
 from physgym.sample import Field, SampleSpec
 from physgym.training import Callback, Checkpoints, Trainer, Unroll, find_checkpoint, list_checkpoints, load_checkpoint
+from physgym.training.launch import read_local_size
+from physgym.training.ranks import Ranks, backend_of
 from tests.support.commands import Command
 from tests.support.memory_samples import MemorySource, linear_samples
 from tests.support.repositories import ignoring
@@ -656,3 +658,33 @@ def one_crashes(folder: Path) -> None:
 
 if __name__ == "__main__":
     one_crashes(Path(sys.argv[1])) if sys.argv[2:] == ["crash"] else main(Path(sys.argv[1]))
+
+
+def test_processes_that_share_a_gpu_do_not_exchange_by_nccl(caplog):
+    cuda = torch.device("cuda")
+    assert backend_of(torch.device("cpu"), 4, 0) == "gloo"
+    assert backend_of(cuda, 2, 2) == backend_of(cuda, 1, 4) == "nccl"
+    assert not caplog.text
+    assert backend_of(cuda, 2, 1) == "gloo"
+    assert "2 processes share 1 GPUs" in caplog.text
+    assert read_local_size({}) == 1
+    assert read_local_size({"LOCAL_WORLD_SIZE": "3"}) == 3
+    with pytest.raises(ConfigError, match="LOCAL_WORLD_SIZE='0' of a launcher must be an integer of at least 1"):
+        read_local_size({"LOCAL_WORLD_SIZE": "0"})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_group_of_one_process_trains_by_nccl():
+    torch.distributed.init_process_group("nccl", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+    try:
+        ranks = Ranks("cuda")
+        assert (ranks.rank, ranks.size) == (0, 1)
+        assert ranks._sum([1.0, 2.0]) == [1.0, 2.0]
+        network = torch.nn.Linear(3, 2).cuda()
+        network(torch.ones(4, 3, device="cuda")).sum().backward()
+        want, ranks.size = network.weight.grad.clone(), 2  # so that it exchanges, with itself
+        ranks.average(network.parameters())
+        assert torch.allclose(network.weight.grad * 2, want)
+    finally:
+        torch.distributed.destroy_process_group()
