@@ -145,8 +145,12 @@ def environment():
     """The variables of a reader's shell, in which this physgym is the one that is installed."""
     binaries = str(Path(sys.executable).parent)
     path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    person = {
+        f"GIT_{who}_{what}": "reader@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
     return {
         **os.environ,
+        **person,
         "PATH": os.pathsep.join([binaries, os.environ["PATH"]]),
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
     }

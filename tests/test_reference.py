@@ -54,6 +54,17 @@ def test_every_error_is_described():
     assert {f"physgym.errors.{name}" for name in ours} <= {*documented(), "physgym.errors.RejectSample"}
 
 
+def test_every_error_has_a_cause_and_a_cure():
+    text = (DOCS / "troubleshooting" / "errors.md").read_text()
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.M | re.S))
+    ours = {name for name, one in vars(errors).items() if inspect.isclass(one) and one.__module__ == errors.__name__}
+    assert set(sections) == ours
+    for name, section in sections.items():
+        cause, cure = re.search(r"\*\*Cause\.\*\* (.*?)\n\n\*\*Cure\.\*\* (.*)", section, re.S).groups()
+        assert len(cause) > 20, name
+        assert len(cure) > 20, name
+
+
 def test_every_name_that_a_page_imports_is_described():
     described = {id(find(name)) for name in documented()}
     missing = set()

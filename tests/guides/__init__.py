@@ -1,13 +1,14 @@
 """How the code of the pages in docs/ is run: a module for each section, with what its pages need."""
 
-from tests.guides import concepts, howto, reference, start, tutorials
+from tests.guides import coming_from, concepts, howto, reference, start, troubleshooting, tutorials
 from tests.guides.guide import DOCS, Guide
 
 ELSEWHERE = {  # pages whose code another test runs
     "howto/networks": "tests/nn/test_physics.py",
     "howto/training": "tests/training/test_training_examples.py",
 }
-ROWS = {**start.GUIDES, **tutorials.GUIDES, **howto.GUIDES, **concepts.GUIDES, **reference.GUIDES}
+SECTIONS = (start, tutorials, howto, concepts, reference, troubleshooting, coming_from)
+ROWS = {page: row for section in SECTIONS for page, row in section.GUIDES.items()}
 DEFAULT = Guide(commands=True)
 
 
