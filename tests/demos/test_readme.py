@@ -1,4 +1,4 @@
-"""What the README's table and the list of public names say is there can be imported."""
+"""What the table of all that physgym does says is there can be imported."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-ROWS = re.findall(r"^\| .* \|$", README.split("## What it does")[1].split("## ")[0], re.MULTILINE)
+TABLE = (Path(__file__).parents[2] / "docs" / "start" / "overview.md").read_text()
+ROWS = re.findall(r"^\| .* \|$", TABLE, re.MULTILINE)
 
 
 def find(path: str) -> object:
@@ -58,6 +58,6 @@ def test_commands_of_the_readme_exist():
     from physgym.cli import app
 
     known = set(get_command(app).commands)
-    told = set(re.findall(r"physgym ([a-z]+)(?=[ `])", README.split("## What it does")[1].split("## Shipped")[0]))
+    told = set(re.findall(r"physgym ([a-z]+)(?=[ `])", TABLE))
     assert "generate" in told
     assert told <= known, told - known

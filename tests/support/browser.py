@@ -135,14 +135,22 @@ class BrowserTab:
         self._session = str(browser.call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"])
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self._call("Emulation.setDeviceMetricsOverride", **metrics)
-        browser.events.clear()
-        self._call("Page.navigate", url=address)
-        browser.wait_for("Page.loadEventFired")
+        self.resize(width, height)
+        self.go(address)
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self._browser.call(method, self._session, **parameters)
+
+    def resize(self, width: int, height: int = 900) -> None:
+        """Give the window another size, in pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._call("Emulation.setDeviceMetricsOverride", **metrics)
+
+    def go(self, address: str) -> None:
+        """Open another page, and wait until it is loaded."""
+        self._browser.events.clear()
+        self._call("Page.navigate", url=address)
+        self._browser.wait_for("Page.loadEventFired")
 
     def evaluate(self, script: str) -> Any:
         """Value of an expression of JavaScript; of a promise what it is fulfilled with."""
