@@ -261,8 +261,9 @@ def test_noise_is_a_function_of_seed_epoch_and_window(both):
 def test_noise_is_in_the_loss_as_it_is_on_the_batch(both):
     watch, seen = Batches(), []
     made = trainer(both, Unroll(3, noise=0.2), callbacks=[watch])
-    gradient = made._gradient
-    made._gradient = lambda batch: seen.append(gradient(batch)["loss"]) or {"loss": seen[-1]}
+    step = made._batch_step
+    gradient = step.gradient
+    step.gradient = lambda *arguments: seen.append(gradient(*arguments)["loss"]) or {"loss": seen[-1]}
     batch, rows = begun(made)
     made.fit()
     noise = watch.batches[0]["state"][:, 0] - batch["state"][:, 0]
