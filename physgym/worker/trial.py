@@ -119,7 +119,8 @@ class _Starts:
 
 
 def _tell(sock: socket.socket, **said: Any) -> None:
-    sock.sendall(json.dumps(said).encode() + b"\n")
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a parent that has decided does not wait
+        sock.sendall(json.dumps(said).encode() + b"\n")
 
 
 def _tried(env: Env, started: _Starts) -> dict[str, Any]:

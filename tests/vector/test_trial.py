@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +23,7 @@ from physgym.envs.spring import Spring
 from physgym.errors import SampleError, SharedMachine
 from physgym.system.cores import usable_cores
 from physgym.vector import trial
-from physgym.worker.trial import measured
+from physgym.worker.trial import KEEP, after_trial, measured
 
 HERE = "here"
 cores = pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
@@ -109,11 +111,14 @@ def test_cheap_environments_are_made_here_once_and_stepped_by_the_user_alone(tmp
 
 
 @cores
-def test_what_takes_long_to_make_is_made_once_in_workers(tmp_path, caplog):
+@pytest.mark.parametrize(
+    "context", ["fork", *(pytest.param(c, marks=pytest.mark.slow) for c in ("spawn", "forkserver"))]
+)
+def test_what_takes_long_to_make_is_made_once_in_workers(tmp_path, caplog, context):
     file = tmp_path / "notes"
     with (
         caplog.at_level(logging.INFO, "physgym.vector.autotune"),
-        SocketVectorEnv([lambda: SlowToMake(file)] * 2, context="fork") as envs,
+        SocketVectorEnv([lambda: SlowToMake(file)] * 2, context=context) as envs,
     ):
         assert envs.num_workers == 2
         assert noted(file) == {("made", "elsewhere"): 2}
@@ -121,6 +126,19 @@ def test_what_takes_long_to_make_is_made_once_in_workers(tmp_path, caplog):
         envs.step([0, 1])
     assert noted(file) == {(what, "elsewhere"): 2 for what in ("made", "reset", "step", "closed")}
     assert "2 worker processes: making one takes more than 50 ms" in caplog.text
+
+
+def test_an_environment_is_kept_where_the_parent_has_decided_and_listens_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "addaudithook", lambda hook: None)  # which could not be taken away
+    file = tmp_path / "notes"
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.sendall(KEEP)
+    first, second = after_trial(theirs, [lambda: Noted(file)] * 2, 2)
+    with contextlib.closing(first()):
+        assert noted(file) == {("made", HERE): 1}
+    with contextlib.closing(second()):
+        assert noted(file) == {("made", HERE): 2, ("closed", HERE): 1}
 
 
 @cores
