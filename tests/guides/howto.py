@@ -11,6 +11,7 @@ GUIDES = {
     "howto/cluster": Guide(),
     "howto/command_line": Guide(sketches={0: "changes what is logged in the whole program"}),
     "howto/mujoco": Guide(),
+    "howto/short/other_machine": Guide(),
     "howto/reports": Guide(),
     "howto/command": Guide(sketches={2: "needs OpenFOAM"}, prepared=False),
     "howto/batched": Guide(
