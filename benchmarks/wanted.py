@@ -18,7 +18,7 @@ from pathlib import Path
 
 from wanted_rows import read_rows, table
 
-BENCHMARKS: tuple[str, ...] = ("large", "latency", "training")  # those that know --rows
+BENCHMARKS = ("vector", "generation", "storage", "large", "partitions", "latency", "training")  # those that know --rows
 TIMEOUT = 1800.0  # seconds for the rows of one benchmark
 
 
