@@ -6,6 +6,7 @@ is made, and rounds otherwise.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from physgym.engine_names import Engine
@@ -23,7 +25,7 @@ from physgym.nn.export.inference import Inference, weights_digest
 from physgym.nn.export.network_file import RunFile
 from physgym.nn.export.onnx_model import OnnxModel
 from physgym.nn.export.program import traced
-from physgym.nn.export.samples import samples_for
+from physgym.nn.export.samples import drawn_samples, samples_for
 from physgym.nn.predictor import Predictor, to_tensor
 from physgym.nn.undisturbed import undisturbed
 from physgym.sample import Sample
@@ -37,12 +39,12 @@ class BuiltEngine:
 
     Attributes:
         run: Runs it: input fields to output fields, arrays with a batch axis.
-        weights: Digest of the weights that are in it.
+        network: Digest of the network of which it was made, see `network_digest`.
         text: What it is and how far from torch, a clause for people.
     """
 
     run: RunFile
-    weights: str
+    network: str
     text: str
 
 
@@ -80,13 +82,33 @@ def build_engine(predictor: Predictor, engine: Engine, *, threads: int) -> Built
             run = _in_onnx if engine == "onnx" else _compiled
             running = run(program, contract, Path(folder), threads)
         compared = compare(
-            running, predictor, contract, samples, None, whose=f"the engine {engine!r}", advice="Use engine='torch'"
+            running,
+            predictor,
+            contract,
+            samples,
+            None,
+            whose=f"the engine {engine!r}",
+            advice="Use engine='torch'",
+            no_samples="use engine='torch'",
         )
     differences = ", ".join(
         f"{name} {value['largest']:.1e} {predictor.spec[name].unit}".rstrip()
         for name, value in compared["differences"].items()
     )
-    return BuiltEngine(running, weights_digest(predictor), f"{title}, largest difference to torch: {differences}")
+    return BuiltEngine(running, network_digest(predictor), f"{title}, largest difference to torch: {differences}")
+
+
+def network_digest(predictor: Predictor) -> str:
+    """Return a digest of the weights of a network, and of what it predicts for a few random samples.
+
+    The predictions show what else has changed: an attribute, a buffer that is not saved, the code.
+    """
+    with undisturbed():
+        predicted = predictor.predict(drawn_samples(predictor, max(BATCHES)), batched=True)
+    whole = hashlib.sha256(weights_digest(predictor).encode())
+    for value in predicted.values():
+        whole.update(np.ascontiguousarray(value).tobytes())
+    return whole.hexdigest()
 
 
 def _in_onnx(program: Any, contract: Contract, folder: Path, threads: int) -> RunFile:

@@ -12,8 +12,7 @@ import torch
 from physgym.engine_names import ENGINES, Engine
 from physgym.errors import ConfigError
 from physgym.feedback import Feedback
-from physgym.nn.engines import BuiltEngine, build_engine
-from physgym.nn.export.inference import weights_digest
+from physgym.nn.engines import BuiltEngine, build_engine, network_digest
 from physgym.nn.export.samples import drawn_samples
 from physgym.nn.predictor import Predictor
 from physgym.nn.threads import OneThread, ThreadChoice, chosen_threads, timed
@@ -56,17 +55,17 @@ class PreparedPredictor:
         self.choice: ThreadChoice = choices[self.batch_size]
 
     def refresh(self) -> None:
-        """Make the engine where there is none, and anew where the weights of the network have changed.
+        """Make the engine where there is none, and anew where the network has changed, in weights or otherwise.
 
         Raises:
             ConfigError: It cannot be made.
         """
-        if self.engine == "torch" or (
-            self._built is not None and self._built.weights == weights_digest(self.predictor)
-        ):
+        if self.engine == "torch":
             return
         one = 1 in self._alone
         with OneThread(active=one):
+            if self._built is not None and self._built.network == network_digest(self.predictor):
+                return
             self._built = build_engine(self.predictor, self.engine, threads=1 if one else self._threads)
         self.choice = ThreadChoice(one, self._timed(), self._built.text)
         log.info("predictions by the engine %s: %s", self.engine, self._built.text)

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch._inductor import config as inductor
 
 from physgym.errors import ConfigError, SampleError
@@ -28,7 +29,7 @@ def built(found, *_, threads):
     """In place of an engine, what it would be made of: the network in torch, with the weights of now."""
     copied = engines.Inference(found).predictor
     run = lambda fed: copied.predict(fed, batched=True)  # noqa: E731
-    return engines.BuiltEngine(run, engines.weights_digest(found), f"of {threads}")
+    return engines.BuiltEngine(run, engines.network_digest(found), f"of {threads}")
 
 
 @pytest.mark.slow
@@ -75,6 +76,62 @@ def test_weights_that_have_changed_are_taken_over(monkeypatch):
     prepared.refresh()
     np.testing.assert_array_equal(prepared.predict(SAMPLE)["y"], found.predict(SAMPLE)["y"])
     assert not np.array_equal(prepared.predict(SAMPLE)["y"], before)
+
+
+class Scaled(nn.Module):
+    """Holds numbers that are no weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.factor = nn.Linear(3, 2), 1.0
+        self.register_buffer("shift", torch.zeros(2), persistent=False)
+
+    def forward(self, x):
+        return self.linear(x) * self.factor + self.shift
+
+
+class Other(Scaled):
+    def forward(self, x):
+        return self.linear(-x)
+
+
+def exchange(found):
+    other = Other()
+    other.load_state_dict(found.network.state_dict())
+    found.network = other
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: setattr(found.network, "factor", 3.0),
+        lambda found: found.network.shift.fill_(1.0),
+        exchange,
+    ],
+)
+def test_what_has_changed_in_a_network_besides_weights_is_taken_over(monkeypatch, change):
+    made = []
+    monkeypatch.setattr(
+        "physgym.nn.prepared.build_engine", lambda *given, **more: made.append(1) or built(*given, **more)
+    )
+    found = Predictor(Scaled(), SPEC)
+    prepared = PreparedPredictor(found, engine="onnx")
+    before = prepared.predict(SAMPLE)["y"]
+    prepared.refresh()
+    assert len(made) == 1
+    change(found)
+    prepared.refresh()
+    np.testing.assert_array_equal(prepared.predict(SAMPLE)["y"], found.predict(SAMPLE)["y"])
+    assert not np.array_equal(prepared.predict(SAMPLE)["y"], before)
+
+
+def test_a_network_that_predicts_nothing_finite_is_not_said_to_need_an_argument_of_an_export(monkeypatch):
+    for name in ("traced", "_in_onnx"):
+        monkeypatch.setattr(engines, name, lambda *_: None)
+    found = predictor()
+    found.predict = lambda given, **_: {"y": np.full((len(given["x"]), 2), np.nan, np.float32)}
+    with pytest.raises(ConfigError, match=r"no finite value of field 'y' .*; use engine='torch'"):
+        PreparedPredictor(found, engine="onnx")
 
 
 def test_what_no_engine_can_be_made_of_is_an_error_that_says_what_to_do():

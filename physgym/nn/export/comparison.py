@@ -31,6 +31,7 @@ def compare(
         "Nothing was written. What its precision explains can be allowed: export_network(..., tolerance=...), a part "
         "of the range of predictions"
     ),
+    no_samples: str = "name samples for it (export_network(..., samples=...))",
 ) -> dict[str, Any]:
     """Compare the predictions of a file with those of a network, in batches of several sizes.
 
@@ -43,6 +44,7 @@ def compare(
             of the weights allows.
         whose: What is compared, for errors.
         advice: What errors say is to be done.
+        no_samples: The same, where the network predicts nothing that can be compared.
 
     Returns:
         What was compared, as plain JSON data.
@@ -55,8 +57,8 @@ def compare(
     for port in contract.outputs:
         if not np.isfinite(wanted[port.field.name]).any():
             raise ConfigError(
-                f"the network predicts no finite value of field {port.field.name!r} for the samples on which file and "
-                "network are to be compared; name samples for it (export_network(..., samples=...))"
+                f"the network predicts no finite value of field {port.field.name!r} for the samples on which "
+                f"{whose} and torch are to be compared; {no_samples}"
             )
     allowed = {port.field.name: _allowed(wanted[port.field.name], predictor, tolerance) for port in contract.outputs}
     largest = dict.fromkeys(allowed, 0.0)
