@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -15,7 +16,7 @@ from physgym.placement import EnvFactory
 from physgym.system.cores import usable_cores
 from physgym.transport.unix import socket_pair
 from physgym.vector.autotune import choose, say_choice
-from physgym.vector.closing import CLOSE_TIMEOUT
+from physgym.vector.closing import CLOSE_TIMEOUT, END_TIMEOUT
 from physgym.vector.handshake import Handshake
 from physgym.vector.starter import FleetSettings, Starter, shares
 from physgym.vector.watch import Watch
@@ -72,8 +73,10 @@ def chosen_by_trial(
                 found = talk.hear(TRIAL_SECONDS + PATIENCE)
             except (_Gone, WorkerError, OSError):
                 reason = "the process of the trial ended"
-            # one that has closed its environment ends by itself, one in the middle of a step does not
-            _end(worker, settings, 0.0 if found is None else CLOSE_TIMEOUT)
+            if found is not None:  # else it is in the middle of a step, or gone
+                with contextlib.suppress(_Gone, WorkerError, OSError):
+                    talk.hear(CLOSE_TIMEOUT)  # that it has closed its environment
+            _end(worker, settings, 0.0 if found is None else END_TIMEOUT)
         except BaseException:
             _end(worker, settings, 0.0)
             raise

@@ -38,7 +38,7 @@ def after_trial(sock: socket.socket, factories: Sequence[EnvFactory], num_envs: 
 
     Args:
         sock: Connected to the parent, which hears in lines of JSON that the environment is being made, that it is made,
-            and how long its steps take.
+            how long its steps take, and that it is closed.
         factories: Of the environments of worker 0.
         num_envs: Number of environments of all workers.
 
@@ -59,6 +59,7 @@ def after_trial(sock: socket.socket, factories: Sequence[EnvFactory], num_envs: 
         with first.folder, contextlib.closing(first.again()) as env:
             if decision == TRY:  # the parent is there
                 _tell(sock, **_tried(env, started))
+        _tell(sock, closed=True)
     raise SystemExit(0)
 
 

@@ -9,6 +9,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -298,3 +299,22 @@ def test_steps_that_wait_are_told_from_those_that_compute(tmp_path):
 
     computing = measured(Computing(tmp_path / "computing"))
     assert computing["computing"] > 0.009
+
+
+class Threaded(Noted):
+    """Starts a thread in other processes that goes on after the end."""
+
+    def __init__(self, file, here):
+        super().__init__(file)
+        if os.getpid() != here:
+            threading.Thread(target=time.sleep, args=(100,)).start()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("patient")
+def test_a_trial_that_has_closed_its_environment_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "CLOSE_TIMEOUT", 40.0)
+    file, here, start = tmp_path / "notes", os.getpid(), time.monotonic()
+    SocketVectorEnv([lambda: Threaded(file, here)], context="spawn").close()
+    assert time.monotonic() - start < 30
+    assert noted(file)["closed", "elsewhere"] >= 1
