@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +12,13 @@ import numpy as np
 
 from physgym.loading.loadable import Loadable, fills_arrays
 from physgym.loading.populating import populate_ahead
+from physgym.loading.reused_memory import ReusedMemory
 from physgym.loading.shuffling import EpochOrder, permutation, windows
 from physgym.sample import Field, Sample
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-ALIGNED = 64  # bytes, of which the address of a tensor that torch makes is a multiple
 
 
 class Rows(Protocol):
@@ -203,8 +201,7 @@ def chunks(
     share: int,
     batch_size: int,
     together: int,
-    *,
-    pinned: bool,
+    memory: ReusedMemory | None,
 ) -> Iterator[Chunk]:
     """Yield the batches of an epoch, gathered when they are asked for.
 
@@ -215,28 +212,28 @@ def chunks(
         share: Number of samples in the epoch.
         batch_size: Samples per batch; the last one takes what is left, be it fewer or more.
         together: Batches per chunk.
-        pinned: Whether they are to be in pinned memory.
+        memory: Memory to put them in; None for pinned memory.
     """
     source = rows()
     for first in batches[::together]:
         last = min(first + together, batches.stop)
         start, stop = first * batch_size, share if last == batches.stop else last * batch_size
-        yield Chunk(first, last - first, batch_size, _taken(source, start, stop, spec, pinned=pinned))
+        yield Chunk(first, last - first, batch_size, _taken(source, start, stop, spec, memory))
 
 
 def _taken(
-    source: Rows, start: int, stop: int, spec: Mapping[str, Field], *, pinned: bool
+    source: Rows, start: int, stop: int, spec: Mapping[str, Field], memory: ReusedMemory | None
 ) -> dict[str, Array | Tensor]:
     """Return the samples from one place to another in memory that torch has laid, as far as they can be put there."""
     import torch
 
     if not source.fills_arrays or any(not field.dtype.isnative for field in spec.values()):
         taken = {name: as_native(value) for name, value in source.take(start, stop).items()}
-        return {name: torch.from_numpy(taken[name]).pin_memory() for name in spec} if pinned else {**taken}
+        return {name: torch.from_numpy(taken[name]).pin_memory() for name in spec} if memory is None else {**taken}
 
     count = stop - start
-    if not pinned:
-        arrays = {name: empty_aligned((count, *field.shape), field.dtype) for name, field in spec.items()}
+    if memory is not None:
+        arrays = {name: memory.empty((count, *field.shape), field.dtype) for name, field in spec.items()}
         return {**source.take(start, stop, arrays)}
     tensors = {}
     for name, field in spec.items():
@@ -244,14 +241,6 @@ def _taken(
         tensors[name] = torch.empty((count, *field.shape), dtype=dtype, pin_memory=True)
     source.take(start, stop, {name: tensor.numpy() for name, tensor in tensors.items()})
     return {**tensors}
-
-
-def empty_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return an array that begins where torch would lay it; in memory of NumPy, which is given back less eagerly."""
-    nbytes = math.prod(shape) * dtype.itemsize
-    memory = np.empty(nbytes + ALIGNED, np.uint8)
-    first = -memory.ctypes.data % ALIGNED
-    return memory[first : first + nbytes].view(dtype).reshape(shape)
 
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -16,6 +16,7 @@ from physgym.loading.epoch import Epoch, Position
 from physgym.loading.epoch_reader import Chunk, Rows, chunks, native
 from physgym.loading.loadable import Loadable, stored_nbytes
 from physgym.loading.reading import COMPUTED, ReadingMode, ReadingOrder, Shuffle, choose_order
+from physgym.loading.reused_memory import ReusedMemory
 from physgym.loading.shuffling import is_computed
 from physgym.spaces import Array
 
@@ -105,6 +106,7 @@ class Loader(Batched):
         self._chunk = max(1, GATHER_SIZE // max(1, row * batch_size))  # batches
         if shuffle:
             log.info("%s shuffle of %d samples: %s", self.order, len(dataset), self.reason)
+        self._memory = ReusedMemory(4 * len(self.fields))  # of batches; more are hardly given back before one is taken
         self._begun = False
         self._position = self._at(epoch, 0)
 
@@ -250,4 +252,5 @@ class Loader(Batched):
         share, size = self.batching.share(position.length), self.batching.batch_size
         spec = {name: self.dataset.spec[name] for name in self.fields}
         wanted = range(position.batch, position.batches)
-        return chunks(self._rows(position), spec, wanted, share, size, self._chunk, pinned=self.pin_memory)
+        memory = None if self.pin_memory else self._memory
+        return chunks(self._rows(position), spec, wanted, share, size, self._chunk, memory)

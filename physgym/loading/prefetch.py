@@ -24,6 +24,7 @@ class Direct:
     def get(self, index: int) -> Chunk:
         """Return the chunk that holds a batch; the batches are asked for in order."""
         while self._chunk is None or index >= self._chunk.first + self._chunk.batches:
+            self._chunk = None  # gives its memory to the next one
             self._chunk = next(self._chunks)
         return self._chunk
 
@@ -87,6 +88,7 @@ class Ahead:
                     return
                 with self._changed:
                     self._ready.append(chunk)
+                    del chunk  # so that its memory is free when its last batch is, not after the next gather
                     self._changed.notify_all()
         except BaseException as error:  # noqa: BLE001 - raised again where the batch is asked for
             with self._changed:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from physgym.casting import FIELD, VALUE, as_arrays, as_field
 from physgym.errors import ConfigError, SampleError
 from physgym.feedback import Feedback
-from physgym.loading.epoch_reader import ALIGNED
+from physgym.loading.reused_memory import ALIGNED
 from physgym.nn.changes import Changes, check_changes
 from physgym.nn.feeding import Feeding, field_aliases
 from physgym.nn.transforms import Fields, Transforms, checked_fields
