@@ -12,7 +12,7 @@ author = "The physgym developers"
 copyright = "2026, the physgym developers"
 release = version = physgym.__version__
 extensions = [
-    "myst_parser",
+    "myst_nb",  # pages in Markdown, and notebooks with what they hold
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",  # docstrings in the style of Google
     "sphinx_copybutton",  # a button on every block of code
@@ -34,6 +34,8 @@ nitpicky = True  # a name in a page that has no page of its own is a mistake
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 3
+
+nb_execution_mode = "off"  # a test runs notebooks
 
 copybutton_exclude = ".linenos, .gp, .go"  # prompts and output of consoles are not copied
 

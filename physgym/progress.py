@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a plain line every so often elsewhere; in the log, a line every so often."""
+"""Progress: a bar on a terminal or in a notebook, a plain line every so often elsewhere; in the log, a line every so often."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Self
 from tqdm import tqdm
 
 QUIET_INTERVAL = 10.0  # seconds between lines where there is no terminal
+NOTEBOOK_COLUMNS = 100  # of a bar in a notebook, whose width no kernel knows
 
 log = logging.getLogger(__name__)  # what is shown here is in the log as well
 _quiet = 0  # how many blocks of `quiet` there are
@@ -45,12 +46,19 @@ class Progress:
         self, total: int | None, description: str, unit: str, *, initial: int = 0, enabled: bool = True
     ) -> None:
         shown = enabled and not _quiet
-        terminal = shown and _is_terminal()
+        notebook = _is_notebook()
+        drawn = shown and (notebook or _is_terminal())
         self._bar = tqdm(
-            total=total, desc=description, unit=unit, initial=initial, disable=not terminal, dynamic_ncols=True
+            total=total,
+            desc=description,
+            unit=unit,
+            initial=initial,
+            disable=not drawn,
+            ncols=NOTEBOOK_COLUMNS if notebook else None,
+            dynamic_ncols=not notebook,
         )
         # a log file wants lines, not the carriage returns with which a bar draws over itself
-        self._lines = shown and not terminal
+        self._lines = shown and not drawn
         self._logged = enabled and log.isEnabledFor(logging.DEBUG)
         self._total, self._description, self._unit = total, description, unit
         self._count, self._first, self._note = initial, initial, ""
@@ -121,3 +129,8 @@ def _is_terminal() -> bool:
         return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except (AttributeError, OSError, ValueError):  # stderr is closed, or another object
         return False
+
+
+def _is_notebook() -> bool:
+    """Return whether stderr is shown in a notebook, which draws a bar as a terminal does."""
+    return type(sys.stderr).__module__ == "ipykernel.iostream"

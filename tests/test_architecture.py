@@ -24,6 +24,7 @@ ORDER = [
     "_version",
     "system",
     "progress",
+    "html_parts",
     "interrupt",
     "files",
     "git",

@@ -17,7 +17,7 @@ from physgym.data.description import Mode, check_mode
 from physgym.data.divided_samples import DividedSamples
 from physgym.data.episode_index import EpisodeIndex
 from physgym.data.episode_split import number_episodes
-from physgym.data.html_summary import html_table
+from physgym.data.html_summary import dataset_html
 from physgym.data.indices import as_indices, episode_rows
 from physgym.data.joined_tables import declared_spec, joined, joined_endings
 from physgym.data.labelled import as_xarray
@@ -120,7 +120,7 @@ class SampleDataset(DividedSamples):
     def _repr_html_(self) -> str:
         episodes = len(np.unique(self.episodes))
         title = f"{len(self)} {self.mode} samples, {episodes} episodes, {size_text(self.nbytes)}"
-        return html_table(self.spec, title, ", ".join(map(str, self._folders.places)))
+        return dataset_html(self.spec, title, ", ".join(map(str, self._folders.places)))
 
     def show(self, sample: int | None = None, *, episode: int | None = None) -> Picture:
         """Return a picture of a sample, or of an episode over its steps; a notebook shows it.

@@ -33,6 +33,7 @@ from physgym.experiment.provenance import Origin
 from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
 from physgym.experiment.session import is_empty, new_session
+from physgym.experiment.summary import SessionSummary
 from physgym.experiment.training_plan import TrainingPlan, make_trainer
 from physgym.files import short
 from physgym.generation.generate import generate
@@ -66,6 +67,10 @@ class Outcome:
     trainer: Trainer | AgentTrainer
     history: History
     rank: int = 0
+
+    def _repr_html_(self) -> str:
+        session = "" if self.session is None else SessionSummary(self.session)._repr_html_()
+        return f"{session}\n{self.history._repr_html_()}"
 
 
 def train(

@@ -14,6 +14,7 @@ import numpy as np
 
 from physgym.checks import integer, positive
 from physgym.data.dataset import SampleDataset
+from physgym.html_parts import html_image
 from physgym.scene.chosen_samples import ChosenSamples, Shown
 from physgym.scene.films import (
     GIF,
@@ -224,10 +225,10 @@ class SampleView(ChosenSamples):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, f"film{'.mp4' if video else GIF}")
             self.save(file)
-            data = base64.b64encode(file.read_bytes()).decode()
+            data = file.read_bytes()
         if video:
-            return f'<video controls loop src="data:video/mp4;base64,{data}"></video>'
-        return f'<img src="data:image/gif;base64,{data}">'
+            return f'<video controls loop src="data:video/mp4;base64,{base64.b64encode(data).decode()}"></video>'
+        return html_image(data, "gif")
 
     def _repr_png_(self) -> bytes:
         return png(self.picture())

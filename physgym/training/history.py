@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from physgym.errors import ConfigError
+from physgym.html_parts import html_image, html_table, html_title
 from physgym.scene.pictures import Picture, draw_curves
 from physgym.spaces import Array
 from physgym.training.random_state import generator_states, seed_generators, set_generator_states
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
 
 LOSS_CURVES = ("loss", "validation_loss")
+SHOWN = 10  # epochs in the table of a notebook, the last ones
 
 
 @dataclass
@@ -89,6 +92,22 @@ class History:
             curves[name] = epochs[there], np.where(np.isfinite(values), values, np.nan)[there]
         positive = all((values[~np.isnan(values)] > 0).all() for _, values in curves.values())
         return draw_curves(curves, label="epoch", logarithmic=positive)
+
+    def _repr_html_(self) -> str:
+        said = {
+            f"{len(self.epochs)} epochs": True,
+            "interrupted": self.interrupted,
+            f"stopped: {self.stopped}": self.stopped,
+            f"{self.skipped} batches skipped": self.skipped,
+            f"the last {SHOWN}:": len(self.epochs) > SHOWN,
+        }
+        lines = [html_title("History", ", ".join(text for text, holds in said.items() if holds))]
+        names = list(self.table())
+        rows = [[f"{epoch[name]:.6g}" if name in epoch else "" for name in names] for epoch in self.epochs[-SHOWN:]]
+        lines += [html_table(names, rows)] if rows else []
+        with contextlib.suppress(ConfigError):  # no loss to draw, or no matplotlib: the table is enough
+            lines.append(html_image(self.plot()._repr_png_()))
+        return "\n".join(lines)
 
 
 class Means:

@@ -1,9 +1,10 @@
-"""Progress: a bar on a terminal, plain lines elsewhere."""
+"""Progress: a bar on a terminal and in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import pty
 import struct
@@ -71,3 +72,16 @@ def test_nothing_where_it_is_switched_off_or_stderr_is_closed(capsys, monkeypatc
     monkeypatch.setattr(sys, "stderr", closed)
     with Progress(4, "count", "sheep", enabled=False) as bar:
         bar.update()
+
+
+def test_a_bar_in_a_notebook(monkeypatch):
+    class OutStream(io.StringIO):
+        """What a kernel puts in place of stderr: no terminal, and shown as one."""
+
+    OutStream.__module__ = "ipykernel.iostream"
+    monkeypatch.setattr(sys, "stderr", shown := OutStream())
+    count()
+    text = shown.getvalue()
+    assert "\rcount: 100%|" in text
+    assert "count: 4/4 in" not in text
+    assert max(map(len, text.strip().split("\r"))) <= progress.NOTEBOOK_COLUMNS

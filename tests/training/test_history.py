@@ -54,3 +54,34 @@ def test_what_cannot_be_plotted_says_so(history):
         history.plot("lost")
     with pytest.raises(ConfigError, match="no epoch is completed"):
         History().plot()
+
+
+def test_a_notebook_shows_a_table_and_the_curves(history):
+    history.stopped = "<b>enough</b>"
+    history.epochs[1]["<i>"] = math.inf
+    text = history._repr_html_()
+    assert text.startswith("<b>History</b> 3 epochs, stopped: &lt;b&gt;enough&lt;/b&gt;\n")
+    assert "<th>epoch</th><th>loss</th><th>validation_loss</th><th>&lt;i&gt;</th>" in text
+    assert "<tr><td>2</td><td>2</td><td></td><td>inf</td><td></td></tr>" in text
+    assert text.count('<img src="data:image/png;base64,') == 1
+    assert "<i>" not in text
+
+
+def test_a_notebook_shows_the_last_epochs_of_many():
+    many = History([{"epoch": number, "loss": 1 / number} for number in range(1, 31)], interrupted=True, skipped=2)
+    text = many._repr_html_()
+    assert "30 epochs, interrupted, 2 batches skipped, the last 10:" in text
+    assert text.count("<tr>") == 11
+    assert "<td>21</td>" in text
+    assert "<td>20</td>" not in text
+
+
+def test_a_notebook_shows_what_has_no_curve(monkeypatch):
+    assert History()._repr_html_() == "<b>History</b> 0 epochs"
+    assert "<img" not in History([{"epoch": 1, "return": 3.0}])._repr_html_()
+    assert "<td>nan</td>" in History([{"epoch": 1, "loss": math.nan}])._repr_html_()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    without = History([{"epoch": 1, "loss": 2.0}])._repr_html_()
+    assert "<td>2</td>" in without
+    assert "<img" not in without
