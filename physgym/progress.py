@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal or in a notebook, a plain line every so often elsewhere; in the log, a line every so often."""
+"""Progress: a bar on a terminal or in a notebook, elsewhere and in the log a plain line every so often."""
 
 from __future__ import annotations
 
