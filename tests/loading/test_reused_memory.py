@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
 from physgym.loading import reused_memory
+from physgym.loading.epoch_reader import Chunk
 from physgym.loading.loader import Loader
+from physgym.loading.prefetch import Ahead
 from physgym.loading.reused_memory import ALIGNED, ReusedMemory
 from physgym.sample import Field
 
@@ -230,6 +233,28 @@ def test_after_an_error_the_batches_are_those_of_a_run_without_one(prefetch):
     assert all(whole(batch) for batch in found)
     for batch, other in zip(found, run(Numbered()), strict=True):
         assert torch.equal(batch["n"], other["n"])
+
+
+def test_the_thread_lets_go_of_batches_before_it_gathers_others():
+    made, gone = [], []
+
+    def make(number):
+        chunk = Chunk(number, 1, 1, {})
+        made.append(weakref.ref(chunk, lambda _: dropped.set()))
+        return chunk
+
+    def source():
+        yield make(0)
+        gone.append(dropped.wait(5))
+        yield make(1)
+
+    dropped = threading.Event()
+    ahead = Ahead(source(), 1)
+    try:
+        assert [ahead.get(number).first for number in (0, 1)] == [0, 1]
+        assert gone == [True]
+    finally:
+        ahead.stop()
 
 
 def test_epochs_of_one_loader_side_by_side_do_not_share_memory():
