@@ -262,12 +262,20 @@ class Partition:
                 yield handle, self
             else:
                 now = Partition(self.path)
-                if now.layout != self.layout or any(now.tables[k].count < t.count for k, t in self.tables.items()):
+                if now.layout != self.layout or self._others_rows(now):
                     raise OSError("another file has taken its place; open the dataset anew")
                 with now.opened() as found:
                     yield found
         finally:
             os.close(handle)
+
+    def _others_rows(self, now: Partition) -> bool:
+        """Return whether the rows of what is under the name now are not these, and perhaps further ones."""
+        counts = {name: table.count for name, table in self.tables.items()}
+        found = {name: table.count for name, table in now.tables.items()}
+        if found == counts and self.sealed and now.sealed:
+            return now.checksum != self.checksum
+        return any(found[name] < count for name, count in counts.items())
 
     @staticmethod
     def _target(column: ColumnPlace, rows: int, out: Array | None) -> Array:

@@ -666,6 +666,20 @@ def test_a_dataset_that_was_made_anew_is_not_taken_for_the_old_one(tmp_path):
             reader.gather([4999])
 
 
+@pytest.mark.parametrize("gather", [True, False])
+def test_a_partition_of_as_many_other_samples_is_not_taken_for_the_old_one(tmp_path, gather):
+    for folder, first in (("d", 0), ("other", 12)):
+        with SampleWriter(tmp_path / folder, SPEC) as writer:
+            writer.append(samples(range(first, first + 12)), **names(range(first, first + 12)))
+    dataset, copied = SampleDataset(tmp_path / "d"), SampleDataset(tmp_path / "other")
+    file = tmp_path / "d" / "training-00000.h5"
+    (tmp_path / "other" / "training-00000.h5").replace(file)
+    with pytest.raises(DatasetError, match="another file has taken its place"):
+        dataset.gather([11]) if gather else dataset.read(0, 12)
+    shutil.copy(file, tmp_path / "other" / "training-00000.h5")  # the same rows
+    np.testing.assert_array_equal(copied[:]["x"], samples(range(12, 24))["x"])
+
+
 def test_a_file_that_is_replaced_while_it_is_opened_is_opened_again(tmp_path, monkeypatch):
     with SampleWriter(tmp_path / "d", SPEC) as writer:
         writer.append(samples(range(3)), **names(range(3)))
