@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from physgym.errors import CheckpointError
 from physgym.storage.location import Location, place
 
 NETWORK = "network:"  # what the name of a sampler that asks a network begins with
@@ -70,3 +72,27 @@ def weights_digest(checkpoints: str | Path | Location, which: str = "last") -> s
 def digest_of(found: tuple[str, str] | None) -> str | None:
     """Return the digest of the weights of a network and its checkpoint; None where none is named."""
     return None if found is None else weights_digest(*found)
+
+
+def order_of(session: Path, config: Mapping[str, Any]) -> str | None:
+    """Return how stored samples were shuffled where the configuration left that to the memory and the page cache.
+
+    Returns:
+        What `training.shuffle` is to be for the same order; None where that follows from the configuration, or no
+        checkpoint tells.
+    """
+    if not config.get("training") or get(config, "training", "shuffle") not in (None, True):
+        return None
+    if get(config, "dataset", "produce") not in (None, "before"):
+        return None
+    from physgym.training.checkpoint_files import read_state
+    from physgym.training.checkpoint_folders import list_checkpoints
+
+    folder = place(checkpoints_of(config) or session / "networks")
+    if not isinstance(folder, Path) or not folder.is_dir():
+        return None
+    order = None
+    with contextlib.suppress(CheckpointError):  # the weights of a damaged one are compared nevertheless
+        for path, manifest in list(list_checkpoints(folder).items())[-1:]:
+            order = (read_state(path, manifest)[0].get("order") or {}).get("order")
+    return order if order in ("random", "window") else None

@@ -27,7 +27,16 @@ from physgym.data.description import Mode, partition_files
 from physgym.errors import CheckpointError, ConfigError, DatasetError
 from physgym.experiment.provenance import NUMERICS, THREADS, dataset_hash, hardware
 from physgym.experiment.record import read_config, read_record, state
-from physgym.experiment.references import NETWORK, SAMPLES, actions_of, checkpoints_of, get, start_of, weights_digest
+from physgym.experiment.references import (
+    NETWORK,
+    SAMPLES,
+    actions_of,
+    checkpoints_of,
+    get,
+    order_of,
+    start_of,
+    weights_digest,
+)
 from physgym.experiment.repository import add_worktree, find_repository, has_commit, printable_name, remove_worktree
 from physgym.experiment.search.section import PRUNED
 from physgym.experiment.session import CONFIG, check_session
@@ -274,6 +283,8 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
         for name, path in changes["training.test"].items():
             if then_tested := samples.get(f"test {name}"):
                 _check_samples(session, path, then_tested)
+    if order := order_of(session, config):
+        changes["training.shuffle"] = order  # else the memory and the page cache of today choose it
     if checkpoints_of(config):
         changes["training.checkpoints.path"] = None  # the old ones lie there
     if actions := actions_of(config):

@@ -17,17 +17,22 @@ from safetensors.torch import load_file
 
 import physgym
 from physgym import cli
+from physgym.data.dataset import SampleDataset
+from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError
 from physgym.experiment import reproduce as tested
 from physgym.experiment.config import check_config
 from physgym.experiment.provenance import Origin
 from physgym.experiment.record import read_record
+from physgym.experiment.references import order_of
 from physgym.experiment.reproduce import reproduce
 from physgym.experiment.run import Run, _described
 from physgym.experiment.runs import train
 from physgym.experiment.session import new_session
 from physgym.files import write_atomically
-from physgym.training import list_checkpoints
+from physgym.nn import MLP
+from physgym.sample import Field, SampleSpec
+from physgym.training import Trainer, list_checkpoints
 from tests.support.commands import Command, run_command
 from tests.support.repositories import commit, git, set_identity
 from tests.support.toys import RealTime
@@ -603,3 +608,22 @@ def test_test_sets_are_those_of_the_session(tmp_path):
     changed = tested._changes(tmp_path / "s", config, {"dataset": None}, tmp_path, tmp_path / "again")
     wanted = {"far": str(tmp_path / "data/far"), "bucket": "s3://bucket/far"}
     assert f"training.test={json.dumps(wanted)}" in changed
+
+
+@pytest.mark.parametrize("order", ["random", "window"])
+def test_samples_come_in_the_order_of_the_session_whatever_the_memory_holds_now(tmp_path, order):
+    samples = {"x": np.zeros((8, 2), "f4"), "y": np.zeros((8, 1), "f4")}
+    spec = SampleSpec([Field("x", (2,), np.dtype("f4"), "input"), Field("y", (1,), np.dtype("f4"), "target")])
+    with SampleWriter(tmp_path / "d", spec) as writer:
+        writer.append(samples, episode=np.arange(8), step=np.zeros(8, int), seed=np.zeros(8, int))
+    dataset, options = SampleDataset(tmp_path / "d"), {"epochs": 1, "batch_size": 4, "progress": False}
+    Trainer(MLP.from_spec(spec, hidden=(2,)), dataset, shuffle=order, session=tmp_path / "s", **options).fit()
+    for given, wanted in ((None, order), (True, order), (False, None), ("random", None)):
+        config = {"training": {"epochs": 1} if given is None else {"epochs": 1, "shuffle": given}}
+        changed = tested._changes(tmp_path / "s", config, {"dataset": None}, tmp_path, tmp_path / "again")
+        assert [one for one in changed if "shuffle" in one] == ([f'training.shuffle="{wanted}"'] if wanted else [])
+    for produced in ("online", "always"):
+        assert order_of(tmp_path / "s", {"training": {"epochs": 1}, "dataset": {"produce": produced}}) is None
+    assert order_of(tmp_path, {"training": {"epochs": 1}}) is None
+    (tmp_path / "s" / "networks" / "epoch-0001" / "network.safetensors").write_bytes(b"")
+    assert order_of(tmp_path / "s", {"training": {"epochs": 1}}) is None
