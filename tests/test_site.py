@@ -54,7 +54,7 @@ FIRST = """(query => {
 
 def newest(*folders):
     """When the last file in these folders was changed."""
-    files = (file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".md", ".png", ".gif"))
+    files = (file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".md", ".ipynb", ".png", ".gif"))
     return max(file.stat().st_mtime for file in files)
 
 
