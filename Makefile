@@ -74,7 +74,7 @@ lowest: $(VENV)/.lowest
 	$(VENV)/lowest/bin/pytest -q -m "not (slow or sweep)" $(LOWEST_TESTS)
 
 clean:
-	rm -rf $(VENV) demo site dist
+	rm -rf $(VENV) demo site jupyter_execute dist
 
 # Python 3.11's own pip takes thrice as long to find out which versions fit together; where there is no other it will do
 $(VENV)/.made:
