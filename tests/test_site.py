@@ -54,7 +54,8 @@ FIRST = """(query => {
 
 def newest(*folders):
     """When the last file in these folders was changed."""
-    files = (file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".md", ".ipynb", ".png", ".gif"))
+    kinds = (".py", ".md", ".ipynb", ".png", ".gif")
+    files = (file for folder in folders for file in folder.rglob("*") if file.suffix in kinds)
     return max(file.stat().st_mtime for file in files)
 
 
