@@ -314,6 +314,22 @@ class SignalRelay:
         self._send(number)
 
 
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Let Ctrl-C and signals of batch systems wait for the end of a block, however often they come.
+
+    For a few milliseconds in a library written in C, such as HDF5, that calls Python back: it makes an error of its own
+    of what a handler raises there. Outside of the main thread nothing changes.
+    """
+    came: list[int] = []
+    try:
+        with SignalRelay(came.append):
+            yield
+    finally:
+        for number in came:
+            signal.raise_signal(number)
+
+
 class Interrupt:
     """Context in which Ctrl-C raises `KeyboardInterrupt` at once, except inside of a `held` block: there it waits.
 

@@ -15,6 +15,7 @@ import numpy as np
 from physgym.data.layout import COUNTERS, FORMAT, VERSION, PartitionLayout, statistics_forms
 from physgym.data.statistics import real_fields
 from physgym.data.texts import on_disk, text_dtype, write_text, write_texts
+from physgym.interrupt import signals_wait
 
 # the oldest superblock that holds large files: it leaves no consistency flag behind when a writer dies
 LIBVER = ("earliest", "v110")
@@ -41,9 +42,11 @@ def header_image(layout: PartitionLayout, capacities: Mapping[str, int], attribu
 
 def _made(layout: PartitionLayout, capacities: Mapping[str, int], attributes: Mapping[str, Any]) -> _HeaderImage:
     image = _HeaderImage()
-    with h5py.File(image, "w", libver=LIBVER) as file:  # statistics of wide fields need no pages of their own
+    aligned = {"alignment_threshold": ALIGNED, "alignment_interval": ALIGNMENT}
+    # statistics of wide fields need no pages of their own
+    with signals_wait(), h5py.File(image, "w", libver=LIBVER) as file:
         write_small(file, layout, attributes)
-    with h5py.File(image, "r+", libver=LIBVER, alignment_threshold=ALIGNED, alignment_interval=ALIGNMENT) as file:
+    with signals_wait(), h5py.File(image, "r+", libver=LIBVER, **aligned) as file:
         for table, columns in layout.tables.items():
             for name, (shape, dtype) in columns.items():
                 create_contiguous(file, name, (capacities[table], *shape), on_disk(dtype))
