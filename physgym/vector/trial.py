@@ -84,7 +84,9 @@ def chosen_by_trial(
         say_choice(count, num_envs, reason or (found or {}).get("error", "a reset or a step takes long"))
         return count, None
     count = choose(num_envs, found["mean"], found["computing"], cores)
-    say_choice(count, num_envs, f"a step of one takes {found['mean'] * 1e6:.3g} microseconds, on {cores} cores")
+    say_choice(
+        count, num_envs, f"a {found['of']} of one takes {found['mean'] * 1e6:.3g} microseconds, on {cores} cores"
+    )
     return count, None
 
 

@@ -83,6 +83,22 @@ def patient(monkeypatch):
 
 
 @pytest.mark.usefixtures("patient")
+class SlowToReset(Noted):
+    """Takes its time at the beginning of each episode, and none for a step."""
+
+    def reset(self, *, seed=None, options=None):
+        time.sleep(0.06)
+        return super().reset(seed=seed, options=options)
+
+
+def test_a_reset_that_takes_long_is_what_is_measured(tmp_path):
+    found = measured(SlowToReset(tmp_path / "notes"))
+    assert found["of"] == "reset"
+    assert 0.06 <= found["mean"] < 1
+    assert found["computing"] < found["mean"]
+    assert measured(Noted(tmp_path / "others"))["of"] == "step"
+
+
 def test_cheap_environments_are_made_here_once_and_stepped_by_the_user_alone(tmp_path, caplog):
     file = tmp_path / "notes"
     monkey = np.random.default_rng(0)
