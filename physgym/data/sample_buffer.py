@@ -169,7 +169,7 @@ class SampleBuffer:
         try:
             for memory, value in zip(place.exact, index, strict=False):
                 memory[at] = value
-        except (TypeError, ValueError):  # other kinds of numbers
+        except (TypeError, ValueError, NotImplementedError):  # other kinds of numbers, or places that are not aligned
             if not _all_held(place.index[:3], index[:3], at, count):
                 return False
         if index[3] is not None or self._environments:

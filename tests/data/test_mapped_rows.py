@@ -100,6 +100,24 @@ def test_the_files_are_those_that_calls_write(tmp_path, monkeypatch, eager, opti
     assert_same_files(tmp_path / "mapped", tmp_path / "called")
 
 
+@pytest.mark.parametrize("length", range(8))
+def test_columns_may_lie_at_any_place_of_the_file(tmp_path, eager, length):
+    """Where they begin depends on the sizes of those before; what is not aligned cannot be assigned in every way."""
+    kinds = {"flag": "u1", "count": "i4", "value": "f4"}
+    spec = SampleSpec([Field(name, (), np.dtype(kind), "input") for name, kind in kinds.items()])
+    places = set()
+    with SampleWriter(tmp_path, spec, max_rows=200 + length) as writer:
+        for i in range(40):
+            fields = {name: np.full(3, i, kind) for name, kind in kinds.items()}
+            writer.append(fields, episode=np.full(3, i), step=np.arange(3), seed=np.full(3, i, "u8"))
+            writer.commit()
+            if mapped := writer._buffer.mapped:
+                places |= {column.offset % 8 for column in mapped.table.columns.values()}
+    assert places
+    data = SampleDataset(tmp_path)
+    assert data[:]["count"].tolist() == data.index("seed").tolist() == np.repeat(np.arange(40), 3).tolist()
+
+
 def test_a_table_before_the_samples_is_committed_before_them(tmp_path, eager):
     produce(tmp_path / "d", side=True, commit_every=1, total=12, per_file=100, seal=False)
     assert check(tmp_path / "d", 12, side=True) == 12
