@@ -166,12 +166,10 @@ def test_a_wrong_token_and_a_wrong_id(programs, tmp_path):
         said = ran(programs / "spring", reception.address, "--token-file", other, "--patience", "0.3", status=3)
         assert "does not know this token" in said
         assert any("does not know the token" in text for text in reception.news())
-        with (
-            dialling([programs / "spring"], reception, tmp_path) as workers,
-            pytest.raises(ConfigError, match="does not make 'physgym/Heat-v0'; it makes physgym/Spring-v0"),
-        ):
-            physgym.generate("physgym/Heat-v0", tmp_path / "d", samples=5, launcher=reception, progress=False)
-        assert workers[0].process.wait(30) == 2
+        with dialling([programs / "spring"], reception, tmp_path) as workers:  # which kills them at its end
+            with pytest.raises(ConfigError, match="does not make 'physgym/Heat-v0'; it makes physgym/Spring-v0"):
+                physgym.generate("physgym/Heat-v0", tmp_path / "d", samples=5, launcher=reception, progress=False)
+            assert workers[0].process.wait(30) == 2
 
 
 def test_a_parent_that_hangs_up_without_a_word(programs, tmp_path):
