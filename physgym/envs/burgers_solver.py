@@ -36,8 +36,7 @@ class BurgersSolver:
     def __init__(self, size: int, *, courant: float, min_steps: int, max_steps: int, tail: float) -> None:
         if not is_integer(size, 8) or size % 2:
             raise ConfigError(f"size must be an even number of grid points, at least 8, not {size}")
-        if not is_integer(min_steps, 1) or not is_integer(max_steps, min_steps):
-            raise ConfigError(f"1 <= min_steps <= max_steps must hold, not {min_steps} and {max_steps}")
+        step_limits(min_steps, max_steps)
         self.size, self.courant, self.tail = size, positive("courant", courant), positive("tail", tail)
         self.min_steps, self.max_steps = min_steps, max_steps
         modes = np.arange(size // 2 + 1)
@@ -132,8 +131,23 @@ class RandomField:
         spectrum[:half] = np.sqrt(2) / 2 * (waves[:, 0] - 1j * waves[:, 1])
         spectrum[0] = waves[0, 0]
         field = np.fft.irfft(spectrum * self.size, self.size)
-        field *= min(1.0, self.limit / max(float(np.abs(field).max()), np.finfo(float).tiny))
-        return np.clip(field.astype(np.float32), -self.limit, self.limit)
+        return within(field, self.limit)
+
+
+def step_limits(min_steps: int, max_steps: int) -> None:
+    """Check the least and the greatest number of time steps.
+
+    Raises:
+        ConfigError: They are no integers of at least 1, the lower first.
+    """
+    if not is_integer(min_steps, 1) or not is_integer(max_steps, min_steps):
+        raise ConfigError(f"1 <= min_steps <= max_steps must hold, not {min_steps} and {max_steps}")
+
+
+def within(field: Array, limit: float) -> Array:
+    """Return a field as float32, scaled down where it exceeds a limit."""
+    field = field * min(1.0, limit / max(float(np.abs(field).max()), np.finfo(float).tiny))
+    return np.clip(field.astype(np.float32), -limit, limit)
 
 
 def on_grid(field: Array, size: int) -> Array:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from physgym.checks import is_integer
 from physgym.envs.navier_stokes_solver import RandomVorticity, VorticitySolver
 from physgym.envs.periodic import PeriodicField
 from physgym.errors import ConfigError
@@ -85,8 +84,6 @@ class NavierStokes2D(PeriodicField):
         )
         if not np.isfinite(force):
             raise ConfigError(f"force must be finite, not {force}")
-        if not is_integer(max_steps, 1) or not is_integer(min_steps, 1) or min_steps > max_steps:
-            raise ConfigError(f"1 <= min_steps <= max_steps must hold, not {min_steps} and {max_steps}")
         x = np.arange(size) / size
         phase = 2 * np.pi * (x[:, None] + x)
         self._solver = VorticitySolver(

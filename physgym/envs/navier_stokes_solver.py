@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.fft import irfft2, rfft2
 
-from physgym.checks import integer, positive
+from physgym.checks import positive
+from physgym.envs.burgers_solver import step_limits, within
 from physgym.errors import RejectSample
 from physgym.spaces import Array
 
@@ -37,8 +38,8 @@ class VorticitySolver:
     ) -> None:
         self.size = size
         self.viscosity, self.courant = positive("viscosity", viscosity), positive("courant", courant)
-        self.min_steps = integer("min_steps", min_steps, 1)
-        self.max_steps = integer("max_steps", max_steps, self.min_steps)
+        step_limits(min_steps, max_steps)
+        self.min_steps, self.max_steps = min_steps, max_steps
         along = 2 * np.pi * np.fft.fftfreq(size, 1 / size)[:, None]
         across = 2 * np.pi * np.arange(size // 2 + 1)
         self._kept = (np.abs(along) < 2 * np.pi * size / 3) & (across < 2 * np.pi * size / 3)
@@ -135,5 +136,4 @@ class RandomVorticity:
         edge = self._across == 0
         spectrum[-self._along[edge], 0] = numbers[edge].conj()
         field: Array = irfft2(spectrum * self.size**2, (self.size, self.size))
-        field *= min(1.0, self.limit / max(float(np.abs(field).max()), np.finfo(float).tiny))
-        return np.clip(field.astype(np.float32), -self.limit, self.limit)
+        return within(field, self.limit)
