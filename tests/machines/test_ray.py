@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from physgym import generate
@@ -26,13 +28,20 @@ from physgym.machines.ray_launcher import RayLauncher
 from tests.support.machines import ROOT
 from tests.support.stand_in_ray import stand_in
 
-SPRING = "physgym/Spring-v0"
+SPRING, HELD = "physgym/Spring-v0", "tests.support.toys:Held"
 OPTIONS = {"samples": 2000, "max_steps": 10, "progress": False}
 NODE = {"CPU": 1.0, "node:here": 1.0, "object_store_memory": 1e9}
 
 
 def digests(folder):
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("training-*.h5"))]
+
+
+def has_ended(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class OnceStored(Callback):
@@ -53,23 +62,36 @@ class OnceStored(Callback):
 @pytest.mark.slow
 def test_a_worker_whose_machine_is_gone_is_placed_anew_and_the_bytes_are_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    generate(SPRING, tmp_path / "here", num_workers=1, **OPTIONS)
-    with stand_in(monkeypatch, NODE, NODE) as ray, RayLauncher("auto", [SPRING], request={"num_cpus": 1}) as launcher:
-        deadline = time.monotonic() + 60
-        while len(launcher._reception._callers) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        lose = OnceStored(1, lambda: ray.actors[0].process.kill())  # while it has work
-        with pytest.warns(RuntimeWarning) as caught:
-            generate(SPRING, tmp_path / "there", launcher=launcher, callbacks=[lose], **OPTIONS)
+    held = tmp_path / "held"
+    held.mkdir()
+    options = {"env_kwargs": {"folder": str(held)}, "samples": 400, "max_steps": 4, "progress": False}
+    with stand_in(monkeypatch, NODE, NODE) as ray, RayLauncher("auto", [HELD], request={"num_cpus": 1}) as launcher:
+        deadline = time.monotonic() + 120
+
+        def wait(reached):
+            while not reached():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+        def lose_one():  # while both have work
+            wait(lambda: len(list(held.iterdir())) == 2)
+            ray.actors[0].process.kill()
+            wait(lambda: any(has_ended(int(file.name)) for file in held.iterdir()))
+            (held / "go").touch()
+
+        wait(lambda: len(launcher._reception._callers) == 2)
+        with ThreadPoolExecutor(1) as pool:
+            lost = pool.submit(lose_one)
+            with pytest.warns(RuntimeWarning) as caught:
+                generate(HELD, tmp_path / "there", launcher=launcher, **options)
+        lost.result()
         texts = [str(warning.message) for warning in caught]
         assert any("Others run its episodes again" in text for text in texts), texts
-        while len(ray.actors) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait(lambda: len(ray.actors) == 3)
         assert len(ray.options) == 3
         assert ray.options[0]["scheduling_strategy"] == "SPREAD"
-        generate(SPRING, tmp_path / "again", launcher=launcher, recycle=80, **OPTIONS)  # one run after the other
+        generate(HELD, tmp_path / "again", launcher=launcher, recycle=16, **options)  # one run after the other
+    generate(HELD, tmp_path / "here", num_workers=1, **options)
     assert digests(tmp_path / "here") == digests(tmp_path / "there") == digests(tmp_path / "again") != []
 
 

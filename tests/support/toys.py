@@ -103,6 +103,22 @@ class RealTime(Line):
         return observation, reward, terminated, self.count == self.steps, info
 
 
+class Held(Line):
+    """Writes the number of its process into a folder at a reset, and goes on when the file "go" is there."""
+
+    def __init__(self, render_mode=None, *, folder):
+        super().__init__(render_mode)
+        self.folder = Path(folder)
+
+    def reset(self, *, seed=None, options=None):
+        deadline = time.monotonic() + 120
+        while not (self.folder / "go").exists():
+            (self.folder / str(os.getpid())).touch()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return super().reset(seed=seed, options=options)
+
+
 class TorchSpy(Line):
     """Says in its sample whether torch is imported where it runs."""
 
