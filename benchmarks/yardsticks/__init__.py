@@ -1,0 +1,1 @@
+"""Problems whose figures are published: their simulations, networks, budgets and measures."""
