@@ -67,7 +67,7 @@ def navier_stokes(budget: Budget) -> list[Case]:
 
 def pdebench(budget: Budget) -> list[Case]:
     """Advection, Burgers' equation and diffusion-reaction in one dimension, at its 256 points and time steps."""
-    train, test, epochs = {"quick": (2, 1, 1), "small": (200, 50, 10), "full": (9000, 1000, 500)}[budget]
+    train, test, epochs = {"quick": (2, 1, 1), "small": (100, 50, 10), "full": (9000, 1000, 500)}[budget]
     size = 32 if budget == "quick" else 256
     networks = {
         "FNO": Network(partial(FNO.from_spec, modes=12, width=20), 3e-3),
@@ -115,7 +115,7 @@ def apebench(budget: Budget) -> list[Case]:
 
     Its coefficients at 160 points on a circle of length 1 and a time step of 1 are here in the units of our equations.
     """
-    train, test, epochs = {"quick": (2, 1, 1), "small": (50, 30, 20), "full": (50, 30, 80)}[budget]
+    train, test, epochs = {"quick": (2, 1, 1), "small": (50, 30, 12), "full": (50, 30, 80)}[budget]
     size, length, steps = (32, 6, 8) if budget == "quick" else (160, 50, 100)
     networks = {
         "FNO": Network(partial(FNO.from_spec, modes=12, width=18), 1e-3),

@@ -34,7 +34,7 @@ def burgers(budget: Budget) -> list[Case]:
     """Burgers' equation, from the initial field to that after a unit of time (section 5.1)."""
     train, test, epochs, size = {
         "quick": (40, 10, 1, 32),
-        "small": (1000, 200, 60, 256),
+        "small": (1000, 200, 30, 256),
         "full": (1000, 200, 500, 256),
     }[budget]
     quick = budget == "quick"
