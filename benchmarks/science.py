@@ -8,8 +8,8 @@ apebench: advection, Burgers and Kuramoto-Sivashinsky over 100 steps (Koehler et
 beam: the cantilever of 25 x 5 x 5 nodes, with our networks and with that of DeepPhysX.
 
 Every network of a problem has the same samples, epochs and schedule of the learning rate; seeds are those of weights
-and order. Figures are of the weights of the last epoch, on samples that nothing was chosen by. They are stored as soon
-as they are measured, with a record of what made them; `benchmarks/science_page.py` makes the tables of docs/science.md.
+and order. Figures are of the weights of the last epoch, on test samples. They are stored as soon as they are measured,
+with a record of what made them; `benchmarks/science_page.py` makes the tables of docs/science.md.
 """
 
 from __future__ import annotations

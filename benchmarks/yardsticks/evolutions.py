@@ -43,7 +43,7 @@ def tiny_networks(modes: int = 4) -> dict[str, Network]:
 
 def navier_stokes(budget: Budget) -> list[Case]:
     """The flow of viscosity 0.001 from time 10 to time 50, by steps of a unit of time (section 5.3)."""
-    train, test, epochs, every = {"quick": (2, 1, 1, 2), "small": (100, 20, 10, 2), "full": (1000, 200, 100, 1)}[budget]
+    train, test, epochs, every = {"quick": (2, 1, 1, 2), "small": (50, 20, 10, 2), "full": (1000, 200, 100, 1)}[budget]
     size, length = (16, 6) if budget == "quick" else (64, 50)
     unet = partial(UNet.from_spec, norm="none", activation="gelu", boundary="circular")
     networks = {
@@ -67,7 +67,7 @@ def navier_stokes(budget: Budget) -> list[Case]:
 
 def pdebench(budget: Budget) -> list[Case]:
     """Advection, Burgers' equation and diffusion-reaction in one dimension, at its 256 points and time steps."""
-    train, test, epochs = {"quick": (2, 1, 1), "small": (100, 50, 10), "full": (9000, 1000, 500)}[budget]
+    train, test, epochs = {"quick": (2, 1, 1), "small": (60, 50, 10), "full": (9000, 1000, 500)}[budget]
     size = 32 if budget == "quick" else 256
     networks = {
         "FNO": Network(partial(FNO.from_spec, modes=12, width=20), 3e-3),
@@ -115,7 +115,7 @@ def apebench(budget: Budget) -> list[Case]:
 
     Its coefficients at 160 points on a circle of length 1 and a time step of 1 are here in the units of our equations.
     """
-    train, test, epochs = {"quick": (2, 1, 1), "small": (50, 30, 12), "full": (50, 30, 80)}[budget]
+    train, test, epochs = {"quick": (2, 1, 1), "small": (50, 30, 8), "full": (50, 30, 80)}[budget]
     size, length, steps = (32, 6, 8) if budget == "quick" else (160, 50, 100)
     networks = {
         "FNO": Network(partial(FNO.from_spec, modes=12, width=18), 1e-3),

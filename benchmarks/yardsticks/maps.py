@@ -65,7 +65,7 @@ def darcy(budget: Budget) -> list[Case]:
     """Darcy flow, from the permeability to the pressure, solved with 421 points a side (section 5.2)."""
     train, test, epochs, solved, every = {
         "quick": (20, 6, 1, 25, 2),
-        "small": (1000, 200, 20, 421, 10),
+        "small": (1000, 200, 10, 421, 10),
         "full": (1000, 200, 500, 421, 5),
     }[budget]
     points, quick = (solved - 1) // every + 1, budget == "quick"
