@@ -26,6 +26,7 @@ LICENCES = {
     "h5py": "BSD-3-Clause",
     "hdf5plugin": "MIT",
     "hypothesis": "MPL-2.0",
+    "imageio": "BSD-2-Clause",
     "imageio-ffmpeg": "BSD-2-Clause",
     "ipykernel": "BSD-3-Clause",
     "jinja2": "BSD-3-Clause",

@@ -161,6 +161,8 @@ def environment():
 @pytest.mark.filterwarnings("ignore:the code of the simulation is unknown")  # it stands in no file here
 def test_the_code_of_a_page_runs(page, place, request):
     chosen = guide(page)
+    for package in chosen.packages:
+        pytest.importorskip(package, reason=f"{package} is not installed")
     if chosen.prepared:
         shutil.copytree(request.getfixturevalue("kept"), place, dirs_exist_ok=True)
     names = {"__name__": "guide_of_" + page.replace("/", "_")}

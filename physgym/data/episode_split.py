@@ -43,7 +43,8 @@ def chosen_episodes(count: int, fraction: float, seed: int) -> Array:
         raise ConfigError(f"validation fraction must lie between 0 and 1, not {fraction}")
     if count < 2:
         raise ConfigError(
-            f"a split by episode needs at least two episodes, this dataset has {count}; add samples or hold out none"
+            f"a split by episode needs at least two episodes, this dataset has {count}; add samples, or hold "
+            "out none (validation=None, in a configuration validation.fraction: 0)"
         )
     held = min(count - 1, max(1, round(fraction * count)))
     # the order of `Generator.permutation`, in half of its memory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,10 @@ class History:
     def __getitem__(self, name: str) -> list[float]:
         """Return a value over the epochs that have it."""
         return [epoch[name] for epoch in self.epochs if name in epoch]
+
+    def __iter__(self) -> Iterator[str]:
+        """Return an iterator over the names of the values."""
+        return iter(self.table())
 
     def table(self) -> dict[str, list[float]]:
         """Return the values of all epochs by name, each list as long as there are epochs; NaN where one lacks a value.

@@ -39,6 +39,7 @@ class Guide:
         prepared: Whether it takes for granted that there are datasets and sessions of the beam and the spring.
         commands: Whether its commands run.
         typed: Numbers of the blocks of commands that do not run, and why.
+        packages: Modules without which nothing of it runs, and the test is skipped.
     """
 
     before: str = ""
@@ -49,6 +50,7 @@ class Guide:
     prepared: bool = True
     commands: bool = False
     typed: dict[int, str] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,4 +15,25 @@ GUIDES = {
         files={0: "pendulum.py"},
         prepared=False,
     ),
+    "tutorials/robot_arm": Guide(
+        smaller={
+            '{"training": 400, "validation": 20, "test": 20}': '{"training": 8, "validation": 1, "test": 2}',
+            "EPOCHS = 40": "EPOCHS = 2",
+            "KEPT = 12, 200, 4, 20": "KEPT = 2, 6, 2, 2",
+            "SEEDS = range(3)": "SEEDS = range(1)",
+            "episodes=10": "episodes=1",
+        },
+        prepared=False,
+        packages=("mujoco", "imageio"),
+    ),
+    "tutorials/car": Guide(
+        smaller={
+            "steps=10_000": "steps=1_200",
+            "evaluate_every=1_000": "evaluate_every=600",
+            "evaluate_episodes=10": "evaluate_episodes=2",
+            "episodes=20": "episodes=2",
+            "epochs=100": "epochs=2",
+        },
+        prepared=False,
+    ),
 }

@@ -29,6 +29,12 @@ def test_the_table_has_a_row_for_each_epoch(history):
     assert History().table() == {}
 
 
+def test_names_are_what_one_iterates_over(history):
+    assert list(history) == list(history.table())
+    assert "rollout" in history
+    assert "lr" not in history
+
+
 def test_the_table_is_a_dataframe_where_pandas_is_there(history, monkeypatch):
     pandas = pytest.importorskip("pandas")
     pandas.testing.assert_frame_equal(history.to_dataframe(), pandas.DataFrame(history.table()))
