@@ -38,14 +38,13 @@ def run(case: Case, settings: argparse.Namespace, folder: Path, results: Results
     """Measure what a case has, or what was asked for of it."""
     train, test = case.samples.make(folder, settings.workers)
     alone = {"case": case.name, "samples": len(train), "test_samples": len(test)}
-    if not settings.networks:
-        for name, make in case.baselines.items():
+    chosen = set(settings.networks or (*case.baselines, *case.networks))
+    for name, make in case.baselines.items():
+        if name in chosen:
             keep({**alone, "network": name, "seed": None, **case.measure(make(train), test)}, results)
-    for name, network in case.networks.items():
-        if settings.networks and name not in settings.networks:
-            continue
-        for seed in settings.seeds:
-            predict, took = trained(case, network, train, seed)
+    for name in case.networks:
+        for seed in settings.seeds if name in chosen else ():
+            predict, took = trained(case, case.networks[name], train, seed)
             keep({**alone, "network": name, "seed": seed, **case.measure(predict, test), **took}, results)
 
 
@@ -66,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         "--budget", choices=get_args(Budget), default="small", help="%(default)s; quick shows that it works"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of weights and order; 0 1 2")
-    parser.add_argument("--networks", nargs="+", default=[], help="only these, without the baselines")
+    parser.add_argument("--networks", nargs="+", default=[], help="only these, baselines among them")
     parser.add_argument("--cases", nargs="+", default=[], help="only those whose name begins so")
     parser.add_argument(
         "--workers", type=int, default=0, help="that simulate; 0 for this process, whose CPU time counts"
@@ -79,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     for problem in settings.problem:
         cases = PROBLEMS[problem](settings.budget)
         chosen = [case for case in cases if not settings.cases or case.name.startswith(tuple(settings.cases))]
-        known = {name for case in chosen for name in case.networks}
+        known = {name for case in chosen for name in (*case.networks, *case.baselines)}
         if missing := [name for name in settings.networks if name not in known]:
             parser.error(f"{problem} has no network {missing[0]!r} there; it has {', '.join(sorted(known))}")
         if not chosen:

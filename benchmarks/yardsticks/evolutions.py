@@ -49,7 +49,7 @@ def navier_stokes(budget: Budget) -> list[Case]:
     networks = {
         "FNO": Network(partial(FNO.from_spec, modes=12, width=20), 3e-3),
         "UNet": Network(
-            partial(unet, depth=3 if every == 2 else 4, width=(16, 24, 32, 48, 64)[: 4 if every == 2 else 5]), 2e-3
+            partial(unet, depth=3 if every == 2 else 4, width=(16, 24, 32, 48, 64)[: 4 if every == 2 else 5]), 1e-3
         ),
         "MLP": Network(partial(MLP.from_spec, hidden=(512,) * 3, residual=True), 1e-3),
     }
@@ -80,7 +80,7 @@ def pdebench(budget: Budget) -> list[Case]:
                 activation="gelu",
                 boundary="circular",
             ),
-            2e-3,
+            1e-3,
         ),
         "MLP": Network(partial(MLP.from_spec, hidden=(256,) * 3, residual=True), 1e-3),
     }

@@ -168,6 +168,42 @@ def test_a_row_replaces_the_one_of_its_case_network_and_seed(tmp_path):
     assert set(stored["records"][0]) == {"command", "commit", "changed", "versions", "threads", "cores"}
 
 
+def test_the_tables_of_the_page_are_those_of_the_stored_figures():
+    from science_page import MARKED, PAGE, tables
+    from yardsticks.results import FOLDER
+
+    page = PAGE.read_text()
+    assert tables(page) == page, "python benchmarks/science_page.py makes them"
+    assert {f"{found[2]}-{found[3]}" for found in MARKED.finditer(page)} >= {
+        path.stem for path in FOLDER.glob("*.json")
+    }
+
+
+def test_a_table_has_the_mean_of_the_seeds_with_its_spread_and_what_is_published(tmp_path):
+    from science_page import tables
+    from yardsticks.results import Results
+
+    page = "<!-- figures of burgers, small -->\nold\n<!-- end of figures -->\n"
+    assert tables(page, tmp_path) == page.replace("old", "Not run.")
+    results = Results(tmp_path, "burgers", "small")
+    results.begin("the command")
+    alone = {"case": "viscosity 0.1", "samples": 1000, "test_samples": 200}
+    took = {"parameters": 1234, "epochs": 30, "cpu_seconds": 59.6}
+    for seed, error in enumerate((0.01, 0.0201, 0.03)):
+        figures = {"relative_l2": error, "median": 5e-5, "worst": 500.0}
+        results.put({**alone, "network": "FNO", "seed": seed, **figures, **took})
+    results.put({**alone, "network": "linear map", "seed": None, "relative_l2": 0.1, "median": 1.0, "worst": 2.0})
+    lines = tables(page, tmp_path).splitlines()
+    assert lines[3] == "| viscosity 0.1 | linear map | 0.100 | 1.00 | 2.00 |  |  |  |  |  |"
+    assert lines[4] == (
+        "| viscosity 0.1 | `FNO` | 0.0200 (0.0100 to 0.0300) | 5e-05 (5e-05 to 5e-05) "
+        "| over 100 (over 100 to over 100) | 0.0139 | 1,234 | 30 | 3 | 60 |"
+    )
+    assert lines[6] == "*1,000 training and 200 test samples.*"
+    assert lines[7].startswith("*`the command`: commit ")
+    assert tables("\n".join(lines), tmp_path) == "\n".join(lines)
+
+
 @pytest.mark.slow
 def test_every_problem_has_its_figures(tmp_path):
     done = run(
@@ -192,21 +228,23 @@ def test_every_problem_has_its_figures(tmp_path):
 @pytest.mark.slow
 def test_samples_that_are_there_are_taken_and_networks_and_cases_chosen(tmp_path):
     samples, figures, written = tmp_path / "samples", [], []
-    arguments = ("burgers", "--budget", "quick", "--networks", "MLP", "--cases", "viscosity 0.1", "--samples", samples)
+    arguments = ("burgers", "--budget", "quick", "--networks", "MLP", "linear map", "--cases", "viscosity 0.1")
     for number in range(2):
         results = tmp_path / str(number)
-        done = run(*arguments, "--seeds", "0", "3", "--results", results)
+        done = run(*arguments, "--seeds", "0", "3", "--results", results, "--samples", samples)
         assert done.returncode == 0, done.stderr
         stored = json.loads((results / "burgers-quick.json").read_text())
         figures.append([(row["case"], row["network"], row["seed"], row["relative_l2"]) for row in stored["rows"]])
         written.append({path: path.stat().st_mtime_ns for path in samples.rglob("*.h5")})
-    assert [row[:3] for row in figures[0]] == [("viscosity 0.1", "MLP", seed) for seed in (0, 3)]
+    wanted = [("linear map", None), ("MLP", 0), ("MLP", 3)]
+    assert [row[:3] for row in figures[0]] == [("viscosity 0.1", *row) for row in wanted]
     assert figures[0] == figures[1]
-    assert figures[0][0][3] != figures[0][1][3]
+    assert figures[0][1][3] != figures[0][2][3]
     assert len(written[0]) == 2
     assert written[0] == written[1]
     assert stored["records"][0]["command"] == (
-        'python benchmarks/science.py burgers --budget quick --seeds 0 3 --networks MLP --cases "viscosity 0.1"'
+        'python benchmarks/science.py burgers --budget quick --seeds 0 3 --networks MLP "linear map" '
+        '--cases "viscosity 0.1"'
     )
 
 
@@ -215,7 +253,7 @@ def test_samples_that_are_there_are_taken_and_networks_and_cases_chosen(tmp_path
     ("arguments", "text"),
     [
         (["burger"], "invalid choice: 'burger'"),
-        (["darcy", "--networks", "GAN"], "darcy has no network 'GAN' there; it has FNO, MLP, UNet"),
+        (["darcy", "--networks", "GAN"], "darcy has no network 'GAN' there; it has FNO, MLP, UNet, linear map, "),
         (["burgers", "--cases", "x"], "burgers has no such case; it has viscosity 0.1, viscosity 0.01"),
     ],
 )
