@@ -72,7 +72,7 @@ def disk():
 def no_process_left():
     before = pids_below(os.getpid())
     yield
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 7  # less than what they would take to end by themselves
     while left := commands_of(pids_below(os.getpid()) - before):
         if time.monotonic() > deadline:
             for pid in left:

@@ -12,9 +12,13 @@ import time
 
 import pytest
 
+from tests.machines.test_dialled_worker import PAUSE, SLOW, held
 from tests.support.commands import run_command
-from tests.support.machines import digests
+from tests.support.machines import ROOT, digests
 from tests.support.tls import of_days
+from tests.support.watching import until
+
+__all__ = ["held"]  # a fixture
 
 pytestmark = pytest.mark.slow
 GENERATE = ("generate", "physgym/Spring-v0", "--out", "d")
@@ -79,29 +83,31 @@ def test_an_agent_acts_elsewhere(tmp_path, monkeypatch):
         assert "epoch 2  step 200" in log.read_text()
 
 
-def test_a_parent_that_is_killed_leaves_workers_that_end_or_wait_by_choice(tmp_path, monkeypatch):
+def test_a_parent_that_is_killed_leaves_workers_that_end_or_wait_by_choice(tmp_path, monkeypatch, held):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    options = ("--samples", "20000", "--allow-dirty-repo")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv(PAUSE, "0.002")
+    generate = ("generate", SLOW)
+    options = ("--samples", "400", "--allow-dirty-repo")
     listen = ("--listen", "127.0.0.1:0", "--token-file", "token", "--plain")
-    with begun(tmp_path, *GENERATE[:2], "--out", "there", *options, *listen) as (run, log):
+    with begun(tmp_path, *generate, "--out", "there", *options, *listen) as (run, log):
         command = [*command_in(log), "--workers", "1"]
         with (
             begun(tmp_path, *command, "--stay") as (staying, _),
-            begun(tmp_path, *command, "--patience", "1") as (leaving, said),
+            begun(tmp_path, *command, "--patience", "3") as (leaving, said),
         ):
-            deadline = time.monotonic() + 60
-            while not [*tmp_path.glob("there/*.h5")]:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            until(lambda: len([*held.iterdir()]) == 2)  # each has episodes that it does not end
+            until(lambda: [*tmp_path.glob("there/*.h5")])
             run.kill()
             assert run.wait(30) < 0, "it was over before"
+            (held / "go").touch()
             assert leaving.wait(30) == 2
             assert "no parent answers at 127.0.0.1" in said.read_text()
             again = ("--resume", "--listen", command[1], *listen[2:])
-            found = run_command(tmp_path, *GENERATE[:2], "--out", "there", *options, *again)
+            found = run_command(tmp_path, *generate, "--out", "there", *options, *again)
             assert found.returncode == 0, found.stderr
             assert staying.poll() is None
-    assert run_command(tmp_path, *GENERATE[:2], "--out", "here", *options, "--workers", "0").returncode == 0
+    assert run_command(tmp_path, *generate, "--out", "here", *options, "--workers", "0").returncode == 0
     assert digests(tmp_path / "here") == digests(tmp_path / "there")
 
 

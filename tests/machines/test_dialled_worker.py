@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -20,20 +21,31 @@ from physgym.errors import WorkerError
 from physgym.machines.dialled_worker import DONE, LOST, NOBODY, REFUSED
 from physgym.vector.make import env_factory
 from tests.machines.test_reception import soon
-from tests.support.machines import digests, listening, settings_for, started, workers
+from tests.support.machines import digests, listening, offers, settings_for, started, workers
 from tests.support.relay import Relay
-from tests.support.toys import Line
+from tests.support.toys import Line, hold
 from tests.support.vectors import same
+from tests.support.watching import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*Others run its episodes again:RuntimeWarning")]
 
 PAUSE = "PHYSGYM_TEST_PAUSE"
+HELD = "PHYSGYM_TEST_HELD"  # a folder
+AT = 10  # the reset of a process in which it is held
 SLOW = "tests.machines.test_dialled_worker:Slow"
 LONG = "tests.machines.test_dialled_worker:Long"
 
 
 class Slow(Line):
-    """An environment whose steps take a while in workers that dial in."""
+    """An environment whose steps take a while in workers that dial in, and which may be held in an episode."""
+
+    resets = 0
+
+    def reset(self, *, seed=None, options=None):
+        Slow.resets += 1
+        if HELD in os.environ and Slow.resets == AT:
+            hold(Path(os.environ[HELD]))
+        return super().reset(seed=seed, options=options)
 
     def step(self, action):
         time.sleep(float(os.environ.get(PAUSE, 0)))
@@ -80,6 +92,15 @@ def _slowly(monkeypatch):
     monkeypatch.setenv(PAUSE, "0.008")
 
 
+@pytest.fixture
+def held(tmp_path, monkeypatch):
+    """Hold workers in an episode: the folder in which they say that they are there."""
+    folder = tmp_path / "held"
+    folder.mkdir()
+    monkeypatch.setenv(HELD, str(folder))
+    return folder
+
+
 def generated(folder, env, samples=500, **options):
     physgym.generate(env, folder, samples=samples, seed=5, actions="uniform", **options)
     return digests(folder)
@@ -102,25 +123,33 @@ def test_samples_are_those_of_one_process(tmp_path, reference, plain):
             assert [process.wait(30) for process in processes] == [DONE, DONE]
 
 
-def test_workers_join_leave_and_are_killed(tmp_path, reference):
+def test_workers_join_leave_and_are_killed(tmp_path, reference, held):
     with listening(tmp_path) as reception:
         settings = settings_for(reception, tmp_path, envs=[SLOW])
         over, taken = threading.Event(), Counted(reception)
 
         here = [started(settings), started(settings)]
 
+        def replace():
+            taken.count -= 1
+            here.append(started(settings))
+            here[0].send_signal(signal.SIGKILL)
+            here.pop(0).communicate(timeout=30)
+
         def come_and_go():
+            try:
+                until(lambda: len([*held.iterdir()]) == 2)  # each has episodes that it does not end
+                replace()
+            finally:
+                (held / "go").touch()
             while not over.wait(0.3):
                 if taken.count > 1:  # those that work are killed, one after the other
-                    taken.count -= 1
-                    here.append(started(settings))
-                    here[0].send_signal(signal.SIGKILL)
-                    here.pop(0).communicate(timeout=30)
+                    replace()
             for process in here:
                 process.kill()
                 process.communicate(timeout=30)
 
-        soon(lambda: sum(caller.offer is not None for caller in [*reception._callers.values()]) == 2)
+        soon(lambda: offers(reception) == 2)
         thread = threading.Thread(target=come_and_go)
         thread.start()
         try:
@@ -133,16 +162,17 @@ def test_workers_join_leave_and_are_killed(tmp_path, reference):
         assert any("Others run its episodes again" in str(one.message) for one in said)
 
 
-def test_the_only_worker_is_killed_and_another_one_comes(tmp_path, reference):
+def test_the_only_worker_is_killed_and_another_one_comes(tmp_path, reference, held):
     with listening(tmp_path) as reception:
         settings = settings_for(reception, tmp_path, envs=[SLOW])
-        first, taken = started(settings), Counted(reception)
+        first = started(settings)
 
         def replace():
-            taken.wait()
+            until((held / str(first.pid)).exists)
             first.kill()
             first.communicate(timeout=30)
             time.sleep(0.5)
+            (held / "go").touch()
             later.append(started(settings))
 
         later: list = []
@@ -181,7 +211,7 @@ def test_bad_links_change_no_byte(tmp_path, reference, how):
         good = settings_for(reception, tmp_path, envs=[SLOW])
         thread = threading.Thread(target=disturb)
         with workers(bad), workers(good):
-            soon(lambda: sum(caller.offer is not None for caller in [*reception._callers.values()]) == 2)
+            soon(lambda: offers(reception) == 2)
             thread.start()
             try:
                 assert generated(tmp_path / "data", SLOW, launcher=reception) == reference
@@ -206,8 +236,8 @@ def test_a_worker_that_is_stopped_is_given_up_also_where_all_others_wait_for_its
             monkeypatch.setenv(PAUSE, "0.001")
             thread = threading.Thread(target=stop_the_first)
             thread.start()
-            with workers(settings), pytest.warns(RuntimeWarning, match=r"no answer for 3 s"):
-                found = generated(tmp_path / "there", LONG, launcher=reception, timeout=3.0, samples=50, max_steps=30)
+            with workers(settings), pytest.warns(RuntimeWarning, match=r"no answer for 5 s"):
+                found = generated(tmp_path / "there", LONG, launcher=reception, timeout=5.0, samples=50, max_steps=30)
             thread.join(60)
     assert found == reference
 
@@ -219,6 +249,7 @@ def test_another_simulation_is_turned_away_and_the_rest_goes_on(tmp_path, monkey
         with workers(good):
             assert reception.first(30) == 1
             with workers(refusing) as (other,):
+                soon(lambda: offers(reception) == 2)  # it may come too late otherwise
                 with pytest.warns(RuntimeWarning, match="does not make"):
                     found = generated(tmp_path / "data", SLOW, launcher=reception)
                 assert found == reference
@@ -274,11 +305,10 @@ def test_nobody_who_comes_is_an_error(tmp_path):
         assert not list(tmp_path.glob("data/*.h5"))
 
 
-def test_nobody_who_is_left_is_an_error_and_what_there_is_stays(tmp_path):
+def test_nobody_who_is_left_is_an_error_and_what_there_is_stays(tmp_path, held):
     with listening(tmp_path) as reception, workers(settings_for(reception, tmp_path, envs=[SLOW])) as (only,):
         assert reception.first(30) == 1
-        taken = Counted(reception)
-        timer = threading.Thread(target=lambda: (taken.wait(), only.kill()))
+        timer = threading.Thread(target=lambda: (until((held / str(only.pid)).exists), only.kill()))
         timer.start()
         with pytest.raises(WorkerError, match="there are episodes left, and no worker for 4 s"):
             generated(tmp_path / "data", SLOW, samples=100_000, launcher=reception, timeout=4.0)

@@ -27,7 +27,7 @@ from physgym.transport.sockets import SocketChannel
 from physgym.vector.make import env_factory
 from tests.machines.test_reception import soon
 from tests.support.crowd import Member, members
-from tests.support.machines import TOKEN, digests, listening, settings_for
+from tests.support.machines import TOKEN, digests, listening, offers, settings_for
 from tests.support.relay import Relay
 from tests.support.tls import tls_pair
 from tests.support.watching import Attach, until
@@ -116,7 +116,7 @@ def test_a_slow_handshake_keeps_nobody_waiting(tmp_path):
         slow = in_thread(Member, settings_for(reception, tmp_path, address=relay.address))
         soon(lambda: reception._callers)
         quick = Member(settings_for(reception, tmp_path))
-        assert reception.first(10) == 1
+        assert reception.first(60) == 1
         here = [caller.offer for caller in reception._callers.values()]
         assert here.count(None) == 1  # it is still in its handshake
         late = slow()
@@ -135,7 +135,7 @@ def test_a_connection_that_is_gone_before_it_is_taken_stops_nobody(tmp_path, mon
             with socket.create_connection(tuple(reception.address), 10) as other:
                 assert other.recv(1) == b""
         member = Member(settings_for(reception, tmp_path))
-        assert reception.first(10) == 1
+        assert reception.first(60) == 1
         member.channel.close()
 
 
@@ -173,11 +173,19 @@ def test_a_worker_of_other_spaces_does_not_join(tmp_path):
     reference = generated(tmp_path / "here", SIZED, num_workers=0, samples=1000)
     with listening(tmp_path) as reception:
         right, wrong = (settings_for(reception, tmp_path, envs=[SIZED], fixed={"size": size}) for size in (3, 4))
-        with members(right):
-            reception.first(10)
+        said = []
+
+        class Patient(Member):
+            def answer(self, message):
+                if isinstance(message, Rollout):  # else all may be over before the other one has joined
+                    until(lambda: said)
+                return super().answer(message)
+
+        with members(right, make=Patient):
+            reception.first(60)
             with members(wrong):
-                soon(lambda: len(reception._callers) > 1)
-                with pytest.warns(RuntimeWarning, match="does not join.*other spaces than those of the others"):
+                soon(lambda: offers(reception) == 2)
+                with pytest.warns(RuntimeWarning, match="does not join.*other spaces than those of the others") as said:
                     found = generated(tmp_path / "there", SIZED, launcher=reception, samples=1000)
     assert found == reference
 
@@ -197,11 +205,11 @@ def test_a_worker_of_other_arguments_does_not_join(tmp_path, scale):
         right = settings_for(reception, tmp_path, envs=[SCALED], fixed={"factor": 1.0})
         wrong = replace(right, fixed={} if scale is None else {"factor": scale})
         with members(right):
-            reception.first(10)
+            reception.first(60)
             said = r"does not join.*other arguments \(--arg\) \(.* in place of factor=1.0\) than those of the others"
 
             def take(stream):
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 60
                 while not caught:
                     assert time.monotonic() < deadline
                     stream.take(20)
@@ -258,7 +266,7 @@ def test_frames_of_all_workers_come_to_a_viewer_and_change_no_byte(tmp_path):
     with listening(tmp_path) as reception:
         settings = settings_for(reception, tmp_path, envs=[DRAWN])
         with members(settings, 2):
-            until(lambda: len([one for one in reception._callers.values() if one.offer is not None]) == 2)
+            until(lambda: offers(reception) == 2)
             found = generated(tmp_path / "there", DRAWN, launcher=reception, samples=4000, callbacks=[attach])
     assert found == reference
     frames = [message for message in attach.messages if "frame" in message]
@@ -309,7 +317,7 @@ def test_nothing_grows_while_workers_join_and_leave(tmp_path):
         kept = []
         pool, turnover = stream._envs._pool, stream._envs._turnover
         for part in range(1, 5):
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while turnover._next < 8 * part:
                 assert time.monotonic() < deadline, "they do not come and go"
                 stream.take(1000)

@@ -11,7 +11,8 @@ from physgym.generation.first_worker import MOST_LOST, with_first_worker
 from physgym.protocol.messages import Assignment, Call, Rollout
 from physgym.vector.make import env_factory
 from tests.support.crowd import Member, members
-from tests.support.machines import digests, listening, settings_for
+from tests.support.machines import digests, listening, offers, settings_for
+from tests.support.watching import until
 
 SPRING = "physgym/Spring-v0"
 again = pytest.mark.filterwarnings("ignore:.*Another worker is waited for:RuntimeWarning")
@@ -104,12 +105,13 @@ def test_many_that_are_lost_in_a_row_are_an_error(tmp_path):
 def test_one_that_does_not_make_the_environment_is_not_the_only_one(tmp_path, reference):
     with listening(tmp_path) as reception:
         settings = settings_for(reception, tmp_path, envs=["physgym/Heat-v0"])
-        with (
-            members(settings),
-            pytest.warns(RuntimeWarning, match=r"does not make 'physgym/Spring-v0'; it allows physgym/Heat-v0"),
-            pytest.raises(NotAllowed, match="does not make"),
-        ):
-            with_first_worker(reception, 0.2, lambda count: _refused(reception, count))
+        with members(settings):
+            until(lambda: offers(reception))
+            with (
+                pytest.warns(RuntimeWarning, match=r"does not make 'physgym/Spring-v0'; it allows physgym/Heat-v0"),
+                pytest.raises(NotAllowed, match="does not make"),
+            ):
+                with_first_worker(reception, 0.2, lambda count: _refused(reception, count))
 
 
 def _refused(reception, count):

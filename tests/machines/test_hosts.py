@@ -12,10 +12,13 @@ import time
 
 import pytest
 
-from tests.machines.test_dialled_worker import PAUSE, SLOW
+from tests.machines.test_dialled_worker import PAUSE, SLOW, held
 from tests.support.commands import run_command
 from tests.support.machines import ROOT, digests
 from tests.support.network import ADDRESSES, hosts
+from tests.support.watching import until
+
+__all__ = ["held"]  # a fixture
 
 pytestmark = pytest.mark.slow
 DOWN = 20.0  # seconds
@@ -48,16 +51,6 @@ def run_over_a_link(folder, monkeypatch):
         yield two, run, lambda: begin(1, *shlex.split(found[1]), "--workers", "2"), file.read_text
 
 
-def await_samples(folder, run, log):
-    """Wait until some are stored, and half a second more."""
-    deadline = time.monotonic() + 60
-    while not [*folder.glob("there/*.h5")]:
-        assert time.monotonic() < deadline, log()
-        time.sleep(0.1)
-    time.sleep(0.5)
-    assert run.poll() is None
-
-
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("here")
@@ -66,11 +59,12 @@ def reference(tmp_path_factory):
     return digests(folder / "here")
 
 
-def test_a_link_that_is_down_for_20_seconds_changes_no_byte(tmp_path, monkeypatch, reference):
+def test_a_link_that_is_down_for_20_seconds_changes_no_byte(tmp_path, monkeypatch, reference, held):
     with run_over_a_link(tmp_path, monkeypatch) as (two, run, begin, log):
         worker = begin()
-        await_samples(tmp_path, run, log)
+        until(lambda: len([*held.iterdir()]) == 2)  # both workers have episodes that they do not end
         two.link("down")
+        (held / "go").touch()
         time.sleep(DOWN)
         assert run.poll() is None, "it has ended before the link was up again"
         two.link("up")
@@ -79,13 +73,14 @@ def test_a_link_that_is_down_for_20_seconds_changes_no_byte(tmp_path, monkeypatc
     assert digests(tmp_path / "there") == reference
 
 
-def test_a_slow_link_and_a_host_that_is_killed_every_few_seconds_change_no_byte(tmp_path, monkeypatch, reference):
+def test_a_slow_link_and_a_host_that_is_killed_every_few_seconds_change_no_byte(tmp_path, monkeypatch, reference, held):
     with run_over_a_link(tmp_path, monkeypatch) as (two, run, begin, log):
         two.limit("256kbit")
         begin()
-        await_samples(tmp_path, run, log)
+        until(lambda: len([*held.iterdir()]) == 2)
         for _ in range(KILLED):
             two.kill(1)
+            (held / "go").touch()
             begin()
             time.sleep(PAUSED)
         assert run.wait(120) == 0, log()

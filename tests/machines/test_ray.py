@@ -14,19 +14,19 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 
 from physgym import generate
 from physgym.cli.machines import Listening
 from physgym.errors import ConfigError, WorkerError
-from physgym.events import Callback
 from physgym.machines import ray_cluster
 from physgym.machines.placed_worker import PlacedWorker, sealed
 from physgym.machines.ray_cluster import RayCluster, parse_request
 from physgym.machines.ray_launcher import RayLauncher
 from tests.support.machines import ROOT
+from tests.support.processes import has_ended
 from tests.support.stand_in_ray import stand_in
+from tests.support.watching import until
 
 SPRING, HELD = "physgym/Spring-v0", "tests.support.toys:Held"
 OPTIONS = {"samples": 2000, "max_steps": 10, "progress": False}
@@ -37,23 +37,20 @@ def digests(folder):
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("training-*.h5"))]
 
 
-def has_ended(pid):
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+def held_options(held):
+    return {"env_kwargs": {"folder": str(held)}, "samples": 400, "max_steps": 4, "progress": False}
 
 
-class OnceStored(Callback):
-    """Does something once when so many samples are stored."""
+def lost_at_work(pool, held, lose):
+    """Lose a worker as soon as two have work that they do not end, and let the other one go on."""
 
-    def __init__(self, samples, what):
-        self.samples, self.what, self.done = samples, what, False
+    def wait():
+        until(lambda: len(list(held.iterdir())) == 2)
+        lose()
+        until(lambda: any(has_ended(int(file.name)) for file in held.iterdir()))
+        (held / "go").touch()
 
-    def data_generation_batch_end(self, stream, samples):
-        if not self.done and stream.stored >= self.samples:
-            self.done = True
-            self.what()
+    return pool.submit(wait)
 
 
 # --- with a stand-in
@@ -64,30 +61,17 @@ def test_a_worker_whose_machine_is_gone_is_placed_anew_and_the_bytes_are_the_sam
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     held = tmp_path / "held"
     held.mkdir()
-    options = {"env_kwargs": {"folder": str(held)}, "samples": 400, "max_steps": 4, "progress": False}
+    options = held_options(held)
     with stand_in(monkeypatch, NODE, NODE) as ray, RayLauncher("auto", [HELD], request={"num_cpus": 1}) as launcher:
-        deadline = time.monotonic() + 120
-
-        def wait(reached):
-            while not reached():
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-
-        def lose_one():  # while both have work
-            wait(lambda: len(list(held.iterdir())) == 2)
-            ray.actors[0].process.kill()
-            wait(lambda: any(has_ended(int(file.name)) for file in held.iterdir()))
-            (held / "go").touch()
-
-        wait(lambda: len(launcher._reception._callers) == 2)
+        until(lambda: len(launcher._reception._callers) == 2)
         with ThreadPoolExecutor(1) as pool:
-            lost = pool.submit(lose_one)
+            lost = lost_at_work(pool, held, lambda: ray.actors[0].process.kill())
             with pytest.warns(RuntimeWarning) as caught:
                 generate(HELD, tmp_path / "there", launcher=launcher, **options)
         lost.result()
         texts = [str(warning.message) for warning in caught]
         assert any("Others run its episodes again" in text for text in texts), texts
-        wait(lambda: len(ray.actors) == 3)
+        until(lambda: len(ray.actors) == 3)
         assert len(ray.options) == 3
         assert ray.options[0]["scheduling_strategy"] == "SPREAD"
         generate(HELD, tmp_path / "again", launcher=launcher, recycle=16, **options)  # one run after the other
@@ -311,21 +295,20 @@ def lose_a_node(folder):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=1)
     try:
-        with RayLauncher(cluster.address, [SPRING]) as launcher:
+        with RayLauncher(cluster.address, [HELD]) as launcher, ThreadPoolExecutor(1) as pool:
             count = launcher._workers
-            deadline = time.monotonic() + 60
-            while len(launcher._reception._callers) < 2:
-                assert time.monotonic() < deadline, launcher.news()
-                time.sleep(0.05)
+            until(lambda: len(launcher._reception._callers) == 2)
 
             def lose():
                 cluster.remove_node(second, allow_graceful=False)
                 cluster.add_node(num_cpus=1)
 
+            held = Path(folder) / "held"
+            held.mkdir()
+            lost = lost_at_work(pool, held, lose)
             with warnings.catch_warnings(record=True) as caught:
-                generate(
-                    SPRING, Path(folder) / "there", launcher=launcher, callbacks=[OnceStored(300, lose)], **OPTIONS
-                )
+                generate(HELD, Path(folder) / "there", launcher=launcher, **held_options(held))
+            lost.result()
             said = [str(warning.message) for warning in caught]
             deadline = time.monotonic() + 60
             while len(launcher._reception._callers) < 2 and time.monotonic() < deadline:  # on the new node
@@ -343,8 +326,8 @@ def lose_a_node(folder):
 @needs_ray
 @pytest.mark.slow
 def test_a_node_of_a_ray_cluster_is_killed_and_the_dataset_is_identical(tmp_path):
-    generate(SPRING, tmp_path / "here", num_workers=1, **OPTIONS)
     found = in_process(lose_a_node, tmp_path)
+    generate(HELD, tmp_path / "here", num_workers=1, **held_options(tmp_path / "held"))
     assert (found["count"], found["back"]) == (2, 2)
     assert any("Others run its episodes again" in text for text in found["said"]), found["said"]
     assert "no machine of the Ray cluster has num_gpus=1" in found["no_gpu"]

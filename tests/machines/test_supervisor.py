@@ -20,18 +20,18 @@ pathlib.Path("closed").touch()
 
 
 def test_those_that_dial_when_the_run_is_over_end_at_once_and_others_close_their_environments(tmp_path, monkeypatch):
-    texts = [CLOSES, DIALS, OVER]
+    texts, begun = [CLOSES, DIALS, OVER], []
 
     def started(_):
         if len(texts) == 1:  # the others are there
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not (tmp_path / "ready").exists():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
+            begun.append(time.monotonic())
         return Child([sys.executable, "-c", texts.pop(0)], cwd=tmp_path)
 
     monkeypatch.setattr(Supervisor, "_started", started)
-    begun = time.monotonic()
     assert Supervisor(DialIn(("127.0.0.1", 1), ""), 3, stay=False).run() == DONE
     assert (tmp_path / "closed").exists()
-    assert time.monotonic() < begun + GRACE
+    assert time.monotonic() < begun[0] + GRACE

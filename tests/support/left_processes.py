@@ -32,7 +32,7 @@ def nothing_left(monkeypatch):
     mark = secrets.token_hex(8)
     monkeypatch.setenv(MARK, mark)
     yield
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 7  # less than what they would take to end by themselves
     while (left := set(marked(mark)) - {os.getpid()}) and time.monotonic() < deadline:
         time.sleep(0.05)
     for pid in left:

@@ -37,6 +37,12 @@ def listening(folder: Path, *, plain: bool = False, **options: Any) -> Iterator[
         reception.close()
 
 
+def offers(reception: Reception) -> int:
+    """Count the workers that wait to be given work."""
+    with reception._lock:
+        return sum(caller.offer is not None for caller in reception._callers.values())
+
+
 def settings_for(reception: Reception, folder: Path, **changed: Any) -> DialIn:
     """What a worker has to know to dial to a reception."""
     known = {"address": tuple(reception.address), "token": TOKEN.hex(), "patience": 20.0}

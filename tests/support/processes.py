@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -42,6 +45,26 @@ def commands_of(pids: set[int]) -> dict[int, str]:
             if not any(server in command for server in SERVERS):
                 found[pid] = command
     return found
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended; who takes its parent's place may read its status late, or never."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def not_ended(pids: Iterable[int], seconds: float = 30.0) -> list[int]:
+    """Wait until processes have ended; return those that have not within some time, and kill them."""
+    deadline = time.monotonic() + seconds
+    while left := [pid for pid in pids if not has_ended(pid)]:
+        if time.monotonic() > deadline:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            return left
+        time.sleep(0.01)
+    return []
 
 
 def children() -> dict[int, str]:

@@ -103,19 +103,24 @@ class RealTime(Line):
         return observation, reward, terminated, self.count == self.steps, info
 
 
+def hold(folder):
+    """Write the number of this process into a folder, and wait until the file "go" is there."""
+    deadline = time.monotonic() + 120
+    while not (folder / "go").exists():
+        (folder / str(os.getpid())).touch()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 class Held(Line):
-    """Writes the number of its process into a folder at a reset, and goes on when the file "go" is there."""
+    """Is held at each reset until a test lets it go."""
 
     def __init__(self, render_mode=None, *, folder):
         super().__init__(render_mode)
         self.folder = Path(folder)
 
     def reset(self, *, seed=None, options=None):
-        deadline = time.monotonic() + 120
-        while not (self.folder / "go").exists():
-            (self.folder / str(os.getpid())).touch()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        hold(self.folder)
         return super().reset(seed=seed, options=options)
 
 
@@ -221,12 +226,12 @@ class Gated(Line):
         return super().step(action)
 
 
-def wait_at_gate():
+def wait_at_gate(folder="."):
     """Wait until a test lets the process go on, if it wants to know when it is here."""
-    if Path("armed").exists():
-        Path("waiting").touch()
+    if Path(folder, "armed").exists():
+        Path(folder, "waiting").touch()
         deadline = time.monotonic() + 60
-        while not Path("go").exists() and time.monotonic() < deadline:
+        while not Path(folder, "go").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
 
 

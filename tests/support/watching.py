@@ -14,7 +14,7 @@ from physgym.events import Callback
 from physgym.viewing.places import find
 from physgym.viewing.wire import Link, dial
 
-PATIENCE = 20.0
+PATIENCE = 60.0  # seconds, of a machine that others use too
 
 
 class Drawn(gym.Env):
@@ -98,6 +98,18 @@ class Attach(Callback):
         if self.reads:
             self.messages = all_of(self.link)
         self.link.close()
+
+
+class OnceStored(Callback):
+    """Does something once when so many samples are stored."""
+
+    def __init__(self, samples, what):
+        self.samples, self.what, self.done = samples, what, False
+
+    def data_generation_batch_end(self, stream, samples):
+        if not self.done and stream.stored >= self.samples:
+            self.done = True
+            self.what()
 
 
 class Person(Callback):

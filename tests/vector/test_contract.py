@@ -371,7 +371,7 @@ def test_closing_with_a_call_pending_warns_and_does_not_wait():
     start = time.monotonic()
     with pytest.warns(UserWarning, match="Calling `close` while waiting for a pending call to `step`"):
         envs.close(terminate=True)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 25
     with pytest.raises(gym.error.ClosedEnvironmentError):
         envs.reset()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import os
@@ -19,11 +20,13 @@ from physgym.data import Online, SampleStream
 from physgym.errors import ConfigError, WorkerError
 from tests.support.machines import ROOT, listening, settings_for
 from tests.support.toys import Line
+from tests.support.watching import until
 from tests.support.workers import forked_workers  # noqa: F401 - a fixture of all tests here
 from tests.vector.test_turnover import Random, rows, undisturbed
 
 LIMITS = {"max_steps": 20, "max_rejects": 5}
 MEGABYTE = 1 << 20
+WORKED = 60  # episodes, more than a worker has been given already
 SUPERVISOR = """import sys
 from physgym.machines.dialled_worker import DialIn
 from physgym.machines.supervisor import Supervisor
@@ -55,19 +58,20 @@ class Leaky(Random):
 
 
 class Slow(Random):
-    """Takes its time to be built and to be closed; says when it begins an episode."""
+    """Says when it begins an episode; what comes in another's place is built as soon as those who stay went on."""
 
     def __init__(self):
         super().__init__()
-        time.sleep(0.3)
+        folder = Path(os.environ[NOTES])
+        note("built")
+        if len([*folder.iterdir()]) > 2:
+            begun = sum(map(len, notes(folder).values()))
+            until(lambda: sum(map(len, notes(folder).values())) >= begun + WORKED)
 
     def reset(self, *, seed=None, options=None):
-        note(time.monotonic())
-        time.sleep(0.02)
+        note("episode")
+        time.sleep(0.01)
         return super().reset(seed=seed, options=options)
-
-    def close(self):
-        time.sleep(0.3)
 
 
 class Once(Line):
@@ -78,6 +82,17 @@ class Once(Line):
         note("built")
         if len(list(Path(os.environ[NOTES]).iterdir())) > 2:
             raise OSError("the licence is used up")
+
+
+class Dying(Leaky):
+    """Dies once in its fourth episode, as long as a file is there."""
+
+    def reset(self, *, seed=None, options=None):
+        if len(self.kept) == 3:
+            with contextlib.suppress(FileNotFoundError):
+                Path(os.environ[NOTES]).with_name("dies").unlink()
+                os.kill(os.getpid(), 9)
+        return super().reset(seed=seed, options=options)
 
 
 class Ill(Random):
@@ -135,15 +150,16 @@ def test_a_dataset_has_the_same_bytes_and_what_leaks_stays_bounded(tmp_path, fol
 
 @pytest.mark.slow
 def test_the_others_go_on_meanwhile(folder):
-    with SocketVectorEnv([Slow] * 2, num_workers=2, context="fork", timeout=60, recycle=60) as envs:
-        envs._pool.workers[1].episodes = 30  # so that the two do not come to their ends at the same time
-        rows(envs.rollout([(episode, 5 + episode) for episode in range(200)], **LIMITS))
-    said = [[float(line) for line in lines] for lines in notes(folder).values()]
-    first = min((lines for lines in said if len(lines) == 60), key=min)
-    ended = max(first)
-    back = min(lines[0] for lines in said if lines[0] > ended)
-    assert back > ended + 0.5  # it was closed, and another one was built
-    assert sum(ended < line < back for lines in said for line in lines) > 5, "nobody has worked meanwhile"
+    given = []
+
+    def episodes():  # until one that came in the place of another has begun some
+        while len(notes(folder)) < 3 or min(map(len, notes(folder).values())) < 3:
+            yield len(given), 5 + len(given)
+            given.append(1)
+
+    with SocketVectorEnv([Slow] * 2, num_workers=2, context="fork", timeout=100, recycle=20) as envs:
+        envs._pool.workers[1].episodes = -(10**6)  # it stays
+        assert rows(envs.rollout(episodes(), **LIMITS)) == undisturbed(len(given))
 
 
 @pytest.mark.slow
@@ -198,7 +214,8 @@ def test_one_that_fails_to_close_is_renewed_all_the_same():
 @pytest.mark.slow
 def test_a_worker_that_dies_is_started_again_and_counts_anew(folder, monkeypatch):
     episodes = [(episode, 5 + episode) for episode in range(60)]
-    with SocketVectorEnv([Leaky] * 2, num_workers=2, context="fork", timeout=60, recycle=7, on_error="restart") as envs:
+    folder.with_name("dies").touch()  # those that are killed below may have been about to end
+    with SocketVectorEnv([Dying] * 2, num_workers=2, context="fork", timeout=60, recycle=7, on_error="restart") as envs:
         parts = []
         for part in envs.rollout(episodes, **LIMITS):
             parts.append(part)

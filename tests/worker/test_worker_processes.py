@@ -26,8 +26,10 @@ from physgym.protocol.messages import Role
 from physgym.transport.auth import challenge
 from physgym.transport.sockets import SocketChannel
 from physgym.transport.table import TRANSPORTS
+from physgym.vector import closing
 from physgym.vector import fleet as pool
 from physgym.worker.main import WorkerStart, run
+from tests.support.processes import not_ended
 
 CONTEXTS = ["spawn", "fork", "forkserver"]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and F_SETSIG")
@@ -62,25 +64,13 @@ def started(envs) -> list[psutil.Process]:
     return [psutil.Process(pid) for pid in envs.get_attr("pids")[0]]
 
 
-def ended(found) -> bool:
-    """Whether processes have ended; whoever inherited them may be slow to take note."""
-    deadline = time.monotonic() + 5
-    for process in found:
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            if time.monotonic() > deadline:
-                process.kill()
-                return False
-            time.sleep(0.01)
-    return True
-
-
 @linux
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_close_ends_whole_trees_of_processes(context):
     with SocketVectorEnv([Family], context=context) as envs:
         found = started(envs)
         assert all(process.is_running() for process in found)
-    assert ended(found)
+    assert not not_ended(process.pid for process in found)
 
 
 @linux
@@ -90,7 +80,7 @@ def test_the_death_of_a_worker_ends_what_it_started(action):
         plain, alone, _, orphan = started(envs)
         with pytest.raises(WorkerError, match=r"exit status 0|SIGKILL"):
             envs.step([action])
-        assert ended([plain, alone, orphan])
+        assert not not_ended(process.pid for process in (plain, alone, orphan))
 
 
 PARENT = """
@@ -103,7 +93,7 @@ if __name__ == "__main__":
     if sys.argv[2] == "family":
         envs.reset()
         pids += [pid for of_one in envs.get_attr("pids") for pid in of_one]
-        time.sleep(0.7)  # the guard has seen them
+        time.sleep(1.5)  # the guard has seen them
     if sys.argv[2] == "stop":
         for pid in pids: os.kill(pid, signal.SIGSTOP)
     if sys.argv[2] == "fork" and os.fork() == 0:
@@ -128,7 +118,7 @@ def test_nothing_outlives_a_killed_parent(context, how):
     parent.wait()
     parent.stdout.close()
     assert len(found) >= 2
-    assert ended(found)
+    assert not not_ended(process.pid for process in found)
     for process in everybody:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
@@ -170,8 +160,7 @@ def test_generation_leaves_no_process(tmp_path):
     assert len(physgym.generate(lambda: Solver(file), tmp_path / "data", **kwargs)) == 20
     pids = [int(line) for line in file.read_text().split()]
     assert len(pids) >= 4
-    found = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    assert ended(found)
+    assert not not_ended(pids)
 
 
 # --- forks of the parent
@@ -292,7 +281,7 @@ class Slow(gym.Env):
 
     def step(self, action):
         if action:
-            time.sleep(20)
+            time.sleep(100)
         return np.zeros(1, np.float32), 0.0, False, False, {}
 
     def close(self):
@@ -308,7 +297,7 @@ def test_idle_environments_close_and_busy_workers_are_ended(tmp_path):
     envs.recv(1)
     before = time.monotonic()
     envs.close()
-    assert time.monotonic() - before < 4
+    assert time.monotonic() - before < 50
     assert [file.name for file in tmp_path.iterdir()] == ["0"]
 
 
@@ -316,7 +305,7 @@ def test_idle_environments_close_and_busy_workers_are_ended(tmp_path):
 def test_who_waits_gets_the_end_of_a_step(tmp_path):
     class Short(Slow):
         def step(self, action):
-            time.sleep(0.8)
+            time.sleep(2)
             return np.zeros(1, np.float32), 0.0, False, False, {}
 
     for timeout, closed in ((None, False), (20, True)):
@@ -328,7 +317,10 @@ def test_who_waits_gets_the_end_of_a_step(tmp_path):
         assert (tmp_path / "closed").exists() is closed
 
 
-def test_a_rollout_ends_between_two_steps_and_its_environments_close(tmp_path):
+def test_a_rollout_ends_between_two_steps_and_its_environments_close(tmp_path, monkeypatch):
+    monkeypatch.setattr(closing, "BUSY_TIMEOUT", 60.0)  # a busy machine takes its time
+    monkeypatch.setattr(closing, "CLOSE_TIMEOUT", 60.0)
+
     class Endless(Solver):
         def begin(self, options):
             self.state = np.zeros(2, np.float32)
@@ -345,7 +337,7 @@ def test_a_rollout_ends_between_two_steps_and_its_environments_close(tmp_path):
     next(parts)
     before = time.monotonic()
     envs.close()
-    assert time.monotonic() - before < 4
+    assert time.monotonic() - before < 50
     assert (tmp_path / "closed").exists()
 
 
