@@ -299,16 +299,14 @@ def lose_a_node(folder):
             count = launcher._workers
             until(lambda: len(launcher._reception._callers) == 2)
 
-            def lose():
-                cluster.remove_node(second, allow_graceful=False)
-                cluster.add_node(num_cpus=1)
-
             held = Path(folder) / "held"
             held.mkdir()
-            lost = lost_at_work(pool, held, lose)
+            lost = lost_at_work(pool, held, lambda: cluster.remove_node(second, allow_graceful=False))
+            added = pool.submit(cluster.add_node, num_cpus=1)
             with warnings.catch_warnings(record=True) as caught:
                 generate(HELD, Path(folder) / "there", launcher=launcher, **held_options(held))
             lost.result()
+            added.result()
             said = [str(warning.message) for warning in caught]
             deadline = time.monotonic() + 60
             while len(launcher._reception._callers) < 2 and time.monotonic() < deadline:  # on the new node
