@@ -254,7 +254,6 @@ def worker(
             "--invitation says how the run is known, for that run alone: leave --plain, --fingerprint, --authorities "
             "and --stay out"
         )
-    token = read_token(token_file)
     check_certificates(plain, certificate, key, fingerprint, authorities)
     envs_allowed = env or []
     versions_here(envs_allowed)  # an id that is unknown here is an error now
@@ -268,7 +267,7 @@ def worker(
         found = parse_address(address or "")
     settings = DialIn(
         (found.host, found.port),
-        token.hex(),
+        read_token(token_file).hex(),  # a run that writes an invitation has made its token before
         fingerprint.lower().replace(":", ""),
         plain,
         authorities=_absolute(authorities),

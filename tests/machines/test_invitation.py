@@ -84,3 +84,35 @@ def test_a_worker_of_a_run_that_is_over_ends(folder, capsys):
     OVER.write(folder / "i")
     cli.app(["worker", "--invitation", "i", "--token-file", "token"], standalone_mode=False)
     assert "is over" in capsys.readouterr().err
+
+
+def test_a_worker_reads_a_token_that_the_run_makes_before_its_invitation(tmp_path, monkeypatch):
+    started = []
+
+    class Noted:
+        def __init__(self, settings, workers, *, stay):
+            started.append(settings.token)
+
+        def run(self):
+            return 0
+
+    monkeypatch.setattr("physgym.machines.supervisor.Supervisor", Noted)
+    monkeypatch.chdir(tmp_path)
+    begin = threading.Event()
+
+    def run():
+        begin.wait(20)
+        read_token("token", make=True)
+        NODE.write(tmp_path / "i")
+
+    def waited(file):  # nothing is there when the worker begins to wait
+        assert list(tmp_path.iterdir()) == []
+        begin.set()
+        return read_invitation(file, 20)
+
+    monkeypatch.setattr("physgym.machines.invitation.read_invitation", waited)
+    thread = threading.Thread(target=run)
+    thread.start()
+    cli.app(["worker", "--invitation", "i", "--token-file", "token"], standalone_mode=False)
+    thread.join()
+    assert started == [read_token("token").hex()]
