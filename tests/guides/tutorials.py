@@ -36,4 +36,26 @@ GUIDES = {
         },
         prepared=False,
     ),
+    "tutorials/slow_simulation": Guide(
+        smaller={
+            "SECONDS = 12": "SECONDS = 0",
+            "samples=400": "samples=20",
+            "minimum=200": "minimum=20",
+            "(500, 1000, 1500)": "(40,)",
+            "samples=4000": "samples=40",
+        },
+        prepared=False,
+    ),
+    "tutorials/many_machines": Guide(
+        smaller={
+            "samples: 2000": "samples: 40",
+            "epochs: 30": "epochs: 2",
+            "rehearse.sh 2 2 train config.yaml": "rehearse.sh 2 1 train config.yaml --no-report",
+            "--rollout 20": "--rollout 3 --episodes 2",
+            "(1, 2, 4, 8)": "(1,)",
+            "200 * workers": "20 * workers",
+        },
+        prepared=False,
+        commands=True,
+    ),
 }
