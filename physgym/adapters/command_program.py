@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,7 +157,11 @@ class RunRules:
                 if found := _search(folder / name, self._reject):
                     raise RejectSample(f"{Path(command[0]).name}: {found.strip()}")
         if status not in self._statuses:
-            how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+            how = (
+                f"was ended by signal {-status} ({signal.strsignal(-status)})"
+                if status < 0
+                else f"ended with status {status}"
+            )
             raise SimulatorError(f"{Path(command[0]).name} {how}{last_output(folder)}")
 
 

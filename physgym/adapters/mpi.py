@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -138,7 +139,9 @@ class MpiRanks:
         status = self._child.process.poll()
         if status is None:
             return
-        how = f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        how = (
+            f"ended by signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"ended with status {status}"
+        )
         ranks = {note.read_text(): note.name.removeprefix("process-") for note in self._folder.glob("process-*")}
         notes = sorted(self._folder.glob("error-*"))
         if notes:

@@ -97,7 +97,13 @@ def build_transforms(config: Config, network: nn.Module | Predictor, spec: Sampl
         loss_units, changes = section.physical_loss, build_changes(config, network, spec)
         values = [name for name in outputs if changes is None or name not in changes.pairs]
         normal = Transforms.normalizing(
-            spec, inputs, values, scale=section.scale, physical_loss=loss_units, network=network
+            spec,
+            inputs,
+            values,
+            scale=section.scale,
+            pointwise_mean=section.pointwise_mean,
+            physical_loss=loss_units,
+            network=network,
         )
     loss = normal.before_loss
     return Transforms(

@@ -226,6 +226,9 @@ class TransformsSection(Section):
         description="of the normalization: one number per field, channel (of the first or last axis) or component; for "
         "all fields or by name",
     )
+    pointwise_mean: bool = Field(
+        True, description="whether each number has a mean of its own; false for fields on grids of any size"
+    )
     physical_loss: bool = Field(False, description="compute the loss in physical units, not in normalized ones")
     before_prediction: list[TransformComponent] = Field(
         default_factory=list, description="of the inputs, before they are normalized"

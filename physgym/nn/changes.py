@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from physgym.errors import ConfigError
 from physgym.nn.registry import register
-from physgym.nn.scales import RELATIVE_FLOOR, Scale, choose_scale, scale_groups, scale_of_field, scale_shape
-from physgym.nn.transforms import Fields, Moments, Normalize, Transforms
+from physgym.nn.scales import RELATIVE_FLOOR, Moments, Scale, choose_scale, scale_groups, scale_of_field, scale_shape
+from physgym.nn.transforms import Fields, Normalize, Transforms
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
 

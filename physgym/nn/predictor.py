@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -98,6 +98,32 @@ class Predictor(nn.Module):
         if changes is not None:
             check_changes(changes, self.inputs, self.outputs, inner, self.transforms)
         self._try_on_zeros(feeding, [name for name in spec if name not in self.inputs])
+
+    def on(self, spec: SampleSpec) -> Self:
+        """Return this network as a predictor of fields of other shapes, such as those of a finer grid.
+
+        Both have the same weights and transforms. The network takes other shapes if it is made for them, as an `FNO` or
+        a `UNet` is; its normalization if it was made with ``pointwise_mean=False``.
+
+        Args:
+            spec: Fields of the other samples, with the same names and units.
+
+        Raises:
+            ConfigError: A field is missing or has another unit, or the network or a transform does not take its shape.
+        """
+        field_names(spec, self.inputs, self.outputs)
+        for name, own in self.spec.items():
+            if spec[name].unit != own.unit:
+                raise ConfigError(
+                    f"the network knows field {name!r} in {own.unit!r}, the samples have it in {spec[name].unit!r}; "
+                    "convert them"
+                )
+        names = {"inputs": self.inputs, "outputs": self.outputs}
+        other = type(self)(
+            self.network, spec, **names, transforms=self.transforms, changes=self.changes, feeding=self.feeding
+        )
+        other.learned = self.learned
+        return other
 
     @property
     def summary(self) -> str:

@@ -6,8 +6,6 @@ network to its device and into its checkpoint.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, cast
 
@@ -15,33 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from physgym.checks import flag
 from physgym.errors import ConfigError
 from physgym.nn.registry import check_rebuildable, named_transform, register
-from physgym.nn.scales import RELATIVE_FLOOR, Scale, choose_scale, scale_groups, scale_of_field, scale_shape
+from physgym.nn.scales import Moments, Scale, choose_scale, scale_of_field, scale_shape, shift_and_scale
 from physgym.sample import SampleSpec
-from physgym.spaces import Array
 
 Fields = dict[str, Tensor]
 
-ROUNDING = 1e-12  # spread relative to the mean that is rounding of a constant in float64
-
 NO_FIELD = "there is no field {name!r} to transform; there are {known}"
-
-
-log = logging.getLogger(__name__)
-
-
-class Moments(Protocol):
-    """Mean and standard deviation of a field over samples; `physgym.data.Statistics` is one.
-
-    Where they have them, `counts` (number of values of each component), `min` and `max` are used too.
-    """
-
-    @property
-    def mean(self) -> Array: ...  # noqa: D102
-
-    @property
-    def std(self) -> Array: ...  # noqa: D102
 
 
 class Normalizable(Protocol):
@@ -178,9 +158,13 @@ class Normalize(Transform):
     No scale is zero: a component's is at least a thousandth of its field's, and that of a constant field or channel is
     one. A component without a finite value in any sample has the mean and scale of its field.
 
+    With ``pointwise_mean=False`` what has one scale has one mean too. A field with one scale may then have any number
+    of points, and one with a scale for each channel any number in each channel: such as those of a finer grid.
+
     Args:
         shapes: Shape of each field to normalize, without the batch axis.
         scale: Which scale, for all fields or by name.
+        pointwise_mean: Whether each component has a mean of its own.
 
     Attributes:
         fitted: Whether it has moments; a `Trainer` gives those of its training samples to one that has none.
@@ -189,15 +173,21 @@ class Normalize(Transform):
         ConfigError: A scale is unknown.
     """
 
-    def __init__(self, shapes: Mapping[str, Sequence[int]], scale: Scale | Mapping[str, Scale] = "auto") -> None:
+    def __init__(
+        self,
+        shapes: Mapping[str, Sequence[int]],
+        scale: Scale | Mapping[str, Scale] = "auto",
+        pointwise_mean: bool = True,
+    ) -> None:
         super().__init__()
-        self.fitted = False
+        self.fitted, self.pointwise_mean = False, flag("pointwise_mean", pointwise_mean)
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self.scale: dict[str, Scale] = {name: choose_scale(scale, name, shape) for name, shape in self.shapes.items()}
         # buffers have numbers, since a field's name may hold a slash or a dot; not fitted, they change nothing
         for index, (name, shape) in enumerate(self.shapes.items()):
-            self.register_buffer(f"mean_{index}", torch.zeros(shape))
-            self.register_buffer(f"scale_{index}", torch.ones(scale_shape(shape, self.scale[name])))
+            scales = scale_shape(shape, self.scale[name])
+            self.register_buffer(f"mean_{index}", torch.zeros(shape if pointwise_mean else scales))
+            self.register_buffer(f"scale_{index}", torch.ones(scales))
         self._names = [(name, f"mean_{index}", f"scale_{index}") for index, name in enumerate(self.shapes)]
 
     @classmethod
@@ -206,6 +196,7 @@ class Normalize(Transform):
         statistics: Mapping[str, Moments],
         fields: Iterable[str] | None = None,
         scale: Scale | Mapping[str, Scale] = "auto",
+        pointwise_mean: bool = True,
     ) -> Self:
         """Return a normalization by the moments of training samples.
 
@@ -213,6 +204,7 @@ class Normalize(Transform):
             statistics: Moments by field name, arrays of the field's shape.
             fields: Which fields to normalize, by default all that have moments.
             scale: Which scale, for all fields or by name.
+            pointwise_mean: Whether each component has a mean of its own.
 
         Raises:
             ConfigError: A field has no moments, or a scale is unknown.
@@ -221,7 +213,8 @@ class Normalize(Transform):
         for name in names:
             if name not in statistics:
                 raise ConfigError(NO_FIELD.format(name=name, known=list(statistics)))
-        return cls({name: np.shape(statistics[name].mean) for name in names}, scale).fit(statistics)
+        shapes = {name: np.shape(statistics[name].mean) for name in names}
+        return cls(shapes, scale, pointwise_mean).fit(statistics)
 
     def fit(self, statistics: Mapping[str, Moments]) -> Self:
         """Take over the moments of training samples; returns itself.
@@ -242,7 +235,7 @@ class Normalize(Transform):
             )
         self.fitted = True
         for index, (name, kind) in enumerate(self.scale.items()):
-            mean, scale = _shift_and_scale(name, statistics[name], kind)
+            mean, scale = shift_and_scale(name, statistics[name], kind, self.pointwise_mean)
             self.get_buffer(f"mean_{index}").copy_(torch.from_numpy(mean))
             self.get_buffer(f"scale_{index}").copy_(torch.from_numpy(scale))
         return self
@@ -279,15 +272,27 @@ class Normalize(Transform):
             if name not in fields:
                 continue
             mean = buffers[mean_name]
-            if fields[name].shape[1:] != mean.shape:  # it might broadcast, to nonsense of the right shape
-                got, want = tuple(fields[name].shape[1:]), tuple(mean.shape)
-                raise ConfigError(f"field {name!r} has shape {got} where it is normalized; its statistics have {want}")
+            got = fields[name].shape[1:]
+            # it might broadcast, to nonsense of the right shape
+            if got != mean.shape and (self.pointwise_mean or not self._same_scales(name, got)):
+                text = (
+                    f"field {name!r} has shape {tuple(got)} where it is normalized; its statistics have "
+                    f"{self.shapes[name]}"
+                )
+                hint = "; with pointwise_mean=False grids may be of any size"
+                raise ConfigError(text + hint * (self.pointwise_mean and len(got) == mean.ndim))
             yield name, mean, buffers[scale_name]
+
+    def _same_scales(self, name: str, shape: Sequence[int]) -> bool:
+        """Say whether the scales of a field are also those of another shape of it."""
+        own, kind = self.shapes[name], self.scale[name]
+        return len(shape) == len(own) and scale_shape(tuple(shape), kind) == scale_shape(own, kind)
 
     @property
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON data."""
-        return {"shapes": {name: list(shape) for name, shape in self.shapes.items()}, "scale": dict(self.scale)}
+        config = {"shapes": {name: list(shape) for name, shape in self.shapes.items()}, "scale": dict(self.scale)}
+        return config if self.pointwise_mean else {**config, "pointwise_mean": False}
 
 
 @named_transform
@@ -415,6 +420,7 @@ class Transforms(nn.Module):
         outputs: Iterable[str] | None = None,
         *,
         scale: Scale | Mapping[str, Scale] = "auto",
+        pointwise_mean: bool = True,
         physical_loss: bool = False,
         network: nn.Module | None = None,
     ) -> Self:
@@ -427,11 +433,19 @@ class Transforms(nn.Module):
             inputs: Fields that feed the network, by default those of role "input".
             outputs: Fields that it predicts, by default those of role "target".
             scale: How to scale, see `Normalize`; for all fields or by name.
+            pointwise_mean: Whether each number has a mean of its own, see `Normalize`; False for fields that the
+                network shall take on other grids as well.
             physical_loss: Compute the loss in physical units, instead of in the normalized ones.
             network: The network, which may know where fields have their channels, as `UNet` and `FNO` do.
         """
         transforms = cls.normalizing(
-            dataset.spec, inputs, outputs, scale=scale, physical_loss=physical_loss, network=network
+            dataset.spec,
+            inputs,
+            outputs,
+            scale=scale,
+            pointwise_mean=pointwise_mean,
+            physical_loss=physical_loss,
+            network=network,
         )
         return transforms.fit(dataset.statistics)
 
@@ -443,6 +457,7 @@ class Transforms(nn.Module):
         outputs: Iterable[str] | None = None,
         *,
         scale: Scale | Mapping[str, Scale] = "auto",
+        pointwise_mean: bool = True,
         physical_loss: bool = False,
         network: nn.Module | None = None,
     ) -> Self:
@@ -455,6 +470,7 @@ class Transforms(nn.Module):
             Normalize(
                 {f.name: f.shape for f in fields},
                 {f.name: scale_of_field(f, scale, network) for f in fields},
+                pointwise_mean,
             )
             for fields in (
                 [spec[n] for n in names if spec[n].dtype.kind == "f" and spec[n].kind == "number"]
@@ -509,55 +525,3 @@ class Transforms(nn.Module):
             "before_loss": self.before_loss,
             "before_apply": self.before_apply,
         }
-
-
-def _shift_and_scale(name: str, moments: Moments, kind: Scale) -> tuple[Array, Array]:
-    """Return the mean, shape of the field, and what to divide by, which broadcasts to it, never zero; float64."""
-    mean, std = (np.array(value, np.float64) for value in (moments.mean, moments.std))
-    counts = getattr(moments, "counts", None)
-    known = np.ones(mean.shape, bool) if counts is None else np.asarray(counts) > 0
-    if mean.size and not known.any():
-        warnings.warn(
-            f"no value of field {name!r} is finite in any sample, so it is not normalized", UserWarning, stacklevel=4
-        )
-        return np.zeros_like(mean), np.ones(scale_shape(mean.shape, kind))
-    _hint(name, moments, known)
-    wholes = []
-    for group in scale_groups(mean.shape, kind):
-        here = known[group]
-        whole, parts = _safe_scale(mean[group][here], std[group][here])
-        if not here.all():  # a component that no sample has
-            mean[group] = np.where(here, mean[group], mean[group][here].mean() if here.any() else 0.0)
-        wholes.append(whole)
-        if kind == "component":
-            scale = np.full(mean.shape, whole)
-            scale[here] = parts
-            return mean, scale
-    return mean, np.reshape(wholes, scale_shape(mean.shape, kind))
-
-
-def _hint(name: str, moments: Moments, known: Array) -> None:
-    """Say of a field that holds zeros and ones alone that it may be a flag."""
-    low, high = getattr(moments, "min", None), getattr(moments, "max", None)
-    if low is None or high is None or not known.any():
-        return
-    low, high, mean, std = (np.asarray(value)[known] for value in (low, high, moments.mean, moments.std))
-    # of numbers from 0 to 1 these alone have a variance as large as their mean allows
-    if low.min() == 0 and high.max() == 1 and np.allclose(std**2, mean * (1 - mean), rtol=0, atol=1e-6):
-        log.warning(
-            (
-                "field %r holds nothing but zeros and ones, and is normalized like any number; if it is a flag or "
-                'one-hot, declare it: sample_kinds = {%r: "flag"}, or Field(..., kind="flag")'
-            ),
-            name,
-            name,
-        )
-
-
-def _safe_scale(mean: Array, std: Array) -> tuple[float, Array]:
-    """Return what to divide by: one number for all components, and one for each; neither is zero."""
-    whole = float(np.sqrt(np.mean(np.square(std)))) if std.size else 0.0
-    # samples that are all equal have a spread of zero up to rounding; dividing by it would blow up that rounding
-    if whole <= ROUNDING * np.max(np.abs(mean), initial=0.0):
-        return 1.0, np.ones_like(std)
-    return whole, np.maximum(std, RELATIVE_FLOOR * whole)

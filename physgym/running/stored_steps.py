@@ -79,6 +79,6 @@ def fitting_fields(sample: SampleSpec, predictor: Predictor) -> SampleSpec:
             what = "is fed with" if needed else "predicts"
             raise ConfigError(
                 f"the network {what} {name!r} as {want.dtype} {want.shape}, the dataset has {shown}. Use the dataset "
-                "of the same simulation"
+                "of the same simulation, or, for another grid, the predictor for it: predictor.on(dataset.spec)"
             )
     return sample

@@ -13,7 +13,8 @@ from torch import nn
 from physgym.data.statistics import Statistics, of_samples
 from physgym.errors import ConfigError
 from physgym.nn.predictor import Predictor, evaluating
-from physgym.nn.transforms import Compose, Inverse, LossTransform, Moments, Normalize, Transform, checked_fields
+from physgym.nn.scales import Moments
+from physgym.nn.transforms import Compose, Inverse, LossTransform, Normalize, Transform, checked_fields
 from physgym.sample import Sample, SampleSpec
 from physgym.training.sources import Samples
 

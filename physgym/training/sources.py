@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from physgym.nn.transforms import Moments
+from physgym.nn.scales import Moments
 from physgym.sample import Sample, SampleSpec
 from physgym.spaces import Array
 

@@ -194,7 +194,7 @@ def test_a_run_that_fails_says_what_it_printed_and_leaves_its_files(made, tmp_pa
     assert sorted(path.name for path in folder.iterdir()) == ["in.txt", "stderr", "stdout"]
     killed = made("kill -9 $$", keep="none")
     killed.reset(seed=0)
-    with pytest.raises(SimulatorError, match="was ended by signal 9; it printed nothing"):
+    with pytest.raises(SimulatorError, match=r"was ended by signal 9 \(Killed\); it printed nothing"):
         killed.step(0)
     killed.close()
     assert [*(tmp_path / "runs").iterdir()] == [folder.parent]

@@ -34,7 +34,7 @@ class Guide:
         smaller: Texts, and those that replace them so that it takes seconds, in code and commands.
         sketches: Numbers of the blocks of Python that do not run, and why.
         files: Numbers of the blocks of Python that the reader puts into files, with the names of these. A block whose
-            first line is a comment with nothing but a name, such as ``# config.yaml``, needs no number.
+            first line is a comment with nothing but a name, such as ``# config.yaml`` or ``// fin.c``, needs no number.
         optional: Whether each block is by itself, and is left out where a package is missing.
         prepared: Whether it takes for granted that there are datasets and sessions of the beam and the spring.
         commands: Whether its commands run.
@@ -72,7 +72,7 @@ class Block:
     @property
     def file(self) -> str:
         """The file that the first line names, or nothing."""
-        named = re.match(r"# ([\w./-]+\.\w+)\n", self.code)
+        named = re.match(r"(?:#|//) ([\w./-]+\.\w+)\n", self.code)
         return named[1] if named else ""
 
 

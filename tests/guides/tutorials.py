@@ -58,4 +58,30 @@ GUIDES = {
         prepared=False,
         commands=True,
     ),
+    "tutorials/pde_grid": Guide(
+        smaller={
+            "def __init__(self, size=32": "def __init__(self, size=16",
+            '{"training": 400, "test": 100}': '{"training": 12, "test": 4}',
+            "epochs = 25": "epochs = 1",
+            '"size": 64': '"size": 32',
+            "samples=100, max_steps=1": "samples=4, max_steps=1",
+        },
+        prepared=False,
+        commands=True,
+    ),
+    "tutorials/finite_elements": Guide(
+        smaller={
+            '{"training": 1000, "test": 100}': '{"training": 30, "test": 6}',
+            "epochs = 250": "epochs = 2",
+            "test[:40]": "test[:2]",
+            "runner.run(30)": "runner.run(8)",
+        },
+        prepared=False,
+        commands=True,
+    ),
+    "tutorials/external_program": Guide(
+        smaller={'{"training": 400, "test": 100}': '{"training": 40, "test": 8}', "epochs = 200": "epochs = 2"},
+        prepared=False,
+        commands=True,
+    ),
 }

@@ -155,6 +155,53 @@ def test_normalize_names_what_is_wrong():
         Normalize({"a": (2,)})({"a": torch.zeros(5, 1)})
 
 
+@pytest.mark.parametrize("kind", ["field", "channel", "channel_last"])
+def test_one_mean_for_what_has_one_scale_fits_any_grid(kind):
+    values = RNG.normal([[[-12.0]], [[1e5]]], [[[0.5]], [[3e4]]], (60, 2, 4, 6)) + np.linspace(0, 3, 6)
+    values = np.moveaxis(values, 1, -1) if kind == "channel_last" else values
+    axes = {"field": None, "channel": (0, 2, 3), "channel_last": (0, 1, 2)}[kind]
+    normalize = rebuilt(Normalize.from_statistics(moments({"a": values}), scale=kind, pointwise_mean=False))
+    mean, std = (np.asarray(getattr(values, name)(axes, keepdims=True)) for name in ("mean", "std"))
+    np.testing.assert_allclose(
+        normalize(tensors({"a": values}))["a"].numpy(), (values - mean) / std, rtol=1e-4, atol=1e-4
+    )
+    fine = values.repeat(2, 1 if kind == "channel_last" else 2)
+    there = normalize(tensors({"a": fine}))
+    np.testing.assert_allclose(there["a"].numpy(), (fine - mean) / std, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(normalize.inverse(there)["a"].numpy(), fine, rtol=1e-5, atol=1e-3)
+    other = fine[..., :1] if kind == "channel_last" else fine[:, :1]
+    if kind != "field":
+        with pytest.raises(ConfigError, match="where it is normalized; its statistics have"):
+            normalize(tensors({"a": other}))
+    with pytest.raises(ConfigError, match="where it is normalized; its statistics have"):
+        normalize(tensors({"a": fine[..., 0]}))
+
+
+def test_one_mean_leaves_vectors_and_constants_as_they_are():
+    arrays = {"vector": RNG.normal([1, 1e6], [1, 1e3], (50, 2)), "constant": np.full((50, 3, 3), 7.0)}
+    one, own = (Normalize.from_statistics(moments(arrays), pointwise_mean=flag) for flag in (False, True))
+    for name, value in one(tensors(arrays)).items():
+        assert torch.equal(value, own(tensors(arrays))[name])
+    assert one.config != own.config
+    assert "pointwise_mean" not in own.config  # as it was written before there was a choice
+    with pytest.raises(ConfigError, match="pointwise_mean"):
+        Normalize({"a": (3,)}, pointwise_mean="no")
+
+
+def test_a_component_that_no_sample_has_is_left_out_of_the_one_mean():
+    values = RNG.normal(5, 2, (40, 3, 3))
+    values[:, 0, 0] = np.nan
+    normalize = Normalize.from_statistics(moments({"a": values}), pointwise_mean=False)
+    known = values[np.isfinite(values)]
+    assert normalize.get_buffer("mean_0").item() == pytest.approx(known.mean(), rel=1e-5)
+    assert normalize.get_buffer("scale_0").item() == pytest.approx(known.std(), rel=1e-5)
+
+
+def test_the_error_of_another_grid_names_what_to_do():
+    with pytest.raises(ConfigError, match="with pointwise_mean=False grids may be of any size"):
+        Normalize({"a": (4, 4)})({"a": torch.zeros(2, 8, 8)})
+
+
 def test_a_normalization_without_statistics_changes_nothing():
     x = {"a": torch.rand(5, 4, 3)}
     assert torch.equal(Normalize({"a": (4, 3)})(x)["a"], x["a"])
