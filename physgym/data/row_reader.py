@@ -107,7 +107,7 @@ class RowReader:
         places = stitched.place(rows)
         for name in batch.keys() & mapped.keys():
             # clip, because raise would copy; the indices have been looked at
-            np.take(mapped[name], places, axis=0, out=batch[name], mode="clip")
+            mapped[name].take(places, 0, batch[name], "clip")
 
     def slices(self, starts: Array, length: int, names: Sequence[str], out: Mapping[str, Array] | None) -> Sample:
         """Gather rows that follow one another, from each of some on.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from physgym.loading.epoch_reader import Chunk
-from physgym.loading.prefetch import Ahead, Direct
+from physgym.loading.prefetch import Ahead, Direct, Pace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +38,10 @@ class Epoch(Iterator["dict[str, Tensor]"]):
     After an error, and in a process that was forked off, the next call continues at the batch that was due.
     """
 
-    def __init__(self, chunks: Callable[[Position], Iterator[Chunk]], position: Position, prefetch: int) -> None:
-        self._chunks, self._position, self._prefetch = chunks, position, prefetch
+    def __init__(
+        self, chunks: Callable[[Position], Iterator[Chunk]], position: Position, prefetch: int, pace: Pace
+    ) -> None:
+        self._chunks, self._position, self._prefetch, self._pace = chunks, position, prefetch, pace
         self._source: Ahead | Direct | None = None
         self._stop: weakref.finalize[[], Epoch] | None = None
         self._closed = False
@@ -53,7 +55,7 @@ class Epoch(Iterator["dict[str, Tensor]"]):
         if self._source is None or self._process != os.getpid():
             self._process = os.getpid()
             todo = self._chunks(position)
-            self._source = Ahead(todo, self._prefetch) if self._prefetch else Direct(todo)
+            self._source = Ahead(todo, self._prefetch, self._pace) if self._prefetch else Direct(todo)
             self._stop = weakref.finalize(self, self._source.stop)
         try:
             batch = self._source.get(position.batch).batch(position.batch)

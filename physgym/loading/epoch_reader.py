@@ -45,11 +45,7 @@ class Gathered:
         self._dataset, self._fields = dataset, fields
         self._order = EpochOrder(length, **options)
         self._ahead = not options["shuffle"]  # whether a thread maps pages, or none has to
-
-    @property
-    def fills_arrays(self) -> bool:
-        """Return whether `take` may be given `out`."""
-        return fills_arrays(self._dataset)
+        self.fills_arrays = fills_arrays(dataset)  # asked once: a signature takes a third of a gather
 
     def take(self, start: int, stop: int, out: Sample | None = None) -> Sample:
         """Return the samples from one place to another, as `Rows.take` does."""

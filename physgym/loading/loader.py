@@ -15,6 +15,7 @@ from physgym.loading.batching import Batched, EpochDivision, check_arguments
 from physgym.loading.epoch import Epoch, Position
 from physgym.loading.epoch_reader import Chunk, Rows, chunks, native
 from physgym.loading.loadable import Loadable, stored_nbytes
+from physgym.loading.prefetch import Pace
 from physgym.loading.reading import COMPUTED, ReadingMode, ReadingOrder, Shuffle, choose_order
 from physgym.loading.reused_memory import ReusedMemory
 from physgym.loading.shuffling import is_computed
@@ -47,7 +48,8 @@ class Loader(Batched):
         pin_memory: Whether the tensors are in pinned memory, from which copies to a CUDA device overlap with
             computing; by default if there is one.
         prefetch: How much to gather ahead: batches, or where these are small groups of batches of 2 MB; 0 gathers
-            when asked for and starts no thread. What is gathered at once as a whole needs none either.
+            when asked for and starts no thread. What is gathered as a whole needs none, and the thread pauses where the
+            next batch is asked for at once.
         window: Bytes that are shuffled together where not all samples are; about twice as much memory is taken.
         block: Bytes that are read together there.
 
@@ -107,6 +109,7 @@ class Loader(Batched):
         if shuffle:
             log.info("%s shuffle of %d samples: %s", self.order, len(dataset), self.reason)
         self._memory = ReusedMemory(4 * len(self.fields))  # of batches; more are hardly given back before one is taken
+        self._pace = Pace()
         self._begun = False
         self._position = self._at(epoch, 0)
 
@@ -122,7 +125,7 @@ class Loader(Batched):
         self._begun = True
         # a single chunk leaves nothing to gather ahead of
         ahead = self.prefetch if self._position.batches - self._position.batch > self._chunk else 0
-        return Epoch(self._chunks, self._position, ahead)
+        return Epoch(self._chunks, self._position, ahead, self._pace)
 
     @property
     def order(self) -> ReadingOrder:

@@ -29,6 +29,7 @@ class ReusedMemory:
     def __init__(self, pieces: int) -> None:
         # no lock: a piece comes back in whatever thread, in the middle of whatever, and each call of a deque is whole
         self._free: deque[Array] = deque(maxlen=pieces)
+        self._self = weakref.ref(self)
 
     def __reduce__(self) -> tuple[type[ReusedMemory], tuple[int]]:
         """Return what makes a copy, which has memory of its own."""
@@ -46,10 +47,7 @@ class ReusedMemory:
         if memory is None:
             memory = np.empty(size + ALIGNED, np.uint8)
         first = -memory.ctypes.data % ALIGNED
-        lease = _Lease(memory)
-        # arrays are not traversed by the collector of cycles: a lease dies after all that could show its memory
-        weakref.finalize(lease, _give_back, weakref.ref(self), memory).atexit = False
-        return np.asarray(lease)[first : first + size].view(dtype).reshape(shape)
+        return np.asarray(_Lease(memory, self._self))[first : first + size].view(dtype).reshape(shape)
 
     def take_back(self, memory: Array) -> None:
         """Keep memory for another array, unless it is large; the piece that was kept longest makes room."""
@@ -70,14 +68,16 @@ class ReusedMemory:
 
 
 class _Lease:
-    """The owner of the memory of an array; it lives as long as the array, its views and their tensors."""
+    """The owner of the memory of an array; it lives as long as the array, its views and their tensors.
 
-    def __init__(self, memory: Array) -> None:
-        self.memory = memory  # not freed before it, whatever happens at the end of the process
+    Arrays are not traversed by the collector of cycles: a lease dies after all that could show its memory.
+    """
+
+    def __init__(self, memory: Array, reused: weakref.ref[ReusedMemory]) -> None:
+        self.memory, self._reused = memory, reused  # not freed before it, whatever happens at the end of the process
         self.__array_interface__ = memory.__array_interface__
 
-
-def _give_back(owner: weakref.ref[ReusedMemory], memory: Array) -> None:
-    reused = owner()
-    if reused is not None:
-        reused.take_back(memory)
+    def __del__(self) -> None:
+        reused = self._reused()
+        if reused is not None:
+            reused.take_back(self.memory)

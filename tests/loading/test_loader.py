@@ -26,6 +26,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
 from physgym.loading import loader, reading
+from physgym.loading import prefetch as gathering
 from physgym.loading import shuffling as order
 from physgym.system.memory import available_memory
 from tests.support.memory_samples import MemorySamples, spec_of
@@ -68,6 +69,13 @@ def no_thread_left():
 def small_chunks(monkeypatch):
     """Every batch is gathered for itself."""
     monkeypatch.setattr(loader, "GATHER_SIZE", 1)
+
+
+@pytest.fixture(params=[0.0, float("inf")], ids=["computes", "quick"])
+def consumer(request, monkeypatch):
+    """The consumer counts as one that computes between batches, or as one that asks for the next one at once."""
+    monkeypatch.setattr(gathering, "HAND_OVER", request.param)
+    return request.param
 
 
 def threads():
@@ -616,6 +624,58 @@ def test_without_anything_to_gather_ahead_there_is_no_thread(monkeypatch):
         assert threads() == []
 
 
+class Watched(Stored):
+    """Notes the threads that gather."""
+
+    def __init__(self, n=100):
+        super().__init__(n)
+        self.by_consumer = []
+
+    def gather(self, *args):
+        self.by_consumer.append(threading.current_thread() is threading.main_thread())
+        return super().gather(*args)
+
+
+def test_a_consumer_that_asks_at_once_gathers_itself(small_chunks, monkeypatch):
+    monkeypatch.setattr(gathering, "HAND_OVER", float("inf"))
+    expected = numbers(Loader(Stored(), 10, shuffle="random", prefetch=0))
+    samples = Watched()
+    one = Loader(samples, 10, shuffle="random")
+    assert numbers(one) == expected
+    assert samples.by_consumer[0] is False  # nothing is known of the consumer yet
+    assert samples.by_consumer[3:] == [True] * 7
+    samples.by_consumer.clear()
+    batches = iter(one)
+    assert next(batches)["number"].tolist() != expected[0]  # of the second epoch
+    assert threads() == []
+    assert len(list(batches)) == 9
+    assert samples.by_consumer == [True] * 10
+
+
+def test_for_a_consumer_that_computes_the_thread_gathers(small_chunks, monkeypatch):
+    monkeypatch.setattr(gathering, "HAND_OVER", 0.0)
+    samples = Watched()
+    one = Loader(samples, 10, shuffle="random")
+    expected = numbers(Loader(Stored(), 10, shuffle="random", prefetch=0))
+    assert numbers(one) == expected
+    assert samples.by_consumer == [False] * 10
+
+
+def test_the_thread_gathers_again_where_the_consumer_computes_again(small_chunks, monkeypatch):
+    samples = Watched()
+    one = Loader(samples, 10, shuffle="random", prefetch=2)
+    expected = numbers(Loader(Stored(), 10, shuffle="random", prefetch=0))
+    monkeypatch.setattr(gathering, "HAND_OVER", float("inf"))
+    batches = iter(one)
+    got = [next(batches)["number"].tolist() for _ in range(5)]
+    assert len(samples.by_consumer) == 5  # nothing ahead
+    monkeypatch.setattr(gathering, "HAND_OVER", 0.0)
+    got.append(next(batches)["number"].tolist())
+    wait_for(lambda: len(samples.by_consumer) == 8)
+    assert samples.by_consumer[5:] == [False] * 3  # this one, and two ahead
+    assert got + numbers(batches) == expected
+
+
 class Failing(Stored):
     """Fails at the gathers or reads of the given numbers, from 0."""
 
@@ -638,7 +698,7 @@ class Failing(Stored):
 
 @pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize("options", ORDERS)
-def test_an_error_reaches_the_consumer_after_the_batches_before_it(options, prefetch, small_chunks):
+def test_an_error_reaches_the_consumer_after_the_batches_before_it(options, prefetch, small_chunks, consumer):
     expected = numbers(Loader(Stored(), 10, **options))
     one = Loader(Failing(7), 10, prefetch=prefetch, **options)
     got, batches = [], iter(one)
@@ -653,7 +713,7 @@ def test_an_error_reaches_the_consumer_after_the_batches_before_it(options, pref
     assert got == expected
 
 
-def test_ctrl_c_interrupts_waiting_and_loses_no_batch(small_chunks):
+def test_ctrl_c_interrupts_waiting_and_loses_no_batch(small_chunks, consumer):
     class Slow(Stored):
         slow = True
 
@@ -673,7 +733,7 @@ def test_ctrl_c_interrupts_waiting_and_loses_no_batch(small_chunks):
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_an_iterator_continues_on_both_sides_of_a_fork(prefetch, small_chunks):
+def test_an_iterator_continues_on_both_sides_of_a_fork(prefetch, small_chunks, consumer):
     expected = numbers(Loader(Stored(), 10, shuffle="random"))
     batches = iter(Loader(Stored(), 10, shuffle="random", prefetch=prefetch))
     got = [next(batches)["number"].tolist()]

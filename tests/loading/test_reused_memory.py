@@ -14,7 +14,7 @@ import torch
 from physgym.loading import reused_memory
 from physgym.loading.epoch_reader import Chunk
 from physgym.loading.loader import Loader
-from physgym.loading.prefetch import Ahead
+from physgym.loading.prefetch import Ahead, Pace
 from physgym.loading.reused_memory import ALIGNED, ReusedMemory
 from physgym.sample import Field
 
@@ -249,7 +249,7 @@ def test_the_thread_lets_go_of_batches_before_it_gathers_others():
         yield make(1)
 
     dropped = threading.Event()
-    ahead = Ahead(source(), 1)
+    ahead = Ahead(source(), 1, Pace())
     try:
         assert [ahead.get(number).first for number in (0, 1)] == [0, 1]
         assert gone == [True]
