@@ -20,6 +20,7 @@ import numpy as np
 
 from physgym.adapters.umbridge_client import VERSION
 from physgym.checks import is_integer, is_real
+from physgym.engine_names import Engine
 from physgym.errors import ConfigError, PhysGymError
 from physgym.machines.address import Address
 from physgym.sample import Field
@@ -55,15 +56,17 @@ class ServedNetwork:
     Args:
         predictor: The network.
         name: Name of the model.
+        engine: What computes predictions, see `physgym.nn.prepared.PreparedPredictor`; derivatives are torch's.
 
     Attributes:
         name: Name of the model.
 
     Raises:
-        ConfigError: The network is recurrent: what it predicts depends on what it was asked before.
+        ConfigError: The network is recurrent: what it predicts depends on what it was asked before; or the engine
+            cannot be made of it.
     """
 
-    def __init__(self, predictor: Predictor, name: str) -> None:
+    def __init__(self, predictor: Predictor, name: str, engine: Engine = "torch") -> None:
         if predictor.recurrent:
             raise ConfigError(
                 "a recurrent network remembers earlier steps, and a UM-Bridge model has no memory; serve another one"
@@ -71,7 +74,7 @@ class ServedNetwork:
         from physgym.nn.prepared import PreparedPredictor
 
         self.name, self._predictor = name, predictor.eval()
-        self._prepared = PreparedPredictor(self._predictor)
+        self._prepared = PreparedPredictor(self._predictor, engine=engine)
         self._inputs = [predictor.spec[field] for field in predictor.inputs]
         self._outputs = [predictor.spec[field] for field in predictor.outputs]
         self._one_at_a_time = threading.Lock()

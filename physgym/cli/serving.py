@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from physgym.cli.app import app
+from physgym.engine_names import Engine
 from physgym.errors import ConfigError
 
 
@@ -22,6 +23,7 @@ def serve_model(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for a free one.")] = 4242,
     which: Annotated[str | None, typer.Option(help="Checkpoint: last, best, or an epoch that is kept.")] = None,
     device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda, or auto.")] = None,
+    engine: Annotated[Engine, typer.Option(help="What computes predictions; derivatives are torch's.")] = "torch",
 ) -> None:
     """Serve a trained network as a model, until Ctrl-C; input and output fields are its vectors, in their order.
 
@@ -34,7 +36,7 @@ def serve_model(
         raise ConfigError("say by which protocol: --umbridge")
     if not session.exists():
         raise ConfigError(f"there is no checkpoint at {session.absolute()}, and no session")
-    network = ServedNetwork(network_for(session, which, device), name)
+    network = ServedNetwork(network_for(session, which, device), name, engine)
     server = UmBridgeServer(network, host, port)
     print(f"model {name!r} at {server.url}")
     print("\n".join(f"  {line}" for line in network.lines), flush=True)

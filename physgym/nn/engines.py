@@ -113,7 +113,7 @@ def network_digest(predictor: Predictor) -> str:
 
 def _in_onnx(program: Any, contract: Contract, folder: Path, threads: int) -> RunFile:
     """Return a program as a function of onnxruntime."""
-    form, file = OnnxModel(), folder / "network.onnx"
+    form, file = OnnxModel("use engine='torch' or engine='compiled'"), folder / "network.onnx"
     form.save(program, contract, "{}", file)
     return form.open(file, contract, threads=threads)
 

@@ -95,6 +95,12 @@ class RunRecord:
             self._blocks.flush()
         if self._folder is None:
             return None
+        now = source.get("engine", "torch")
+        if self.source is not None and (then := self.source.get("engine", "torch")) != now:
+            raise DatasetError(
+                f"{self._folder} was recorded with predictions by engine={then!r}, which round otherwise than those by "
+                f"engine={now!r}; continue it with engine={then!r} (--engine {then}), or record into another folder"
+            )
         if self._writer is not None:
             if kind != self._kind or kind == "replay":
                 raise ConfigError(

@@ -48,6 +48,9 @@ def count_workers(
             "fastest"
         )
     asked = None if num_workers in (None, "auto") else int(num_workers)
+    if needing.get("pinning") and (asked == 0 or not launcher.inherits):
+        where = "num_workers=0 starts none" if asked == 0 else "launcher= starts them elsewhere"
+        raise ConfigError(f"pinning keeps workers on cores of this machine, and {where}; leave one of them out")
     metadata, count = declared_metadata(factories[0]), len(factories)
     single = single_of(metadata)
     if metadata.get(BATCHED) and makes_batch(factories):

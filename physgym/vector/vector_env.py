@@ -144,7 +144,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
         way = transport_of(transport or None, port, inherit=starts.inherits)
         answer_all = answerer(weakref.ref(self))  # a bound method would keep this object alive for ever
         needing = {"launcher": launcher, "on_error": on_error == "restart", "transport": way.dials, "port": port}
-        count = count_workers(num_workers, factories, starts, {**needing, "recycle": recycle})
+        count = count_workers(num_workers, factories, starts, {**needing, "recycle": recycle, "pinning": pinning})
         check_renewed(recycle, count)
         if count is None or count > 1:  # who has all environments compares them itself
             refuse_shared(factories)

@@ -396,10 +396,28 @@ def test_a_taken_port_and_a_recurrent_network_are_refused():
     predictor.recurrent = True
     with pytest.raises(ConfigError, match="a UM-Bridge model has no memory"):
         ServedNetwork(predictor, "forward")
+    with pytest.raises(ConfigError, match="engine='fast' must be one of torch, compiled, onnx"):
+        ServedNetwork(network(), "forward", "fast")
     with pytest.raises(ConfigError, match="--umbridge"):
         cli.app(["serve-model", "nowhere"], standalone_mode=False)
     with pytest.raises(ConfigError, match="no checkpoint at"):
         cli.app(["serve-model", "nowhere", "--umbridge"], standalone_mode=False)
+
+
+def test_a_network_is_served_by_another_engine_and_derived_by_torch(monkeypatch, tmp_path):
+    found, served_by = network(), []
+    monkeypatch.setattr("physgym.experiment.evaluate.network_for", lambda *_: found)
+    monkeypatch.setattr("physgym.adapters.umbridge_server.UmBridgeServer.serve_forever", lambda self: ask_it(self))
+
+    def ask_it(server):
+        served_by.append(server.network._prepared.engine)
+        given = {"force": np.arange(4.0).reshape(2, 2), "stiffness": 2.0}
+        request = {"name": "forward", "input": [[0.0, 1.0, 2.0, 3.0], [2.0]]}
+        np.testing.assert_allclose(server.network.evaluate(request)[0], found.predict(given)["x"], rtol=1e-5)
+        assert len(server.network.gradient({**request, "outWrt": 0, "inWrt": 0, "sens": [1.0, 0.0, 0.0]})) == 4
+
+    cli.app(["serve-model", str(tmp_path), "--umbridge", "--port", "0", "--engine", "onnx"], standalone_mode=False)
+    assert served_by == ["onnx"]
 
 
 @pytest.mark.slow

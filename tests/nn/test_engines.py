@@ -9,6 +9,8 @@ from torch._inductor import config as inductor
 
 from physgym.errors import ConfigError, SampleError
 from physgym.nn import MLP, Normalize, Predictor, Transforms, engines
+from physgym.nn.export.contract import Contract
+from physgym.nn.export.onnx_model import OnnxModel
 from physgym.nn.prepared import PreparedPredictor
 from physgym.runner import Runner, SurrogateEnv
 from physgym.sample import Field, SampleSpec
@@ -134,6 +136,25 @@ def test_a_network_that_predicts_nothing_finite_is_not_said_to_need_an_argument_
         PreparedPredictor(found, engine="onnx")
 
 
+def test_what_onnx_cannot_compute_is_left_to_another_engine(tmp_path):
+    """An export to another file is no way out of a run."""
+    file = tmp_path / "network.onnx"
+    file.write_bytes(b"nothing of ONNX")
+    for form, advice in ((OnnxModel(), r"--to pt2"), (OnnxModel("use engine='torch'"), "or use engine='torch'")):
+        with pytest.raises(ConfigError, match=advice) as raised:
+            form.open(file, Contract.of(predictor(), distinct=True))
+        assert ("pt2" in str(raised.value)) is (advice == "--to pt2")
+
+
+def test_the_engine_onnx_names_other_engines_where_it_fails(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr("torch.onnx.export", fail)
+    with pytest.raises(ConfigError, match=r"no such operation.* use engine='torch' or engine='compiled'$"):
+        PreparedPredictor(predictor(), engine="onnx")
+
+
 def test_what_no_engine_can_be_made_of_is_an_error_that_says_what_to_do():
     with pytest.raises(ConfigError, match="engine='fast' must be one of torch, compiled, onnx"):
         PreparedPredictor(predictor(), engine="fast")
@@ -159,7 +180,7 @@ def test_a_run_by_an_engine_says_so_and_its_record_is_not_continued_by_another(t
     assert report.computing.startswith("of ")
     with (
         Runner("physgym/Spring-v0", spring_predictor(), record=tmp_path / "run", resume=True) as runner,
-        pytest.raises(DatasetError, match="engine"),
+        pytest.raises(DatasetError, match=r"engine='onnx', .* than those by engine='torch'; continue .*--engine onnx"),
     ):
         runner.run(5, progress=False)
 

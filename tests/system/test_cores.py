@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from physgym import SocketVectorEnv
 from physgym.errors import ConfigError
 from physgym.system import cores
+from physgym.vector.autotune import count_workers
 from tests.support.toys import Line
 
 USABLE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -48,3 +50,11 @@ def test_workers_are_pinned_and_the_caller_is_not():
     assert sorted(os.sched_getaffinity(0)) == USABLE
     with pytest.raises(ConfigError, match="pinning must be one of"):
         SocketVectorEnv([Placed], num_workers=1, pinning="socket")
+
+
+def test_pinning_without_workers_of_this_machine_is_an_error():
+    with pytest.raises(ConfigError, match="num_workers=0 starts none; leave one of them out"):
+        SocketVectorEnv([Line], num_workers=0, pinning="core")
+    elsewhere = SimpleNamespace(inherits=False)
+    with pytest.raises(ConfigError, match="launcher= starts them elsewhere"):
+        count_workers(1, [Line], elsewhere, {"pinning": "core"})

@@ -41,7 +41,9 @@ def test_a_number_is_what_is_asked_for():
             count_workers(wrong, [Line], ForkLauncher(), {})
 
 
-@pytest.mark.parametrize("options", [{"on_error": "restart"}, {"recycle": 3}, {"transport": "tcp"}])
+@pytest.mark.parametrize(
+    "options", [{"on_error": "restart"}, {"recycle": 3}, {"transport": "tcp"}, {"pinning": "core"}]
+)
 def test_arguments_that_need_workers_get_them_without_a_trial(options, caplog):
     with (
         caplog.at_level(logging.INFO, "physgym.vector.autotune"),

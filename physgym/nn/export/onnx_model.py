@@ -27,12 +27,19 @@ DTYPES = {"float32": "float", "float64": "double"}  # where ONNX has another nam
 
 
 class OnnxModel(NetworkFile):
-    """A model of ONNX with all weights in one file."""
+    """A model of ONNX with all weights in one file.
+
+    Args:
+        instead: What to do with a network for which there is no such model, in errors.
+    """
 
     title = "ONNX"
     suffix = ".onnx"
     real = True
     distinct = True
+
+    def __init__(self, instead: str = "export a program of torch (--to pt2)") -> None:
+        self._instead = instead
 
     @property
     def made_with(self) -> dict[str, str]:
@@ -58,8 +65,8 @@ class OnnxModel(NetworkFile):
                 )
         except Exception as error:
             raise ConfigError(
-                f"this network cannot be exported to ONNX: {_first(error)}. What has no counterpart there may go into "
-                "a program of torch (--to pt2)"
+                f"this network cannot be exported to ONNX: {_first(error)}. For what has no counterpart there "
+                f"{self._instead}"
             ) from error
         assert made is not None
         model = made.model
@@ -70,10 +77,7 @@ class OnnxModel(NetworkFile):
         model.metadata_props[DESCRIPTION] = described
         proto = ir.to_proto(model)
         if (size := proto.ByteSize()) > LARGEST:
-            raise ConfigError(
-                f"this network takes {size / 1e9:.1f} GB, and a file of ONNX holds 2 GB: export a program of torch "
-                "(--to pt2)"
-            )
+            raise ConfigError(f"this network takes {size / 1e9:.1f} GB, and a file of ONNX holds 2 GB: {self._instead}")
         file.write_bytes(proto.SerializeToString())
 
     def open(self, file: Path, contract: Contract, *, threads: int | None = None) -> RunFile:
@@ -96,7 +100,7 @@ class OnnxModel(NetworkFile):
         except Exception as error:
             raise ConfigError(
                 f"onnxruntime cannot run this network: {_first(error)}. It lacks some operations for float64 and "
-                "bfloat16 on the CPU: try network.float(), or a program of torch (--to pt2)"
+                f"bfloat16 on the CPU: try network.float(), or {self._instead}"
             ) from error
         for ports, values in ((contract.inputs, session.get_inputs()), (contract.outputs, session.get_outputs())):
             found = [(value.name, value.type, value.shape) for value in values]
