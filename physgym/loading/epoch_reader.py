@@ -184,10 +184,12 @@ class Chunk:
         start = (index - self.first) * self.batch_size
         # a small last batch may have joined this one
         stop = None if index == self.first + self.batches - 1 else start + self.batch_size
-        parts = {name: value[start:stop] for name, value in self.data.items()}
         # slices of an array, not of a tensor: tensors sliced from one count their changes in place together, and
         # changing one batch would make the gradients of another one impossible
-        return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in parts.items()}
+        return {
+            name: torch.from_numpy(value[start:stop]) if isinstance(value, np.ndarray) else value[start:stop]
+            for name, value in self.data.items()
+        }
 
 
 def chunks(
@@ -207,12 +209,14 @@ def chunks(
         batches: Numbers of the batches, up to the last one of the epoch.
         share: Number of samples in the epoch.
         batch_size: Samples per batch; the last one takes what is left, be it fewer or more.
-        together: Batches per chunk.
+        together: Batches per chunk, from the fourth one on: the first batch does not wait for so many others.
         memory: Memory to put them in; None for pinned memory.
     """
-    source = rows()
-    for first in batches[::together]:
-        last = min(first + together, batches.stop)
+    source, last = rows(), batches.start
+    for part in itertools.chain((8, 4, 2), itertools.repeat(1)):
+        if (first := last) >= batches.stop:
+            return
+        last = min(first + max(1, together // part), batches.stop)
         start, stop = first * batch_size, share if last == batches.stop else last * batch_size
         yield Chunk(first, last - first, batch_size, _taken(source, start, stop, spec, memory))
 

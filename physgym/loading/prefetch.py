@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import statistics
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from physgym.errors import DatasetError
 from physgym.loading.epoch_reader import Chunk
@@ -15,6 +15,9 @@ from physgym.loading.epoch_reader import Chunk
 WAIT = 1.0  # seconds after which a waiting thread looks whether the other one still lives
 STOP = 10.0  # seconds to wait for the thread's last gather
 HAND_OVER = 50e-6  # seconds that a chunk takes from the thread to a consumer that waits for it
+SHORT = 0.1  # part of its time that a consumer may wait for the thread without looking for something better
+TRIED, HOLDS = 6, 256  # chunks of a trial of one way, and those for which its result holds
+CHANGED = 2.0  # times as much computing as in the trial, after which it holds no more
 
 
 class Direct:
@@ -35,22 +38,63 @@ class Direct:
         """Do nothing: no thread runs."""
 
 
-@dataclass
 class Pace:
-    """The pace of a consumer, over several epochs.
+    """The way in which a consumer gets its chunks, over several epochs: from a thread, or gathered by itself.
+
+    Where the consumer never waits, or computes as good as nothing, it is clear which is faster. Elsewhere both are
+    tried: a thread gains nothing where Python takes all of the consumer's time, as two threads share the interpreter.
 
     Attributes:
-        quick: Whether it asked for the last chunk sooner than a chunk could be handed over.
+        alone: Whether the consumer gathers itself.
     """
 
-    quick: bool = False
+    def __init__(self) -> None:
+        self.alone = False
+        self._cycles: list[float] = []  # seconds per batch, in the present way
+        self._found: dict[bool, float] = {}  # their medians, in either way
+        self._left = 0  # chunks for which what was found is taken to hold
+        self._computed = 0.0  # seconds between two batches then
+
+    def note(self, computed: float, waited: float, batches: int) -> None:
+        """Take in the time of a chunk, and choose the way of the next one.
+
+        Args:
+            computed: Seconds between taking the chunk before and asking for this one.
+            waited: Seconds until it was there.
+            batches: Number of batches of the chunk before.
+        """
+        if computed < HAND_OVER or (waited < SHORT * computed and not self.alone):
+            self.alone = computed < HAND_OVER
+            self._forget()
+            return
+        if self._left and computed < CHANGED * batches * self._computed:
+            self._left -= 1
+            return
+        if self._left:
+            self._forget()
+        self._cycles.append((computed + waited) / batches)
+        if len(self._cycles) < TRIED:
+            return
+        self._found[self.alone] = statistics.median(self._cycles)
+        self._cycles.clear()
+        if len(self._found) == 1:
+            self.alone = not self.alone
+            return
+        self.alone = self._found[True] < self._found[False]
+        self._found.clear()
+        self._left, self._computed = HOLDS, computed / batches
+
+    def _forget(self) -> None:
+        self._cycles.clear()
+        self._found.clear()
+        self._left = 0
 
 
 class Ahead:
     """Gathers ahead in a thread of its own, at most so many chunks.
 
-    A quick consumer gathers itself, and the thread pauses until the consumer computes in between: to hand a chunk over
-    would take longer than it gains. The chunks are the same, and in the same order.
+    Where a consumer is faster alone it gathers itself, and the thread pauses, see `Pace`. The chunks are the
+    same, in the same order.
     """
 
     def __init__(self, chunks: Iterator[Chunk], ahead: int, pace: Pace) -> None:
@@ -61,7 +105,7 @@ class Ahead:
         self._given = 0.0  # time at which it was
         self._ready: deque[Chunk] = deque()  # those after it
         self._error: BaseException | None = None
-        self._paused, self._gathering, self._stopped = pace.quick, False, False
+        self._paused, self._gathering, self._stopped = pace.alone, False, False
         self._process = os.getpid()
         self._thread: threading.Thread | None = None
 
@@ -73,15 +117,16 @@ class Ahead:
         """
         chunk = self._current
         if chunk is None or index >= chunk.first + chunk.batches:
-            if chunk is not None:
-                self._pace.quick = time.perf_counter() - self._given < HAND_OVER
+            batches, asked = 0 if chunk is None else chunk.batches, time.perf_counter()
             self._set_pace()
             chunk = self._current = None  # gives its memory to another one
             while chunk is None:
                 if self._has_to_gather(index):
                     self._gather()
                 chunk = self._current
-            self._given = time.perf_counter()
+            given, self._given = self._given, time.perf_counter()
+            if batches:
+                self._pace.note(asked - given, self._given - asked, batches)
         return chunk
 
     def stop(self) -> None:
@@ -99,7 +144,7 @@ class Ahead:
     def _set_pace(self) -> None:
         """Let the thread pause, or gather what there is room for; it starts when it is needed first."""
         with self._lock:
-            paused, self._paused = self._paused, self._pace.quick
+            paused, self._paused = self._paused, self._pace.alone
             if not (paused and self._paused):
                 self._wanted.notify()
         if self._thread is None and not self._paused:

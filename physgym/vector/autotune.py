@@ -115,12 +115,12 @@ def choose(num_envs: int, mean: float, computing: float, cores: int) -> int:
         computing: Seconds of these in which it computes; it waits in the others.
         cores: How many cores there are.
     """
+    if num_envs > 1 and mean > WORTH_A_SWITCH and computing < (1 - WAITING) * mean:
+        return min(num_envs, 4 * cores)
     workers = min(cores, num_envs)
     cost = mean + LOOP_SECONDS
     if num_envs * cost <= -(-num_envs // workers) * cost + MESSAGE_SECONDS:
         # one worker computes no faster than this process. Where that takes long it costs nothing either, has one thread
         # as others have, and ends by a timeout
         return 0 if workers > 1 or num_envs * cost < WORTH_A_PROCESS else workers
-    if mean > WORTH_A_SWITCH and computing < (1 - WAITING) * mean:
-        return min(num_envs, 4 * cores)
     return workers

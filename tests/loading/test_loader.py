@@ -75,7 +75,7 @@ def small_chunks(monkeypatch):
 def consumer(request, monkeypatch):
     """The consumer counts as one that computes between batches, or as one that asks for the next one at once."""
     monkeypatch.setattr(gathering, "HAND_OVER", request.param)
-    return request.param
+    monkeypatch.setattr(gathering, "TRIED", 1000)  # without a trial of the other way
 
 
 def threads():
@@ -643,7 +643,7 @@ def test_a_consumer_that_asks_at_once_gathers_itself(small_chunks, monkeypatch):
     one = Loader(samples, 10, shuffle="random")
     assert numbers(one) == expected
     assert samples.by_consumer[0] is False  # nothing is known of the consumer yet
-    assert samples.by_consumer[3:] == [True] * 7
+    assert samples.by_consumer[4:] == [True] * 6
     samples.by_consumer.clear()
     batches = iter(one)
     assert next(batches)["number"].tolist() != expected[0]  # of the second epoch
@@ -654,6 +654,7 @@ def test_a_consumer_that_asks_at_once_gathers_itself(small_chunks, monkeypatch):
 
 def test_for_a_consumer_that_computes_the_thread_gathers(small_chunks, monkeypatch):
     monkeypatch.setattr(gathering, "HAND_OVER", 0.0)
+    monkeypatch.setattr(gathering, "TRIED", 1000)
     samples = Watched()
     one = Loader(samples, 10, shuffle="random")
     expected = numbers(Loader(Stored(), 10, shuffle="random", prefetch=0))
@@ -662,6 +663,7 @@ def test_for_a_consumer_that_computes_the_thread_gathers(small_chunks, monkeypat
 
 
 def test_the_thread_gathers_again_where_the_consumer_computes_again(small_chunks, monkeypatch):
+    monkeypatch.setattr(gathering, "TRIED", 1)
     samples = Watched()
     one = Loader(samples, 10, shuffle="random", prefetch=2)
     expected = numbers(Loader(Stored(), 10, shuffle="random", prefetch=0))
@@ -670,10 +672,39 @@ def test_the_thread_gathers_again_where_the_consumer_computes_again(small_chunks
     got = [next(batches)["number"].tolist() for _ in range(5)]
     assert len(samples.by_consumer) == 5  # nothing ahead
     monkeypatch.setattr(gathering, "HAND_OVER", 0.0)
-    got.append(next(batches)["number"].tolist())
-    wait_for(lambda: len(samples.by_consumer) == 8)
-    assert samples.by_consumer[5:] == [False] * 3  # this one, and two ahead
+    got += [next(batches)["number"].tolist() for _ in range(2)]  # a trial alone, and the thread
+    wait_for(lambda: len(samples.by_consumer) == 9)
+    assert samples.by_consumer[5:] == [True, False, False, False]  # the last two ahead
     assert got + numbers(batches) == expected
+
+
+def times_of(pace, *, alone, thread, computed, chunks):
+    """Let a consumer take chunks, whose waits last so many seconds in either way; return the ways that were taken."""
+    ways = []
+    for _ in range(chunks):
+        ways.append(pace.alone)
+        pace.note(computed, alone if pace.alone else thread, 1)
+    return ways
+
+
+@pytest.mark.parametrize(("thread", "faster"), [(3e-3, True), (1e-3, False)])
+def test_a_consumer_that_waits_tries_both_ways_and_keeps_the_faster_one(thread, faster):
+    pace, tried = gathering.Pace(), gathering.TRIED
+    ways = times_of(pace, alone=2e-3, thread=thread, computed=1e-3, chunks=gathering.HOLDS)
+    assert ways == [False] * tried + [True] * tried + [faster] * (gathering.HOLDS - 2 * tried)
+    times_of(pace, alone=2e-3, thread=0.0, computed=1.0, chunks=tried)  # it computes longer now: another trial
+    assert times_of(pace, alone=2e-3, thread=0.0, computed=1.0, chunks=20) == [False] * 20
+
+
+def test_a_consumer_that_never_waits_keeps_its_thread():
+    assert not any(times_of(gathering.Pace(), alone=1.0, thread=1e-5, computed=1e-3, chunks=1000))
+
+
+def test_the_first_chunks_of_an_epoch_are_small(monkeypatch):
+    monkeypatch.setattr(loader, "GATHER_SIZE", 16 * ROW)
+    one = Loader(Stored(400), 1, shuffle=False, prefetch=0)
+    starts = [batches.first for batches in one._chunks(one._position)]
+    assert starts[:6] == [0, 2, 6, 14, 30, 46]
 
 
 class Failing(Stored):

@@ -24,6 +24,9 @@ from tests.support.toys import Line
         (1, 1.0, 1.0, 16, 1),  # nor slower, where a message is nothing
         (64, 1e-6, 1e-6, 1, 0),
         (64, 1e-3, 1e-3, 1, 1),
+        (64, 1e-3, 1e-4, 1, 4),  # one core is enough to wait on
+        (2, 3e-4, 1e-5, 1, 2),
+        (1, 1e-2, 1e-4, 1, 1),
         (64, 1e-3, 1e-4, 2, 8),  # steps that wait: several at once
         (5, 1e-3, 1e-4, 2, 5),
         (64, 1e-5, 1e-6, 2, 2),  # too short for that
