@@ -120,10 +120,7 @@ class Ahead:
             batches, asked = 0 if chunk is None else chunk.batches, time.perf_counter()
             self._set_pace()
             chunk = self._current = None  # gives its memory to another one
-            while chunk is None:
-                if self._has_to_gather(index):
-                    self._gather()
-                chunk = self._current
+            chunk = self._following(index)
             given, self._given = self._given, time.perf_counter()
             if batches:
                 self._pace.note(asked - given, self._given - asked, batches)
@@ -150,6 +147,14 @@ class Ahead:
         if self._thread is None and not self._paused:
             self._thread = threading.Thread(target=self._run, name="physgym-loader", daemon=True)
             self._thread.start()
+
+    def _following(self, index: int) -> Chunk:
+        """Return the chunk that holds a batch, from the thread or gathered here."""
+        while True:
+            if self._has_to_gather(index):
+                self._gather()
+            elif self._current is not None:
+                return self._current
 
     def _has_to_gather(self, index: int) -> bool:
         """Make the chunk that holds a batch the current one when the thread has it; return whether it never will."""
