@@ -83,5 +83,5 @@ def test_a_benchmark_that_fails_or_is_not_known_is_named(wanted, monkeypatch, ca
 def test_each_named_benchmark_knows_the_option(wanted):
     for name in wanted.BENCHMARKS:
         command = [sys.executable, str(FOLDER / f"{name}.py"), "--help"]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        said = subprocess.run(command, capture_output=True, text=True, timeout=110, check=True).stdout
         assert "--rows" in said

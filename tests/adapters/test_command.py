@@ -343,12 +343,12 @@ def test_a_program_ends_with_the_process_that_runs_it(tmp_path):
         assert process.stdout.readline() == b"ready\n"
         started = time.monotonic()
         while not running("^sleep 62.5"):
-            assert time.monotonic() < started + 20
+            assert time.monotonic() < started + 60
         time.sleep(0.3)
         process.send_signal(signal.SIGKILL)
     started = time.monotonic()
     while running("^sleep 62.5"):
-        assert time.monotonic() < started + 20
+        assert time.monotonic() < started + 60
         time.sleep(0.1)
 
 

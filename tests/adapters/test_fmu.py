@@ -231,7 +231,7 @@ env.set_state(dict(np.load({str(tmp_path / "state.npz")!r})))
 print(env.step(np.array({PUSH.tolist()}))[0].tolist())
 env.close()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=True)
     assert json.loads(done.stdout) == wanted.tolist()
 
 
@@ -483,7 +483,7 @@ def test_what_a_killed_process_has_unpacked_is_removed_by_the_next_one(tmp_path,
     FmuSimulation(path).close()
     assert len(left_folders()) == 1  # it is in use
     os.kill(child.pid, signal.SIGKILL)
-    child.communicate(timeout=20)
+    child.communicate(timeout=60)
     time.sleep(0.01)
     FmuSimulation(path).close()
     assert left_folders() == []

@@ -111,18 +111,18 @@ def test_the_samples_do_not_depend_on_workers(tmp_path):
         ("raise", r"rank 1: Traceback[^$]*ValueError: no such cell"),
         ("kill", r"(?s)have ended.*rank 1"),
         ("exit", r"(?s)have ended.*out of licences"),
-        ("sleep", r"gave no answer to STEP within 2 s"),
+        pytest.param("sleep", r"gave no answer to STEP within 6 s", marks=pytest.mark.slow),
         ("shape", r"rank 0: Traceback[^$]*'total' of shape \(3,\), declared is \(2,\)"),
     ],
 )
 def test_a_rank_that_fails_is_named_and_all_end(fault, said):
-    with simulation(fault, timeout=2.0 if fault == "sleep" else 60.0) as env:
+    with simulation(fault, timeout=6.0 if fault == "sleep" else 60.0) as env:
         env.reset(seed=0)
         env.step({"push": np.float64(0.5)})
         ranks = ranks_of(env)
         with pytest.raises(SimulatorError, match=said):
             env.step(ONE)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while any(map(is_alive, ranks)):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -156,12 +156,12 @@ print(*[one.pid for one in ranks_of(env)], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     pids = [*map(int, done.stdout.split())]
     assert len(pids) == 2
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(psutil.pid_exists(pid) and is_alive(psutil.Process(pid)) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -369,7 +369,7 @@ def spring_of_c(folder):
     (folder / "spring.c").write_text(listing("c"))
     compiled(folder, compiler, "-Wall", "-Werror", "-o", "spring", "spring.c")
     start = [str(Path(compiler).with_name("mpiexec"))]  # an MPI has its own, next to its compiler
-    if "Open" in subprocess.run([*start, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout:
+    if "Open" in subprocess.run([*start, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout:
         start += ["--oversubscribe", *(["--allow-run-as-root"] if os.getuid() == 0 else [])]
     return [*start, "-n", "{ranks}"]
 

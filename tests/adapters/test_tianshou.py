@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import cloudpickle
 import gymnasium as gym
@@ -49,7 +50,13 @@ class Walk(gym.Env):
 
     def step(self, action):
         self.count += 1
-        time.sleep(self.pause)
+        if isinstance(self.pause, Path):  # until a file is there
+            deadline = time.monotonic() + 60
+            while not self.pause.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        else:
+            time.sleep(self.pause)
         info = {"double": 2 * self.count} if self.count % 2 else {}
         return self._observe(), float(action), self.count >= self.length, self.count == 5, info
 
@@ -180,7 +187,7 @@ class Recorded(DiscreteQLearningPolicy):
 
 @pytest.mark.filterwarnings("ignore:Using async setting:UserWarning")
 def test_the_asynchronous_collector_does_not_wait_for_slow_environments():
-    pauses = (0.0, 0.0, 0.0, 0.1)
+    pauses = (0.0, 0.0, 0.0, 0.3)
     envs = SocketVectorEnv([lambda p=p: gym.wrappers.FlattenObservation(Walk(4, p)) for p in pauses], num_workers=4)
     ours = TianshouVectorEnv(envs, wait_num=2)
     assert ours.is_async
@@ -204,9 +211,9 @@ def test_the_asynchronous_collector_does_not_wait_for_slow_environments():
         np.testing.assert_array_equal(follow, rows + 1)  # also at an end: the last observation, not the next first one
 
 
-def test_beside_steps_under_way_only_ended_environments_are_reset():
-    envs = SocketVectorEnv([lambda p=p: Walk(1, p) for p in (0.0, 0.3)], num_workers=2)
-    ours = TianshouVectorEnv(envs, wait_num=1, timeout=5.0)
+def test_beside_steps_under_way_only_ended_environments_are_reset(tmp_path):
+    envs = SocketVectorEnv([lambda p=p: Walk(1, p) for p in (0.0, tmp_path / "go")], num_workers=2)
+    ours = TianshouVectorEnv(envs, wait_num=1, timeout=60.0)
     ours.reset()
     _, _, terminated, _, infos = ours.step([0, 0])
     assert [info["env_id"] for info in infos] == [0]
@@ -216,6 +223,7 @@ def test_beside_steps_under_way_only_ended_environments_are_reset():
     assert (observations[0]["count"], infos[0]) == (0, {"began": 0})
     with pytest.raises(ConfigError, match="only where their episode ended"):
         ours.reset([0])
+    (tmp_path / "go").touch()
     _, _, _, _, infos = ours.step(None)
     assert [info["env_id"] for info in infos] == [1]
     assert sorted(ours.ready_id) == [0, 1]

@@ -198,9 +198,9 @@ def test_a_server_that_is_wrong_or_away_is_an_error_that_names_it():
             with pytest.raises(SimulatorError, match=re.escape(text)):
                 UmBridgeModel(server.url)
             server.answers[path] = good
-        server.answers["/Evaluate"] = lambda _: time.sleep(0.5)
-        model = UmBridgeModel(server.url, timeout=0.1)
-        with pytest.raises(SimulatorError, match=r"does not answer /Evaluate within 0.1 s; give it longer"):
+        server.answers["/Evaluate"] = lambda _: time.sleep(1.5)
+        model = UmBridgeModel(server.url, timeout=0.5)
+        with pytest.raises(SimulatorError, match=r"does not answer /Evaluate within 0.5 s; give it longer"):
             model.evaluate([[1.0, 2.0]])
         with pytest.raises(ConfigError, match=r"offers .'twice'.; not 'thrice'"):
             UmBridgeModel(server.url, "thrice")
@@ -470,7 +470,7 @@ def test_a_session_is_served_until_it_is_interrupted(tmp_path):
     assert len(model.evaluate([[1.0], [10.0, 1.0, 0.5], [0.1, 0.2]])[0]) == 2
     model.close()
     command.terminate()
-    out, err = command.communicate(timeout=20)
+    out, err = command.communicate(timeout=60)
     assert (command.returncode, out) == (128 + 15, "")
     assert "Traceback" not in err
 

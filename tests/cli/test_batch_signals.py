@@ -117,7 +117,7 @@ def test_a_signal_that_comes_during_imports_is_in_the_status(tmp_path, module, n
     while not (tmp_path / "importing").exists() and command.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     command.send_signal(number)
-    _, said = command.communicate(timeout=30)
+    _, said = command.communicate(timeout=60)
     assert (command.returncode, said) == (128 + number, b"")
 
 

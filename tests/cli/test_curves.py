@@ -42,7 +42,7 @@ def test_tensorboard_shows_a_session_until_ctrl_c(tmp_path):
             with urllib.request.urlopen(f"{address}data/plugin/scalars/tags", timeout=30) as answer:
                 assert answer.status == 200
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
 

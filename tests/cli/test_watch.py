@@ -99,11 +99,11 @@ def test_a_generation_is_watched_until_it_ends(tmp_path, monkeypatch, capsys):
             until(lambda: stream._envs.views.attention)
 
         def data_generation_batch_end(self, stream, samples):
-            shown.wait(0.05)
+            assert shown.wait(60)
 
     watched = Watched()
     generate(Drawn, tmp_path / "data", samples=60, num_envs=1, num_workers=0, progress=False, callbacks=[watched])
-    watched.thread.join(20)
+    watched.thread.join(60)
     assert not watched.thread.is_alive()
     assert statuses == [None]
     assert sinks[0].shown[0] >= 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import threading
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from tests.support.machines import listening
 from tests.support.programs import dialling, needs_gcc, token_file
 from tests.support.relay import Relay
 from tests.support.vectors import same
+from tests.support.watching import OnceStored
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,7 +46,7 @@ def both(tmp_path, program, env, *, count=1, envs=1, **options):
     ):
         physgym.generate(env, tmp_path / "there", launcher=reception, **options)
         reception.close()
-        ends = {worker.process.wait(30) for worker in workers}
+        ends = {worker.process.wait(60) for worker in workers}
         assert ends in ({0}, {0, 3})  # the second one may come when all is done
     return digests(tmp_path / "here"), digests(tmp_path / "there")
 
@@ -202,12 +202,10 @@ def test_a_link_that_is_cut_is_dialled_again(tmp_path, spring):
             "10",
         ]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        timer = threading.Timer(1.0, relay.cut)
-        timer.start()
+        options["callbacks"] = [OnceStored(1000, relay.cut)]
         try:
             physgym.generate("physgym/Spring-v0", tmp_path / "there", launcher=reception, timeout=20, **options)
         finally:
-            timer.cancel()
             process.kill()
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
     assert digests(tmp_path / "here") == digests(tmp_path / "there")

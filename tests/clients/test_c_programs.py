@@ -51,7 +51,7 @@ TOY = "tests.clients.toy:clients/Toy-v0"
 
 
 def ran(*words, status=0):
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == status, done.stderr
     return done.stdout if status == 0 else done.stderr
 
@@ -169,7 +169,7 @@ def test_a_wrong_token_and_a_wrong_id(programs, tmp_path):
         with dialling([programs / "spring"], reception, tmp_path) as workers:  # which kills them at its end
             with pytest.raises(ConfigError, match="does not make 'physgym/Heat-v0'; it makes physgym/Spring-v0"):
                 physgym.generate("physgym/Heat-v0", tmp_path / "d", samples=5, launcher=reception, progress=False)
-            assert workers[0].process.wait(30) == 2
+            assert workers[0].process.wait(60) == 2
 
 
 def test_a_parent_that_hangs_up_without_a_word(programs, tmp_path):
@@ -283,7 +283,7 @@ def test_tls_with_authorities_and_certificates_of_both_ends(spring, tmp_path):
             physgym.generate(SPRING, tmp_path / "d", samples=100, launcher=reception, progress=False)
         finally:
             process.kill()
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
 
 
 @needs_openssl
@@ -330,7 +330,7 @@ def test_valgrind_finds_nothing(programs, tmp_path):
             arguments = {"env_kwargs": {"size": 16}, "parameters": "sobol", "samples": 100}
             physgym.generate("physgym/Heat-v0", tmp_path / "d", launcher=reception, progress=False, **arguments)
             reception.close()
-            assert workers[0].process.wait(30) == 0
+            assert workers[0].process.wait(60) == 0
 
 
 def test_the_program_of_the_guide_makes_a_dataset(tmp_path):

@@ -227,7 +227,7 @@ def program(tmp_path, how, value):
     (tmp_path / "given").write_text(text)
     with (tmp_path / "given").open() as file:
         more = {"input": stdin} if stdin is not None else {"stdin": file}
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True, **more)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=True, **more)
     return Code.from_json(json.loads(done.stdout))
 
 

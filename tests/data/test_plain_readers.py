@@ -154,7 +154,7 @@ def test_c_reads_the_committed_rows(partition, tmp_path):
         got = np.array([line.split() for line in lines], float)
         np.testing.assert_allclose(got, rows(0, 23)[name].reshape(23, -1), rtol=1e-8)
     for arguments in (("none.h5", "forces"), (partition, "none")):
-        wrong = subprocess.run([tmp_path / "rows", *arguments], capture_output=True, timeout=60, check=False)
+        wrong = subprocess.run([tmp_path / "rows", *arguments], capture_output=True, timeout=110, check=False)
         assert wrong.returncode == 1
 
 

@@ -245,7 +245,7 @@ writer.add({"x": np.float32(1)}, episode=0, step=0, seed=0)
 
 def test_a_program_that_forgets_to_close_its_writer_loses_nothing(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", FORGETFUL, str(tmp_path / "d")], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", FORGETFUL, str(tmp_path / "d")], capture_output=True, text=True, check=False, timeout=110
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert len(SampleDataset(tmp_path / "d")) == 1

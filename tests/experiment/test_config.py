@@ -233,7 +233,7 @@ def test_a_file_is_read_as_utf_8_whatever_the_locale(tmp_path):
     (tmp_path / "c.yaml").write_bytes("description: größer\nenvironment: {id: x}\n".encode())
     code = f"from physgym.experiment.config import load_config; print(ascii(load_config({str(tmp_path / 'c.yaml')!r})))"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=110)
     assert r"gr\xf6\xdfer" in done.stdout, done.stderr
 
 

@@ -68,7 +68,7 @@ def call(folder, *command, code=0):
 
 
 def git(folder, *arguments):
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
 
 
@@ -237,7 +237,7 @@ def test_inside_of_a_repository_none_is_made(somebody):
     assert not (made.folder / ".git").exists()
     assert str(somebody) in made.note
     command = made.note.partition(": ")[2]
-    subprocess.run(command, shell=True, cwd=made.folder.parent, check=True, timeout=20, capture_output=True)
+    subprocess.run(command, shell=True, cwd=made.folder.parent, check=True, timeout=60, capture_output=True)
     assert git(somebody, "status", "--porcelain") == ""
 
 

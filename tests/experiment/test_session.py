@@ -261,7 +261,7 @@ def test_the_end_of_a_job_is_recorded(tmp_path, times):
         for line in ("ready", "once")[: 1 + (times == "twice")]:
             assert process.stdout.readline().strip() == line
             process.terminate()
-        assert process.wait(timeout=30) == (-signal.SIGTERM if times == "twice" else 128 + signal.SIGTERM)
+        assert process.wait(timeout=60) == (-signal.SIGTERM if times == "twice" else 128 + signal.SIGTERM)
     run = read_record(tmp_path)["runs"][0]
     assert (run["outcome"], run["results"]) == ((None, {}) if times == "twice" else ("terminated", {"loss": 0.5}))
     assert state(tmp_path) == ("died" if times == "twice" else "terminated")
@@ -303,7 +303,7 @@ def test_a_killed_run_died(tmp_path):
     try:
         assert state(tmp_path) == "running"
         process.kill()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
         assert state(tmp_path) == "died"
         with Run(tmp_path, "train", CONFIGURATION):
             pass

@@ -128,7 +128,7 @@ def kill_parents(folder: str, seed: int, kills: int, samples: int) -> dict:
 def kill_workers(folder: str, seed: int, kills: int, samples: int) -> dict:
     """Kill random workers of one generation until it ends, or until there were so many kills."""
     hurry()
-    Walk.pause = 1e-3
+    Walk.pause = 2e-3  # so that it does not end before it was disturbed often enough
     rng, ended, done = random.Random(seed), threading.Event(), 0
 
     def killing() -> None:

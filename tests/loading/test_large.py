@@ -78,7 +78,7 @@ def test_pages_are_mapped_once(folder):
 
 
 def ended(thread):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while thread.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
     return not thread.is_alive()
@@ -110,7 +110,7 @@ def test_a_thread_maps_what_fits_the_memory(folder, monkeypatch, memory):
     if memory != 1 << 40:
         assert threads == []
     else:
-        assert reached.wait(30)
+        assert reached.wait(60)
         batches.close()
     del batches
     gc.collect()

@@ -579,7 +579,7 @@ def test_pinned_memory(options):
 # --- the thread
 
 
-def wait_for(condition, seconds=10):
+def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -751,8 +751,10 @@ def test_ctrl_c_interrupts_waiting_and_loses_no_batch(small_chunks, consumer):
         def gather(self, *args):
             if self.slow and len(self.gathered) == 3:
                 self.slow = False
-                threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-                time.sleep(0.5)
+                wait_for(lambda: len(got) == 3)
+                time.sleep(0.1)  # which it waits for
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.4)
             return super().gather(*args)
 
     expected = numbers(Loader(Stored(), 10, shuffle="random"))
@@ -796,7 +798,7 @@ next(batches)
 assert any(thread.name == "physgym-loader" for thread in threading.enumerate())
 print("end")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=True)
     assert (done.stdout, done.stderr) == ("end\n", "")
 
 
@@ -922,7 +924,7 @@ def test_arguments_of_the_loader_out_of_range():
 def test_the_loader_is_there_without_importing_torch():
     assert physgym.Loader is Loader
     code = "import sys, physgym.data; physgym.data.Loader; assert 'torch' not in sys.modules; physgym.Loader"
-    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", code], timeout=110, check=True)
 
 
 @pytest.mark.parametrize("kind", [Loader, StackedSampler])

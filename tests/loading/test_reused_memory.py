@@ -245,7 +245,7 @@ def test_the_thread_lets_go_of_batches_before_it_gathers_others():
 
     def source():
         yield make(0)
-        gone.append(dropped.wait(5))
+        gone.append(dropped.wait(60))
         yield make(1)
 
     dropped = threading.Event()

@@ -34,7 +34,7 @@ def begun(folder, *words):
             yield process, file
         finally:
             process.kill()
-            process.wait(30)
+            process.wait(60)
 
 
 def command_in(file):

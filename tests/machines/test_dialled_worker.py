@@ -120,7 +120,7 @@ def test_samples_are_those_of_one_process(tmp_path, reference, plain):
         with workers(settings, 2) as processes:
             assert generated(tmp_path / "data", SLOW, launcher=reception) == reference
             reception.close()
-            assert [process.wait(30) for process in processes] == [DONE, DONE]
+            assert [process.wait(60) for process in processes] == [DONE, DONE]
 
 
 def test_workers_join_leave_and_are_killed(tmp_path, reference, held):
@@ -134,7 +134,7 @@ def test_workers_join_leave_and_are_killed(tmp_path, reference, held):
             taken.count -= 1
             here.append(started(settings))
             here[0].send_signal(signal.SIGKILL)
-            here.pop(0).communicate(timeout=30)
+            here.pop(0).communicate(timeout=60)
 
         def come_and_go():
             try:
@@ -147,7 +147,7 @@ def test_workers_join_leave_and_are_killed(tmp_path, reference, held):
                     replace()
             for process in here:
                 process.kill()
-                process.communicate(timeout=30)
+                process.communicate(timeout=60)
 
         soon(lambda: offers(reception) == 2)
         thread = threading.Thread(target=come_and_go)
@@ -170,7 +170,7 @@ def test_the_only_worker_is_killed_and_another_one_comes(tmp_path, reference, he
         def replace():
             until((held / str(first.pid)).exists)
             first.kill()
-            first.communicate(timeout=30)
+            first.communicate(timeout=60)
             time.sleep(0.5)
             (held / "go").touch()
             later.append(started(settings))
@@ -184,7 +184,7 @@ def test_the_only_worker_is_killed_and_another_one_comes(tmp_path, reference, he
             thread.join(60)
             for process in later:
                 process.kill()
-                process.communicate(timeout=30)
+                process.communicate(timeout=60)
 
 
 @pytest.mark.filterwarnings("ignore:worker . does not join:RuntimeWarning")  # where a link is cut meanwhile
@@ -320,13 +320,13 @@ def test_a_worker_whose_parent_is_not_there_says_so(tmp_path):
     with listening(tmp_path) as reception:
         settings = settings_for(reception, tmp_path, patience=0.5)
     process = started(settings)
-    assert process.wait(30) == NOBODY
+    assert process.wait(60) == NOBODY
     assert b"no parent answers at 127.0.0.1" in process.communicate()[1]
 
 
 def said_by_one(settings, status):
     process = started(settings)
-    assert process.wait(30) == status
+    assert process.wait(60) == status
     return process.communicate()[1].decode()
 
 
@@ -349,5 +349,5 @@ def test_a_worker_ends_with_a_killed_parent(tmp_path):
         assert reception.first(30) == 1
         caller = reception.take(1)
         caller.channel.sock.close()  # without a goodbye
-        assert process.wait(30) == LOST
+        assert process.wait(60) == LOST
         process.communicate()

@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode
 
 import physgym
 from physgym.errors import ConfigError, DatasetError, SampleError
+from tests.generation.test_kill_generation import committed
 
 
 class Counter(gym.Env):
@@ -418,12 +419,15 @@ def test_what_was_committed_survives_a_kill(tmp_path):
     try:
         rows = int(program.stdout.readline())
         begin = time.monotonic()
-        while time.monotonic() < begin + 1.5:
+        while time.monotonic() < begin + 1.5 or committed(tmp_path / "a") <= 50:
             rows = int(program.stdout.readline())
+            assert time.monotonic() < begin + 60
     finally:
         os.kill(program.pid, signal.SIGKILL)
-        program.wait(10)
+        program.wait(60)
+        *said, _ = program.stdout.read().split(b"\n")  # it went on meanwhile; the last line may be half of one
         program.stdout.close()
+    rows = int(said[-1]) if said else rows
     dataset = physgym.SampleDataset(tmp_path / "a")
     assert 50 < len(dataset) <= rows + 2000
     whole = dataset.index("episode") < dataset.index("episode").max()

@@ -15,30 +15,42 @@ from physgym.running.runner import Runner
 from physgym.scene.changes import apply
 from physgym.viewing.places import find
 from physgym.viewing.shown import LiveView
+from physgym.viewing.views import SceneViews
 from physgym.viewing.wire import dial
 from tests.running.test_runner import spring_predictor
-from tests.support.watching import all_of
+from tests.support.watching import PATIENCE, all_of, until
+
+VIEWS: list[SceneViews] = []  # of the runs of a test
+
+
+@pytest.fixture(autouse=True)
+def _kept(monkeypatch):
+    original = SceneViews.__init__
+    VIEWS.clear()
+    monkeypatch.setattr(SceneViews, "__init__", lambda self, count: (VIEWS.append(self), original(self, count))[1])
 
 
 class Look(Callback):
     """Watches a run from its beginning to its end."""
 
-    def __init__(self, place):
-        self.place, self.steps, self.messages = place, [], []
+    def __init__(self, place, *, each=False):
+        self.place, self.each, self.steps, self.messages = place, each, [], []
 
     def prediction_begin(self, runner):
         entry = find(self.place)
         self.link, self.words = dial(entry.socket, entry.token)
         self.link.send({"watch": [0], "interval": 0.0})
-        time.sleep(0.1)
+        until(lambda: any(one.attention for one in VIEWS))
 
     def sample_end(self, runner, sample):
+        if self.each and self.steps:  # else nothing may have been drawn where this process is kept waiting
+            self.messages.append(self.link.receive(PATIENCE))
         step = runner.last
         self.steps.append((step.episode, step.transition.step, {k: np.array(v) for k, v in sample.items()}))
         time.sleep(0.003)
 
     def prediction_end(self, runner):
-        self.messages = [message for message in all_of(self.link, 0.05) if "frame" in message]
+        self.messages = [one for one in (*self.messages, *all_of(self.link)) if "frame" in one]
         self.link.close()
 
 
@@ -48,7 +60,7 @@ def unwatched(predictor):
 
 
 def test_a_run_that_is_watched_makes_the_same_steps_and_shows_them(tmp_path):
-    look, predictor = Look(tmp_path), spring_predictor()
+    look, predictor = Look(tmp_path, each=True), spring_predictor()
     with Runner("physgym/Spring-v0", predictor, view=LiveView(places=(tmp_path,))) as runner:
         runner.run(25, callbacks=[look], progress=False)
     for (_, _, seen), made in zip(look.steps, unwatched(predictor), strict=True):
@@ -67,7 +79,7 @@ def test_a_replay_of_stored_samples_is_watched_too(tmp_path):
     data = physgym.generate(
         "physgym/Spring-v0", tmp_path / "d", samples=25, num_envs=1, num_workers=0, progress=False, max_steps=5
     )
-    look = Look(tmp_path / "s")
+    look = Look(tmp_path / "s", each=True)
     (tmp_path / "s").mkdir()
     with Runner(None, spring_predictor(), view=LiveView(places=(tmp_path / "s",))) as runner:
         runner.run(replay=data, callbacks=[look], progress=False)
@@ -102,7 +114,7 @@ def test_who_comes_in_a_pause_sees_the_last_step(tmp_path):
             entry = find(tmp_path)
             link, _ = dial(entry.socket, entry.token)
             link.send({"watch": [0], "interval": 0.0})
-            seen.append(link.receive(20))
+            seen.append(link.receive(PATIENCE))
             link.close()
             self.views.control("resume")
 
@@ -117,6 +129,6 @@ def test_who_comes_in_a_pause_sees_the_last_step(tmp_path):
         patch.setattr(RunView, "__init__", spy)
         with Runner("physgym/Spring-v0", spring_predictor(), view=LiveView(places=(tmp_path,))) as runner:
             runner.run(8, callbacks=[pause], progress=False)
-    pause.thread.join(20)
+    pause.thread.join(60)
     assert (seen[0]["episode"], seen[0]["step"]) == (0, 3)
     assert seen[0]["frame"]["full"]

@@ -25,6 +25,7 @@ from physgym.running.prediction_errors import compare
 from physgym.sample import SampleSpec
 from physgym.training import Callback, Trainer
 from tests.support import toys
+from tests.support.watching import until
 from tests.support.workers import forked_workers, fresh_workers  # noqa: F401 - fixtures
 
 
@@ -496,12 +497,17 @@ def test_a_killed_run_leaves_a_record_that_can_be_continued(tmp_path):
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
     endless = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path / "r"), "0"], env=environment)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("r/prediction-*.h5")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1.0)
+
+    def stored():
+        try:
+            return len(SampleDataset(tmp_path / "r", "prediction"))
+        except DatasetError:  # there is none yet
+            return 0
+
+    until(stored)
+    time.sleep(0.5)
     endless.kill()
-    endless.wait(timeout=30)
+    endless.wait(timeout=60)
     before = len(SampleDataset(tmp_path / "r", "prediction"))
     assert before > 0
     with Runner(toys.Line, predictor(2.2), record=tmp_path / "r", resume=True) as runner:

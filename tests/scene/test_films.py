@@ -76,7 +76,7 @@ def test_a_video_has_all_frames(tmp_path, suffix):
     save_film(file, FILM)
     assert ffmpeg.count_frames_and_secs(str(file)) == (6, pytest.approx(0.6, abs=0.11))
     command = [ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(file), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    decoded = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60).stdout
+    decoded = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=110).stdout
     pixels = np.frombuffer(decoded, np.uint8).reshape(-1, 34, 48, 3).astype(int)  # even sides
     assert len(pixels) == 6
     for number, found in zip([0, 1, 1, 1, 2, 2], pixels, strict=True):

@@ -136,7 +136,7 @@ def test_frames_leave_no_window_behind_and_disturb_no_other():
         gc.collect()
         assert [o for o in gc.get_objects() if type(o) is vedo.Plotter] == [mine]
         assert vedo.current_plotter() is mine
-        assert psutil.Process().num_fds() == files
+        assert psutil.Process().num_fds() <= files  # what other tests have left may be closed meanwhile
     finally:
         mine.close()
 

@@ -55,7 +55,7 @@ def serving(folder, *words, habits=()):
             yield process, log
         finally:
             process.kill()
-            process.wait(30)
+            process.wait(60)
 
 
 def described(log):
@@ -124,7 +124,7 @@ def test_a_service_and_its_clients(tmp_path, monkeypatch, asked, nothing_left): 
         assert "it was given back" in over
         assert asked(tmp_path, log, "kill", "1")[0] == 0
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 128 + signal.SIGTERM
+        assert process.wait(60) == 128 + signal.SIGTERM
         assert "Traceback" not in log.read_text()
     assert not answers(host, int(port), 1)
     status, _, gone = asked(tmp_path, log, "list")
@@ -142,7 +142,7 @@ def test_what_is_held_is_given_back_at_ctrl_c_and_a_service_that_is_killed_leave
     signed(tmp_path / "service")
     signed(tmp_path / "client")
     given = ["--certificate", "service/chain", "--key", "service/key", "--clients", "client/authority"]
-    with serving(tmp_path, *given, "--lease", "1", habits=("stays", "forks")) as (process, log):
+    with serving(tmp_path, *given, "--lease", "3", habits=("stays", "forks")) as (process, log):
         address, more = options(log)
         holder = subprocess.Popen(
             [sys.executable, "-m", "physgym", "simulators", "request", address, "--hold", *more],
@@ -152,7 +152,7 @@ def test_what_is_held_is_given_back_at_ctrl_c_and_a_service_that_is_killed_leave
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         host, port = holder.stdout.readline().split(":")
-        time.sleep(1.2)
+        time.sleep(3.2)
         assert " lent " in asked(tmp_path, log, "list")[1]
         holder.send_signal(signal.SIGINT)
         assert holder.wait(30) == 130
@@ -160,8 +160,8 @@ def test_what_is_held_is_given_back_at_ctrl_c_and_a_service_that_is_killed_leave
         assert " free " in asked(tmp_path, log, "list")[1]
         assert answers(host, int(port), 1)
         process.kill()
-        process.wait(30)
-        deadline = time.monotonic() + 5
+        process.wait(60)
+        deadline = time.monotonic() + 60
         while answers(host, int(port), 1):
             assert time.monotonic() < deadline
             time.sleep(0.05)

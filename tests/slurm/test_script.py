@@ -94,7 +94,7 @@ def run(folder, *parts, number=None, **options):
     written(folder, *parts, **options)
     with subprocess.Popen(["bash", str(folder / "job.sh")], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         if number is not None:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not (folder / "begun").exists():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -102,7 +102,7 @@ def run(folder, *parts, number=None, **options):
             started = psutil.Process(process.pid).children() if number == signal.SIGTERM else []
             for one in [*started, process]:
                 one.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     return process.returncode, (folder / "said").read_text().splitlines(), errors
 
 

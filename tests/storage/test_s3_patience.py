@@ -166,7 +166,7 @@ def test_a_drip_does_not_outlast_patience(fault, tmp_path, monkeypatch):
             begin = time.monotonic()
             with pytest.raises(Unreachable, match="the next bytes did not come in"):
                 call()
-            assert time.monotonic() - begin < 10  # 100 s for a byte after the other
+            assert time.monotonic() - begin < 50  # 100 s for a byte after the other
 
 
 def test_what_waits_for_a_drip_can_be_stopped(monkeypatch):
@@ -178,7 +178,7 @@ def test_what_waits_for_a_drip_can_be_stopped(monkeypatch):
         begin = time.monotonic()
         with pytest.raises(Stopped):
             there.read("x")
-        assert time.monotonic() - begin < 10
+        assert time.monotonic() - begin < 50
         timer.join()
 
 

@@ -25,4 +25,4 @@ def display():
         yield f":{number}"
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=60)

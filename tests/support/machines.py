@@ -75,4 +75,4 @@ def workers(settings: DialIn, count: int = 1) -> Iterator[list[subprocess.Popen[
     finally:
         for process in processes:
             process.kill()
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)

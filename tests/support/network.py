@@ -16,7 +16,7 @@ ADDRESSES = ("10.77.0.1", "10.77.0.2")
 
 
 def _ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
@@ -39,13 +39,13 @@ class Hosts:
         """Limit what passes from either host to the other one, such as to "2mbit"; skip the test without tbf."""
         for host, name in enumerate(self.names):
             words = ["tc", "-n", name, "qdisc", "add", "dev", f"v{host}", "root", "tbf", "rate", rate]
-            done = subprocess.run([*words, "burst", "16kb", "latency", "200ms"], capture_output=True, timeout=20)
+            done = subprocess.run([*words, "burst", "16kb", "latency", "200ms"], capture_output=True, timeout=60)
             if done.returncode:
                 pytest.skip(f"the rate of a link cannot be limited here: {done.stderr.decode().strip()}")
 
     def kill(self, host: int) -> None:
         """Kill all that runs on a host, as the loss of its power does."""
-        done = subprocess.run(["ip", "netns", "pids", self.names[host]], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["ip", "netns", "pids", self.names[host]], capture_output=True, text=True, timeout=60)
         for pid in done.stdout.split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
@@ -77,4 +77,4 @@ def hosts() -> Iterator[Hosts]:
         yield found
     finally:
         for name in found.names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=20, check=False)
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=60, check=False)

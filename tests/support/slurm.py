@@ -70,7 +70,7 @@ class Slurm:
     def ask(self, *words: str) -> str:
         """Run a command of SLURM; what it prints."""
         done = subprocess.run(
-            words, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=30, check=False
+            words, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, f"{words}: {done.stderr}"
         return done.stdout.strip()
@@ -128,7 +128,7 @@ def slurm() -> Iterator[Slurm]:
 
 
 def _version() -> tuple[int, ...]:
-    said = subprocess.run(["slurmd", "-V"], capture_output=True, text=True, timeout=20, check=False).stdout
+    said = subprocess.run(["slurmd", "-V"], capture_output=True, text=True, timeout=60, check=False).stdout
     return tuple(map(int, re.findall(r"\d+", said)))[:2]
 
 

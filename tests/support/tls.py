@@ -56,7 +56,7 @@ def tls_pair() -> tuple[TlsChannel, TlsChannel]:
     ours, theirs = socket.socketpair()
     parent = TlsChannel(ours, Role.PARENT, parent_context())
     worker = TlsChannel(theirs, Role.WORKER, worker_context(certificate()), NAME)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (worker._shake() & parent._shake()):
         assert time.monotonic() < deadline
         for end in (parent, worker):
@@ -72,7 +72,7 @@ def key_and_certificate(name: str = NAME) -> tuple[str, str]:
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         command += ["-keyout", str(key), "-out", str(made), "-days", "2", "-subj", f"/CN={name}"]
         command += ["-addext", f"subjectAltName=DNS:{name}"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, check=True, capture_output=True, timeout=110)
         return key.read_text(), made.read_text()
 
 

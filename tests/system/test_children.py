@@ -16,6 +16,7 @@ from physgym.system import children
 from physgym.system import process_tree as tree
 from physgym.system.children import Child
 from physgym.system.descriptors import above_standard
+from tests.support.processes import not_ended
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and F_SETSIG")
 
@@ -43,7 +44,7 @@ def test_a_child_ends_with_all_that_it_has_started():
         found = family(child)
         assert {process.pid for process in found} <= {process.pid for process in tree.members([child._tree])}
     assert child.process.returncode == -signal.SIGKILL
-    assert not psutil.wait_procs(found, 2)[1]
+    assert not not_ended(process.pid for process in found)
     child.end()
 
 
@@ -51,8 +52,8 @@ def test_a_child_ends_with_all_that_it_has_started():
 def test_a_child_that_has_ended_leaves_nothing():
     with Child([PYTHON, "-c", FAMILY.replace("time.sleep(60)\n", "")], stdout=subprocess.PIPE) as child:
         plain, alone, bare, orphan = family(child)
-        assert child.process.wait(20) == 0
-    assert not psutil.wait_procs([plain, alone, orphan], 2)[1]
+        assert child.process.wait(60) == 0
+    assert not not_ended(process.pid for process in (plain, alone, orphan))
     bare.kill()  # with another environment, in a session of its own, of a parent that is gone: nobody knows it
 
 
@@ -81,7 +82,7 @@ time.sleep(60)
         parent.wait()
     assert parent.stdout is not None
     parent.stdout.close()
-    assert not psutil.wait_procs(found, 2)[1]
+    assert not not_ended(process.pid for process in found)
     for process in psutil.wait_procs(everybody, 0)[1]:
         process.kill()
 
@@ -112,14 +113,15 @@ def test_marks_are_kept_where_a_tree_grows_within_a_tree():
 
 def test_what_a_program_prints_is_taken_without_waiting_for_others_that_hold_its_output():
     before = time.monotonic()
-    done = children.capture(["sh", "-c", "cat; echo no >&2; setsid sleep 8 & exit 3"], stdin=b"yes\n", timeout=20)
+    done = children.capture(["sh", "-c", "cat; echo no >&2; setsid sleep 20 & exit 3"], stdin=b"yes\n", timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == (b"yes\n", b"no\n", 3)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 15
 
 
+@pytest.mark.slow
 def test_a_program_that_takes_too_long_is_ended_with_what_it_has_started(tmp_path):
     with pytest.raises(subprocess.TimeoutExpired):
-        children.capture(["sh", "-c", "setsid sleep 60 & echo $! > pid; wait"], timeout=0.5, cwd=tmp_path)
+        children.capture(["sh", "-c", "setsid sleep 60 & echo $! > pid; wait"], timeout=3, cwd=tmp_path)
     sleeper = tree.look(int((tmp_path / "pid").read_text()))
     assert sleeper is None or sleeper.dead
     with pytest.raises(FileNotFoundError):
@@ -147,7 +149,7 @@ assert os.readlink("/proc/self/fd/{number}") == "/dev/null"
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_standard_descriptors_that_are_closed_stay_free_of_files(number):
-    done = subprocess.run([PYTHON, "-c", CLOSED.format(number=number)], timeout=60, check=False)
+    done = subprocess.run([PYTHON, "-c", CLOSED.format(number=number)], timeout=110, check=False)
     assert done.returncode == 0
 
 

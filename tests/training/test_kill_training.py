@@ -53,7 +53,7 @@ SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl: processes whose parent dies b
 BATCH, BATCHES, EPOCHS = 16, 8, 3
 KILLS = 30  # of each kind of training, half of them with processes that load samples
 PATIENCE = 280.0  # seconds, of a machine that others use too
-DEADLINE = 20.0  # seconds that processes without a parent may take to end; loaders look every five
+DEADLINE = 60.0  # seconds that processes without a parent may take to end; loaders look every five
 
 
 class Jitter(Callback):

@@ -76,7 +76,7 @@ def test_who_does_not_come_is_named_with_the_variables_and_not_waited_for_withou
     with pytest.raises(ConfigError, match=r"did not meet within 1 s: WORLD_SIZE=2 RANK=0 MASTER_ADDR=127"):
         launch.meet(never.wait, found, {**WHOLE, launch.TIMEOUT: "1"})
     never.set()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
     (record,) = caplog.records
     assert record.getMessage().startswith("waiting for 2 processes to train together: WORLD_SIZE=2 RANK=0 MASTER_ADDR")
     assert "unset WORLD_SIZE RANK MASTER_ADDR MASTER_PORT" in record.getMessage()

@@ -75,7 +75,7 @@ def state_of(logger):
     return SentState.read(companion(journal, STATE), JournalHead.read(journal).run)
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -94,11 +94,11 @@ def test_a_training_sends_while_it_runs(tmp_path, server):
     run.go(BATCHES)
     other = os.fork()  # a worker, which holds what the training has open
     if other == 0:
-        time.sleep(60)
+        time.sleep(100)
         os._exit(0)
     begun = time.monotonic()
     logger.close()
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 80
     os.kill(other, signal.SIGKILL)
     os.waitpid(other, 0)
     assert_same(runs_of(server)[0], expected(2 * BATCHES))
@@ -129,11 +129,11 @@ def test_a_server_that_stays_away_ends_and_blocks_nothing(tmp_path, server, faul
     run = LoggedTraining(logger)
     run.go(BATCHES - 1)
     logger.add_text("note", "kept")
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 4  # that long would it be waited for
     with pytest.warns(RuntimeWarning, match=r"not sent completely.*: 0 of \d+ records.*physgym sync") as seen:
         logger.close()
     assert len(seen) == 1
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 50
     (server / fault).unlink()
     assert send_journal(journal_of(logger)).whole
     assert_same(runs_of(server)[0], expected(BATCHES - 1))
@@ -169,7 +169,7 @@ def test_a_process_that_dies_is_a_warning(tmp_path, server):
     logger = FileLogger(tmp_path / "stats", server)
     run = LoggedTraining(logger)
     os.kill(logger._sender._child.pid, signal.SIGKILL)
-    logger._sender._child.process.wait(10)
+    logger._sender._child.process.wait(60)
     with pytest.warns(RuntimeWarning, match=r"the process that sends them has ended, see .*folder\.log"):
         run.go(BATCHES)
     with pytest.warns(RuntimeWarning, match="not sent completely"):
@@ -260,6 +260,7 @@ def test_a_training_does_not_go_on_with_what_is_being_sent(tmp_path, server, mon
     sending = Sending(journal_of(logger))
     with pytest.raises(ConfigError, match=r"another process sends .*wait for it, then try again"):
         LoggedTraining(FileLogger(tmp_path / "stats", server, later=True), state)
+    monkeypatch.setattr("physgym.training.remote_logger.PATIENCE", 60.0)
     threading.Timer(0.1, sending.close).start()
     logger = FileLogger(tmp_path / "stats", server, later=True)
     LoggedTraining(logger, state).go(1)

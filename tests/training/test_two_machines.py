@@ -27,7 +27,7 @@ PATIENCE = 120.0  # seconds for imports of torch by four processes, on a machine
 CONFIG = {
     "environment": {"id": "physgym/Spring-v0"},
     "dataset": {"path": "data", "samples": 2000},
-    "training": {"epochs": 20, "batch_size": 32},
+    "training": {"epochs": 40, "batch_size": 32},
 }
 
 
@@ -36,7 +36,7 @@ def kill(process):
     with contextlib.suppress(psutil.NoSuchProcess):
         for one in [*psutil.Process(process.pid).children(recursive=True), process]:
             one.kill()
-    process.wait(30)
+    process.wait(60)
 
 
 def test_one_host_is_killed_and_both_go_on(tmp_path, identity):

@@ -255,7 +255,7 @@ def test_too_little_shared_memory():
         "import resource, signal; from physgym import SocketVectorEnv; from tests.vector.test_faults import Small\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); SocketVectorEnv([Small] * 8, num_workers=2)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=False)
     assert "cannot reserve" in done.stderr
     assert "pass shared_memory=False" in done.stderr
 

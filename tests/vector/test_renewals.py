@@ -184,7 +184,7 @@ def test_workers_that_dial_in_are_let_go_and_dial_again(tmp_path):
                     "physgym/Spring-v0", tmp_path / "there", max_steps=10, recycle=10, launcher=reception, **options
                 )
                 reception.close()
-                assert process.wait(30) == 0  # before its patience is over: those that come again hear of the end
+                assert process.wait(60) == 0  # before its patience is over: those that come again hear of the end
             finally:
                 process.kill()
     assert len(callers) >= 4

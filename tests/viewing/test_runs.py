@@ -21,7 +21,7 @@ from physgym.scene.changes import apply
 from physgym.viewing.shown import LiveView, show
 from tests.support.processes import commands_of, pids_below
 from tests.support.vectors import same
-from tests.support.watching import Attach, Drawn, all_of, until, watching
+from tests.support.watching import PATIENCE, Attach, Drawn, all_of, until, watching
 
 for module in ("tests.support.watching", __name__):  # which workers need not import
     cloudpickle.register_pickle_by_value(sys.modules[module])
@@ -83,10 +83,11 @@ def test_a_vector_env_that_is_watched_gives_the_same(tmp_path, workers):
         same(seen.reset(seed=3), unseen.reset(seed=3))
         with watching(tmp_path, [0, 2]) as (link, _):
             until(lambda: seen.views.attention)
+            messages = []
             for _ in range(20):
-                time.sleep(0.01)
                 same(seen.step(np.zeros((3, 1), np.float32)), unseen.step(np.zeros((3, 1), np.float32)))
-            messages = all_of(link)
+                messages.append(link.receive(PATIENCE))
+            messages += all_of(link)
         assert {message["env"] for message in messages} == {0, 2}
         assert len(messages) > 5
         until(lambda: seen.views.attention)
@@ -138,7 +139,9 @@ def test_an_environment_without_a_picture_runs_on(tmp_path):
                 envs.step(np.zeros((1, 1)))
             time.sleep(0.02)
             envs.step(np.zeros((1, 1)))
-            assert "no picture today" in all_of(link)[-1]["error"]
+            while not (message := link.receive(PATIENCE)).get("error"):
+                pass
+            assert "no picture today" in message["error"]
 
 
 def test_a_stream_that_nobody_can_watch_has_no_thread(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from physgym.protocol.messages import ScenePart, WatchScenes
 from physgym.protocol.msgpack_values import encode_value
 from physgym.viewing.views import SceneViews, requests
+from tests.support.watching import until
 
 SNAPSHOT = {"title": "", "camera": {}, "objects": {"ball": {"kind": "points", "points": np.zeros((1, 3))}}}
 
@@ -117,9 +118,8 @@ def test_a_run_pauses_makes_single_steps_and_goes_on():
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     for made in (0, 1, 2):
-        deadline = time.monotonic() + 0.06
-        while time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda made=made: len(steps) == made)
+        time.sleep(0.06)
         assert len(steps) == made
         views.control("step")
     views.control("resume")

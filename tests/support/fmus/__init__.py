@@ -29,7 +29,7 @@ def library(version: int) -> bytes:
         made = Path(folder) / "springs.so"
         flags = ["-shared", "-fPIC", "-O1", "-w", f"-I{headers}", f"-I{HERE}"]
         command = [compiler, *flags, str(HERE / f"springs{version}.c"), "-lm", "-o", str(made)]
-        ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        ended = subprocess.run(command, capture_output=True, timeout=110, check=False)
         assert ended.returncode == 0, ended.stderr.decode()
         return made.read_bytes()
 
