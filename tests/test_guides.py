@@ -103,8 +103,11 @@ def kept(tmp_path_factory):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """Work in a folder; what a guide registers or sets is undone."""
+    """Work in a folder, with the variables of a reader; what a guide registers or sets is undone."""
     monkeypatch.chdir(tmp_path)
+    for name, value in environment().items():  # programs that a block of Python starts have them too
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # certificates of runs that listen
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     threads, registered, sync = torch.get_num_threads(), set(gymnasium.registry), gymnasium.vector.SyncVectorEnv
