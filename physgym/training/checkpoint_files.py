@@ -19,9 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from physgym import files as disk
@@ -53,7 +52,8 @@ from physgym.training.checkpoint_manifests import (
     read_manifest,
     seal_of,
 )
-from physgym.training.state_codec import can_store, copied, decode, encode
+from physgym.training.state_codec import can_store, decode, encode
+from physgym.training.tensor_file import save_file
 
 WRAPPERS = re.compile(r"^(network\.)(?:_orig_mod\.|module\.)+")
 MISMATCH = "the weights in {path} do not fit {network}: {problem}"
@@ -88,7 +88,7 @@ def save_checkpoint(
     check_network(predictor)
     weights = predictor.state_dict()
     plain = plain_names(predictor, weights)  # as they are without torch.compile or replicas around a network
-    tensors = {plain[name]: copied(value) for name, value in weights.items()}
+    tensors = {plain[name]: value for name, value in weights.items()}
     manifest = {
         "network": _description(predictor.network),
         "transforms": _description(predictor.transforms),
@@ -107,7 +107,7 @@ def save_checkpoint(
 def write_checkpoint(
     path: Path,
     content: Mapping[str, Any],
-    tensors: dict[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
     training: Mapping[str, Any] | None,
     progress: Mapping[str, Any],
 ) -> None:
@@ -116,14 +116,14 @@ def write_checkpoint(
     Args:
         path: The directory to make.
         content: What the manifest says of the network.
-        tensors: Its weights, each with a memory of its own.
+        tensors: Its weights.
         training: The state of the training, to continue it; None without one.
         progress: Further entries of the manifest.
 
     Raises:
         CheckpointError: The state of the training is no data, or the disk refuses.
     """
-    state, state_tensors = encode(training)
+    state, state_tensors = encode(training, shared=True)
     manifest = {
         "format": FORMAT,
         "physgym": __version__,
@@ -135,20 +135,17 @@ def write_checkpoint(
     try:
         with disk.creating(path, remove=delete_checkpoint) as temporary:
             temporary.mkdir(parents=True)
-            save_file(tensors, temporary / WEIGHTS)
-            files = [WEIGHTS]
+            files = {WEIGHTS: save_file(tensors, temporary / WEIGHTS)}
             if training is not None:
-                save_file(state_tensors, temporary / STATE_TENSORS)
                 (temporary / STATE).write_text(json.dumps(state, allow_nan=False) + "\n")
-                files += [STATE, STATE_TENSORS]
-            manifest["files"] = {name: digest_of(temporary / name) for name in files}
+                files[STATE] = digest_of(temporary / STATE)
+                files[STATE_TENSORS] = save_file(state_tensors, temporary / STATE_TENSORS)
+            manifest["files"] = files
             manifest["digest"] = seal_of(manifest)
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
-            for name in files:  # safetensors lets nobody but the owner read
-                disk.copy_mode(temporary / MANIFEST, temporary / name)
             for name in (*files, MANIFEST):
                 disk.flush(temporary / name)
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
 
 

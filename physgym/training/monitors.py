@@ -140,7 +140,7 @@ def check_saved(
     """
     check_network(predictor)
     try:
-        encode(optimization.state_dict(), "optimization")
+        encode(optimization.state_dict(), "optimization", shared=True)
     except PhysGymError:
         raise
     except Exception as error:
@@ -163,6 +163,6 @@ def check_state(callback: Callback, state: Any) -> None:
     if not isinstance(state, dict):
         raise CheckpointError(f"state_dict of {name} gave a {type(state).__name__}, not a dict")
     try:
-        encode(state, "state_dict")
+        encode(state, "state_dict", shared=True)
     except CheckpointError as error:
         raise CheckpointError(NO_STATE.format(name=name, error=error)) from error

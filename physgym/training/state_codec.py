@@ -36,23 +36,27 @@ def can_store(tensor: Tensor) -> bool:
     return tensor.dtype in DTYPES and tensor.layout is torch.strided and not tensor.is_meta
 
 
-def copied(tensor: Tensor) -> Tensor:
-    """Return a copy of a tensor as it is saved."""
-    # with a memory of its own: safetensors refuses tensors that share it, as tied weights do
-    return tensor.detach().cpu().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
-
-
-def encode(tree: Any, path: str = "state") -> tuple[Any, dict[str, Tensor]]:
+def encode(tree: Any, path: str = "state", *, shared: bool = False) -> tuple[Any, dict[str, Tensor]]:
     """Return a tree as JSON data and its tensors by name; `decode` is the inverse.
 
     Numbers keep their value, and arrays and tensors their bits, but for the byte order. NumPy's scalars become those of
     Python, and subclasses of dictionaries, lists and tuples become plain ones.
 
+    Args:
+        tree: The tree.
+        path: Its name, with which those of tensors begin.
+        shared: Whether tensors are those of the tree, which may change later, in place of copies.
+
     Raises:
         CheckpointError: Something in it is no data; the text says where.
     """
     tensors: dict[str, Tensor] = {}
-    return _encode(tree, path, tensors, 0), tensors
+    data = _encode(tree, path, tensors, 0)
+    return data, tensors if shared else {name: _copied(tensor) for name, tensor in tensors.items()}
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
 
 
 def _encode(tree: Any, path: str, tensors: dict[str, Tensor], depth: int) -> Any:
@@ -76,11 +80,11 @@ def _encode(tree: Any, path: str, tensors: dict[str, Tensor], depth: int) -> Any
         pairs = ((_key(key, path), key, value) for key, value in tree.items())
         return {"items": [[name, _encode(value, f"{path}/{key}", tensors, depth + 1)] for name, key, value in pairs]}
     if isinstance(tree, Tensor) and can_store(tree):
-        return {"tensor": _add(copied(tree), path, tensors)}
+        return {"tensor": _add(tree, path, tensors)}
     if isinstance(tree, np.ndarray) and not isinstance(tree, np.ma.MaskedArray):
         kind, size = tree.dtype.kind, tree.dtype.itemsize
         if kind in "biuf" and size <= 8:
-            array = np.array(tree, f"{kind}{size}", order="C")  # in the byte order of this machine
+            array = np.array(tree, f"{kind}{size}", order="C")  # in the byte order of this machine, and writeable
             return {"array": _add(torch.from_numpy(array), path, tensors)}
     raise CheckpointError(NO_DATA.format(path=path, kind=_kind(tree)))
 
