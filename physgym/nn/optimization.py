@@ -21,7 +21,10 @@ from physgym.nn.transforms import Fields
 Loss = Callable[[Tensor, Tensor], Tensor]
 Precision = Literal["float32", "bfloat16", "float16"]
 
-LARGE = 1 << 16  # numbers of a gradient from which on reading them takes longer than calls
+LARGE = 1 << 15  # numbers of a tensor of the gradient from which on, in the mean, reading takes longer than calls
+
+MANY = 16  # tensors from which on a step on a CPU is made for all together, unless they are large
+ADAM = (torch.optim.Adam, torch.optim.AdamW)  # whose step for all together has the same bits
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # whose fused step can leave the weights alone
 
@@ -139,7 +142,8 @@ class Optimization:
     @property
     def gradients(self) -> list[Tensor]:
         """Return the gradients that there are."""
-        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        every = (parameter.grad for group in self.optimizer.param_groups for parameter in group["params"])
+        return [] if self.idle else [gradient for gradient in every if gradient is not None]
 
     @property
     def lr(self) -> float:
@@ -297,7 +301,8 @@ class Optimization:
         if self._nonfinite is None or self._nonfinite.value.device != device:
             self._nonfinite = NonFiniteFlag(device)
         # where calls are cheap, and memory is not: a sum reads the numbers, the flag's operation writes them as well
-        large = device.type == "cpu" and sum([gradient.numel() for gradient in gradients]) > LARGE
+        numbers = sum([gradient.numel() for gradient in gradients])
+        large = numbers > LARGE * len(gradients) and device.type == "cpu"
         if not large and self._nonfinite.takes(gradients):
             self._nonfinite.note(gradients)
             return not self._nonfinite.read()  # waits for the device once
@@ -326,7 +331,32 @@ class Optimization:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
+            self._step_together()
+
+    def _step_together(self) -> None:
+        """Make a step of the optimizer, for many small tensors together: fewer calls, and the same bits.
+
+        Its options are for the step alone, since they are part of its state.
+        """
+        groups = [group for group in self.optimizer.param_groups if self._can_step_together(group)]
+        for group in groups:
+            group["foreach"] = True
+        try:
             self.optimizer.step()
+        finally:
+            for group in groups:
+                group["foreach"] = None
+
+    def _can_step_together(self, group: Mapping[str, Any]) -> bool:
+        """Return whether a group has many small tensors on a CPU, and leaves open how its step is made."""
+        tensors: list[Tensor] = group["params"]
+        if len(tensors) < MANY or type(self.optimizer) not in ADAM or group.get("foreach") is not None:
+            return False
+        asked = any(group.get(name) for name in ("fused", "capturable", "differentiable"))
+        numbers = all(isinstance(number, float) for number in (group["lr"], *group["betas"]))
+        if asked or not numbers or sum([tensor.numel() for tensor in tensors]) > LARGE * len(tensors):
+            return False
+        return all(tensor.is_cpu and tensor.is_floating_point() for tensor in tensors)
 
     def guard(self) -> bool:
         """Make the optimizer one that can leave the weights alone by itself, if it can be; return whether it is.

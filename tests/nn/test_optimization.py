@@ -306,3 +306,60 @@ def test_gradients_that_are_off_are_said():
     for off in (torch.no_grad, torch.inference_mode):
         with off(), pytest.raises(ConfigError, match=r"gradients are off: fit is called under torch\.no_grad"):
             Trainer(network, samples, epochs=1, progress=False).fit()
+
+
+STEPS = [
+    {},
+    {"weight_decay": 0.1},
+    {"amsgrad": True},
+    {"maximize": True, "weight_decay": 0.1},
+    {"lr": 0.1, "eps": 1e-3},
+]
+
+
+def deep(count=20, size=5):
+    torch.manual_seed(0)
+    return nn.Sequential(*(part for _ in range(count) for part in (nn.Linear(size, size), nn.Tanh())))
+
+
+@pytest.mark.parametrize("options", STEPS)
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_a_step_for_many_tensors_together_has_the_bits_of_single_ones(kind, options, monkeypatch):
+    alone, together = deep(), deep()
+    single = kind(alone.parameters(), foreach=False, **options)
+    optimization = Optimization(together, optimizer=lambda parameters: kind(parameters, **options))
+    used = []
+    monkeypatch.setattr(torch, "_foreach_sqrt", lambda *a, _sqrt=torch._foreach_sqrt: used.append(1) or _sqrt(*a))
+    x = torch.randn(7, 5)
+    for _ in range(5):
+        for network, optimizer in ((alone, single), (together, optimization)):
+            optimizer.zero_grad()
+            network(x).square().mean().backward()
+        single.step()
+        optimization.step(pytest.fail)
+        assert optimization.optimizer.param_groups[0]["foreach"] is None  # as the checkpoints of before say
+    assert len(used) == 5
+    for one, other in zip(alone.parameters(), together.parameters(), strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(single.state.values(), optimization.optimizer.state.values(), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("network", "optimizer"),
+    [
+        (deep(), partial(torch.optim.Adam, foreach=False)),
+        (deep(), partial(torch.optim.Adam, fused=True)),
+        (deep(), partial(torch.optim.Adam, lr=torch.tensor(0.01))),
+        (deep(), torch.optim.SGD),
+        (deep(2), torch.optim.Adam),
+        (deep(8, 300), torch.optim.Adam),
+    ],
+)
+def test_a_step_is_made_for_single_tensors_where_it_must_or_should(network, optimizer, monkeypatch):
+    optimization = Optimization(network, optimizer=optimizer)
+    before = [dict(group, params=None) for group in optimization.optimizer.param_groups]
+    network(torch.ones(2, network[0].in_features)).square().mean().backward()
+    monkeypatch.setattr(torch, "_foreach_sqrt", None)
+    optimization.step(pytest.fail)
+    assert [dict(group, params=None) for group in optimization.optimizer.param_groups] == before
