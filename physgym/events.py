@@ -146,13 +146,22 @@ class Callbacks:
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self._callbacks = tuple(callbacks)
+        self._listeners: dict[Event, list[Callback]] = {}  # to an event, once it was emitted
 
     def __iter__(self) -> Iterator[Callback]:
         return iter(self._callbacks)
 
     def emit(self, event: Event, *args: Any) -> None:
-        """Call the event's method of every callback."""
-        for callback in self._callbacks:
+        """Call the event's method of every callback that has one of its own."""
+        listeners = self._listeners.get(event)
+        if listeners is None:
+            nothing = getattr(Callback, event)
+            listeners = self._listeners[event] = [
+                callback
+                for callback in self._callbacks
+                if getattr(type(callback), event) is not nothing or event in vars(callback)
+            ]
+        for callback in listeners:
             getattr(callback, event)(*args)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ network to its device and into its checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, cast
 
 import numpy as np
@@ -41,7 +41,8 @@ def checked_fields(fields: Any, where: str, transform: nn.Module, needed: Sequen
         ConfigError: It is not, or needed ones are missing; the text names the transform.
     """
     if fields.__class__ is dict and not needed:  # as nearly always, several times a batch
-        return cast(Fields, fields)
+        usual: Fields = fields
+        return usual
     name = type(transform).__name__
     if not isinstance(fields, Mapping):
         got = "None" if fields is None else f"a {type(fields).__name__}"
@@ -250,9 +251,11 @@ class Normalize(Transform):
         Raises:
             ConfigError: A field has not the shape of its statistics.
         """
-        changed = dict(fields)
-        for name, mean, scale in self._buffers_of(fields):
-            changed[name] = (fields[name] - mean) / scale
+        changed, buffers = dict(fields), cast(dict[str, Tensor], self._buffers)
+        for name, mean, scale in self._names:
+            if name in changed:
+                # the difference is nobody else's, and dividing it in place takes no further memory
+                changed[name] = (fields[name] - self._mean(fields, name, mean)).div_(buffers[scale])
         return changed
 
     def inverse(self, fields: Fields) -> Fields:
@@ -261,27 +264,29 @@ class Normalize(Transform):
         Raises:
             ConfigError: A field has not the shape of its statistics.
         """
-        changed = dict(fields)
-        for name, mean, scale in self._buffers_of(fields):
-            changed[name] = fields[name] * scale + mean
+        changed, buffers = dict(fields), cast(dict[str, Tensor], self._buffers)
+        for name, mean, scale in self._names:
+            if name in changed:
+                shift = self._mean(fields, name, mean)
+                changed[name] = (fields[name] * buffers[scale]).add_(shift)
         return changed
 
-    def _buffers_of(self, fields: Fields) -> Iterator[tuple[str, Tensor, Tensor]]:
-        buffers = cast(dict[str, Tensor], self._buffers)  # get_buffer costs as much as the arithmetic
-        for name, mean_name, scale_name in self._names:
-            if name not in fields:
-                continue
-            mean = buffers[mean_name]
-            got = fields[name].shape[1:]
-            # it might broadcast, to nonsense of the right shape
-            if got != mean.shape and (self.pointwise_mean or not self._same_scales(name, got)):
-                text = (
-                    f"field {name!r} has shape {tuple(got)} where it is normalized; its statistics have "
-                    f"{self.shapes[name]}"
-                )
-                hint = "; with pointwise_mean=False grids may be of any size"
-                raise ConfigError(text + hint * (self.pointwise_mean and len(got) == mean.ndim))
-            yield name, mean, buffers[scale_name]
+    def _mean(self, fields: Fields, name: str, buffer: str) -> Tensor:
+        """Return the mean of a field.
+
+        Raises:
+            ConfigError: The field has not the shape of its statistics; it might broadcast, to nonsense.
+        """
+        buffers: Any = self._buffers  # get_buffer costs as much as the arithmetic
+        mean: Tensor = buffers[buffer]
+        got = fields[name].shape[1:]
+        if got != mean.shape and (self.pointwise_mean or not self._same_scales(name, got)):
+            text = (
+                f"field {name!r} has shape {tuple(got)} where it is normalized; its statistics have {self.shapes[name]}"
+            )
+            hint = "; with pointwise_mean=False grids may be of any size"
+            raise ConfigError(text + hint * (self.pointwise_mean and len(got) == mean.ndim))
+        return mean
 
     def _same_scales(self, name: str, shape: Sequence[int]) -> bool:
         """Say whether the scales of a field are also those of another shape of it."""
@@ -379,10 +384,11 @@ class LossTransform(nn.Module):
         """Return the transformed predicted fields, and those of the samples; tensors of shape (batch, *shape)."""
         parts: Any = self._modules  # looking for an attribute of a module costs as much as such a call
         on_prediction, on_target = parts["on_prediction"], parts["on_target"]
-        return (
-            checked_fields(on_prediction(prediction), "before_loss", on_prediction),
-            checked_fields(on_target(target), "before_loss", on_target),
-        )
+        if type(on_prediction) is not Transform:  # which changes nothing
+            prediction = checked_fields(on_prediction(prediction), "before_loss", on_prediction)
+        if type(on_target) is not Transform:
+            target = checked_fields(on_target(target), "before_loss", on_target)
+        return prediction, target
 
     @property
     def config(self) -> dict[str, Any]:
@@ -489,9 +495,11 @@ class Transforms(nn.Module):
         Raises:
             ConfigError: It returned something else.
         """
-        pair: Any = self.before_loss(prediction, target)
-        if pair.__class__ is tuple and [type(one) for one in pair] == [dict, dict]:  # as nearly always
-            return cast(tuple[Fields, Fields], pair)
+        modules: Any = self._modules  # looking for an attribute of a module costs as much as such a call
+        pair: Any = modules["before_loss"](prediction, target)
+        if pair.__class__ is tuple and len(pair) == 2 and pair[0].__class__ is pair[1].__class__ is dict:
+            usual: tuple[Fields, Fields] = pair  # as nearly always
+            return usual
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             got = f"{len(pair)} values" if isinstance(pair, (tuple, list)) else f"a {type(pair).__name__}"
             raise ConfigError(

@@ -75,17 +75,19 @@ class BatchLoss:
             Scalars by name; "loss" is the one to minimize.
         """
         learner = self._learner
-        fields = learner.predictor.tensors(arrays, learner.ranks.device)  # name -> (batch, *shape)
-        with learner.optimization.autocast(next(iter(fields.values())).device):
+        device = learner.ranks.device
+        fields = learner.predictor.tensors(arrays, device)  # name -> (batch, *shape)
+        with learner.optimization.autocast(device):
             prediction, _ = self._predicted(fields)  # name -> (batch, *shape), in units of the network
             target = {name: fields[name] for name in learner.loss_fields}
             return self._compared(prediction, target, fields, learner.padding.present(fields))
 
     def _predicted(self, fields: Fields, memory: Any = None) -> tuple[Fields, Any]:
         """Return the prediction in units of the network, and what a recurrent network remembers after it."""
+        learner = self._learner
         try:
-            if self._learner.predictor.recurrent:
-                prediction, memory = self._learner.predictor.advance(fields, memory)
+            if learner.predictor.recurrent:
+                prediction, memory = learner.predictor.advance(fields, memory)
             else:
                 prediction = self._forward(fields)
         except RuntimeError as error:
@@ -96,8 +98,8 @@ class BatchLoss:
                     'on a GPU; without them leave compile out, or try compile={"backend": "aot_eager"}'
                 ) from error
             raise
-        if self._learner.optimization.precision != "float32":
-            dtype = self._learner.predictor.dtype
+        if learner.optimization.precision != "float32":
+            dtype = learner.predictor.dtype
             prediction = {name: value.to(dtype) for name, value in prediction.items()}
         return prediction, memory
 

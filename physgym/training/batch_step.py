@@ -102,7 +102,8 @@ class BatchStep:
             if not math.isfinite(values["loss"]):
                 self._diagnosis.elsewhere = math.isfinite(own["loss"])
                 return values
-        ranks.average(optimization.parameters)
+        if ranks.size > 1:
+            ranks.average(optimization.parameters)
         return values
 
     def _backward(self, loss: Tensor, share: float) -> None:

@@ -122,9 +122,9 @@ class Means:
 
     def add(self, values: Mapping[str, float], samples: int) -> None:
         """Add the means over a batch."""
-        self.samples += samples
+        self.samples, sums = self.samples + samples, self.sums
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value * samples
+            sums[name] = sums.get(name, 0.0) + value * samples
 
     def values(self) -> dict[str, float]:
         """Return the means over all samples added."""

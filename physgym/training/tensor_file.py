@@ -53,7 +53,7 @@ def save_file(tensors: Mapping[str, Tensor], file: Path) -> list[Any]:
     checksum, size = hashlib.sha256(), 8 + len(header) + end
     with file.open("xb", buffering=TOGETHER) as stream:
         for part in (len(header).to_bytes(8, "little"), header, *(tensors[name] for name in order)):
-            data = _bytes_of(part) if isinstance(part, Tensor) else part
+            data: Any = _bytes_of(part) if isinstance(part, Tensor) else part
             checksum.update(data)
             stream.write(data)
     return [size, checksum.hexdigest()]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from physgym.errors import ConfigError
+from physgym.events import Callbacks
 from physgym.nn import MLP, Optimization
 from physgym.training import Callback, EarlyStopping, LearningRateMonitor, ProgressBar, Trainer
 from physgym.training.pipeline import Training
@@ -265,3 +266,29 @@ def test_a_trainer_has_all_that_callbacks_may_use():
             assert not lacking
 
     trainer(epochs=1, callbacks=[Looks()]).fit()
+
+
+def test_a_callback_without_a_method_for_an_event_is_not_called():
+    asked, called = [], []
+
+    class Watched(Callback):
+        def __getattribute__(self, name):
+            asked.append(name)
+            return super().__getattribute__(name)
+
+        def epoch_end(self, trainer, values):
+            called.append("own method")
+
+    class Listening(Callback):
+        def batch_end(self, trainer, values):
+            called.append("listening")
+
+    watched, assigned = Watched(), Callback()
+    assigned.batch_end = lambda trainer, values: called.append("assigned")
+    callbacks = Callbacks([watched, Listening(), assigned])
+    for _ in range(3):
+        callbacks.emit("batch_end", None, {})
+    assert called == ["listening", "assigned"] * 3
+    assert "batch_end" not in asked
+    callbacks.emit("epoch_end", None, {})
+    assert called[-1] == "own method"
