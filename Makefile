@@ -49,7 +49,7 @@ bench: $(VENV)/.bench
 gymnasium-suite: $(VENV)/.suite
 	@test -d "$(GYMNASIUM_SRC)/tests/vector" || { echo "set GYMNASIUM_SRC to Gymnasium's source tree"; exit 2; }
 	cd $(GYMNASIUM_SRC) && SDL_VIDEODRIVER=dummy $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider --timeout=120 \
-		-p physgym.testing.gymnasium_suite tests/vector tests/wrappers/vector tests/envs/registration/test_make_vec.py
+		-p physgym.testing.gymnasium_suite $(GYMNASIUM_OPTIONS) tests/vector tests/wrappers/vector tests/envs/registration/test_make_vec.py
 
 docs: $(VENV)/.dev
 	$(BIN)/sphinx-build -q -W docs site

@@ -20,6 +20,7 @@ import pytest
 from physgym.system.cores import usable_cores
 
 REPLACED = "AsyncVectorEnv"
+CHOSEN = "--chosen-workers"  # option
 # `gymnasium.make_vec` looks the name up in the first when it is called, test modules import it from either
 PLACES = (gymnasium.vector, gymnasium.vector.async_vector_env)
 
@@ -65,13 +66,20 @@ _original = pytest.StashKey[Any]()
 _counts = pytest.StashKey[dict[Difference, int]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests run with the number of workers that is chosen by default."""
+    parser.addoption(CHOSEN, action="store_true", help="let SocketVectorEnv choose how many workers it has, or none")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Put `SocketVectorEnv` in the place of `AsyncVectorEnv` until the session ends."""
     from physgym.vector import SocketVectorEnv
 
+    workers = None if config.getoption(CHOSEN) else usable_cores()
+
     class InWorkers(SocketVectorEnv):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{"num_workers": usable_cores(), **kwargs})
+            super().__init__(*args, **{"num_workers": workers, **kwargs})
 
     original = gymnasium.vector.AsyncVectorEnv
     config.stash[_original] = original
