@@ -88,17 +88,16 @@ def number(value: float) -> str:
 
 
 def records(results: Results) -> list[str]:
-    """Return lines that say what made the figures."""
-    used = sorted({row["record"] for row in results.rows})
-    samples = {(row["samples"], row["test_samples"]) for row in results.rows}
-    said = [f"{train:,} training and {test:,} test samples" for train, test in sorted(samples)]
-    lines = [f"*{'; '.join(said)}.*"]
-    for index in used:
-        record = results.records[index]
-        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        commit = record["commit"][:8] + (" with changes" if record["changed"] else "")
-        lines.append(f"*`{record['command']}`: commit {commit}, {versions}, {record['threads']} thread(s).*")
-    return lines
+    """Return a line that says what made the figures."""
+    used = [results.records[index] for index in sorted({row["record"] for row in results.rows})]
+    samples = sorted({(row["samples"], row["test_samples"]) for row in results.rows}, reverse=True)
+    counts = "; ".join(f"{train:,} training and {test:,} test samples" for train, test in samples)
+    commits = ", ".join(dict.fromkeys(record["commit"][:8] + " changed" * record["changed"] for record in used))
+    versions = "; ".join(
+        dict.fromkeys(", ".join(f"{name} {version}" for name, version in record["versions"].items()) for record in used)
+    )
+    threads = ", ".join(dict.fromkeys(f"{record['threads']} of {record['cores']} cores" for record in used))
+    return [f"*{counts}. Commit {commits}; {versions}; {threads}.*"]
 
 
 def main(argv: list[str] | None = None) -> None:
