@@ -58,6 +58,8 @@ class Samples:
         name = self.env.split("/")[-1] if isinstance(self.env, str) else self.env.__name__
         words = [name, *(f"{key}{value:g}" for key, value in self.arguments.items()), part, str(count)]
         path = folder / "-".join(words + ([] if length is None else [f"length{length}"]))
+        if path.exists() and len(found := SampleDataset(path)) == count:  # whichever code made them, as they record
+            return found
         return generate(
             self.env,
             path,
