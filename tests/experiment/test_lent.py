@@ -15,7 +15,7 @@ from physgym.experiment.record import read_record
 from physgym.experiment.search import lent as lending
 from physgym.experiment.search.lent import FOLDER, LEFT, OVER, LentProcesses, Lines, SignOfLife, lend
 from physgym.interrupt import InterruptCounter
-from tests.support.commands import Command
+from tests.support.commands import ROOT, Command
 from tests.support.repositories import identity, ignoring
 
 __all__ = ["identity"]  # a fixture
@@ -128,11 +128,21 @@ class Jobs:
         for command in self._commands:
             command.kill()
 
+    def let_go(self):
+        """Let trainings go on behind their first steps."""
+        (self.folder / "gate" / "go").touch()
+
 
 @pytest.fixture
-def jobs(tmp_path, identity):
+def jobs(tmp_path, identity, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     ignoring(tmp_path)
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(CONFIG))
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    (gate / "armed").touch()
+    held = {"type": "tests.cli.test_ctrl_c:Gate", "arguments": {"folder": str(gate)}}
+    training = {**CONFIG["training"], "callbacks": [held]}  # no trial ends before the test wants it to
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**CONFIG, "training": training}))
     made = Jobs(tmp_path)
     yield made
     made.end()
@@ -146,6 +156,7 @@ def rows_of(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(280)
 def test_a_search_of_two_jobs_of_which_the_driver_ends(jobs):
     """Told to end in the middle: the other one drives the rest."""
     folder = jobs.folder
@@ -155,6 +166,7 @@ def test_a_search_of_two_jobs_of_which_the_driver_ends(jobs):
     jobs.until(lambda: len([*(folder / "s" / FOLDER).glob("*/said")]) == 1)
     jobs.until(lambda: any("send" in file.read_text() for file in (folder / "s" / FOLDER).glob("*/asked")))
     os.kill(first.pid, signal.SIGUSR2)
+    jobs.let_go()
     assert first.wait(100) == 128 + signal.SIGUSR2, jobs.said()
     assert second.wait(100) == 0, jobs.said()
     rows = rows_of(folder)
@@ -166,6 +178,7 @@ def test_a_search_of_two_jobs_of_which_the_driver_ends(jobs):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(280)
 def test_a_lender_that_ends_has_its_trial_saved_and_begun_elsewhere(jobs):
     folder = jobs.folder
     first = jobs.begin()
@@ -173,6 +186,7 @@ def test_a_lender_that_ends_has_its_trial_saved_and_begun_elsewhere(jobs):
     second = jobs.begin()
     jobs.until(lambda: any("send" in file.read_text() for file in (folder / "s" / FOLDER).glob("*/asked")))
     os.kill(second.pid, signal.SIGUSR2)
+    jobs.let_go()
     assert second.wait(100) == 128 + signal.SIGUSR2, jobs.said()
     assert first.wait(100) == 0, jobs.said()
     assert [row["state"] for row in rows_of(folder)] == ["complete"] * 6, jobs.said()

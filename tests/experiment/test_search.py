@@ -41,6 +41,7 @@ from physgym.runner import Runner
 from physgym.training import load_checkpoint
 from tests.support.commands import Command
 from tests.support.configurations import changed_config
+from tests.support.processes import not_ended
 from tests.support.repositories import commit
 from tests.support.stand_in_ray import stand_in
 
@@ -979,7 +980,10 @@ def project(tmp_path, repository, monkeypatch):
     root = repository
     data = config(tmp_path, workers=2, trials=3, pruner="none").model_dump()
     data["session"] = "sessions/search"
-    data["training"] |= {"epochs": 16, "batch_size": 4}
+    (tmp_path / "gate").mkdir()
+    (tmp_path / "gate" / "armed").touch()
+    held = {"type": "tests.cli.test_ctrl_c:Gate", "arguments": {"at": 70, "folder": str(tmp_path / "gate")}}
+    data["training"] |= {"epochs": 16, "batch_size": 4, "callbacks": [held]}  # in the second epoch
     (root / "search.yaml").write_text(yaml.safe_dump(data))
     commit(root)
     monkeypatch.chdir(root)
@@ -989,7 +993,7 @@ def project(tmp_path, repository, monkeypatch):
 
 
 def begin(project):
-    """Start a search and wait until two trials are trained."""
+    """Start a search and wait until two trials are trained; none of them ends before a file "go" is there."""
     process = Command(project, "search", "search.yaml", files=[project.parent / "said"] * 2)
     trials = [project / "sessions" / "search" / "trials" / name for name in ("0000", "0001")]
     deadline = time.monotonic() + PATIENCE
@@ -1001,8 +1005,7 @@ def begin(project):
 
 
 def gone(processes):
-    psutil.wait_procs(processes, 20)
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+    return not not_ended(process.pid for process in processes)
 
 
 @pytest.mark.slow
@@ -1010,6 +1013,7 @@ def gone(processes):
 def test_ctrl_c_on_the_command_line(project, capsys):
     process, workers = begin(project)
     os.kill(process.pid, signal.SIGINT)
+    (project.parent / "gate" / "go").touch()
     status, said = process.wait(PATIENCE), (project.parent / "said").read_text()
     assert status == 130, said
     assert "continue with: physgym resume sessions/search" in said
@@ -1036,6 +1040,7 @@ def test_a_killed_worker_and_then_a_killed_search(project):
         time.sleep(0.05)
     workers = children()
     process.kill()
+    (project.parent / "gate" / "go").touch()
     assert gone(workers)
     session = project / "sessions" / "search"
     resume_search(session)
