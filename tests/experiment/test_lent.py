@@ -172,7 +172,7 @@ def test_a_search_of_two_jobs_of_which_the_driver_ends(jobs):
     rows = rows_of(folder)
     assert [row["state"] for row in rows] == ["complete"] * 6, rows
     assert [run["outcome"] for run in read_record(folder / "s")["runs"]] == ["interrupted", "completed"]
-    assert jobs.begin().wait(100) == 0  # one that comes late has nothing to do
+    assert jobs.begin().wait(100) == 0, jobs.said()  # one that comes late has nothing to do
     assert len(rows_of(folder)) == 6
     assert [path.name for path in folder.glob("s*")] == ["s"]
 
