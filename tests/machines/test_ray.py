@@ -26,7 +26,7 @@ from physgym.machines.ray_launcher import RayLauncher
 from tests.support.machines import ROOT
 from tests.support.processes import has_ended
 from tests.support.stand_in_ray import stand_in
-from tests.support.watching import until
+from tests.support.watching import OnceStored, until
 
 SPRING, HELD = "physgym/Spring-v0", "tests.support.toys:Held"
 OPTIONS = {"samples": 2000, "max_steps": 10, "progress": False}
@@ -302,11 +302,10 @@ def lose_a_node(folder):
             held = Path(folder) / "held"
             held.mkdir()
             lost = lost_at_work(pool, held, lambda: cluster.remove_node(second, allow_graceful=False))
-            added = pool.submit(cluster.add_node, num_cpus=1)
+            again = OnceStored(1, lambda: cluster.add_node(num_cpus=1))  # Ray wants to do so in the main thread
             with warnings.catch_warnings(record=True) as caught:
-                generate(HELD, Path(folder) / "there", launcher=launcher, **held_options(held))
+                generate(HELD, Path(folder) / "there", launcher=launcher, callbacks=[again], **held_options(held))
             lost.result()
-            added.result()
             said = [str(warning.message) for warning in caught]
             deadline = time.monotonic() + 60
             while len(launcher._reception._callers) < 2 and time.monotonic() < deadline:  # on the new node
