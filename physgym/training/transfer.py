@@ -29,15 +29,15 @@ def moved_ahead(
         with torch.cuda.stream(stream):
             copied = move(batch), stream.record_event()
         if waiting is not None:
-            yield _ready(*waiting)
+            yield _ready(*waiting, device)
         waiting = copied
     if waiting is not None:
-        yield _ready(*waiting)
+        yield _ready(*waiting, device)
 
 
-def _ready(fields: Fields, copied: Any) -> Fields:
+def _ready(fields: Fields, copied: Any, device: torch.device) -> Fields:
     """Return fields whose copies were begun; what is computed from now on waits for them, on the device."""
-    current = torch.cuda.current_stream()
+    current = torch.cuda.current_stream(device)  # of several GPUs the current one may be another
     current.wait_event(copied)
     for value in fields.values():
         value.record_stream(current)  # so that its memory is not given to a copy before the computation is done

@@ -223,6 +223,27 @@ def test_values_are_a_dictionary_that_fetches_once():
     assert len(calls) == 1
 
 
+def test_losses_that_an_error_has_left_on_the_device_count_when_the_training_goes_on(late):
+    class Fail(Callback):
+        def batch_begin(self, trainer, batch):
+            if trainer.step == 3:
+                batch["force"] = batch["force"] * float("nan")
+
+        def batch_end(self, trainer, values):
+            if trainer.step == 6:
+                raise KeyError("mine")
+
+    run = trainer(epochs=1, callbacks=[Fail()])
+    with pytest.raises(KeyError, match="mine"):
+        run.fit()
+    assert run.step == 6
+    weights = flat_weights(run.predictor)
+    with pytest.raises(DivergedError, match=r"batch 4.*from before this batch"):
+        run.fit()
+    assert run.step == 3
+    assert torch.equal(flat_weights(run.predictor), weights)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_is_not_waited_for():

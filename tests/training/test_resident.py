@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -126,3 +128,33 @@ def test_a_gpu_gets_the_same_batches(dataset, held):
         seen[device] = [{name: value.cpu() for name, value in batch.items()} for batch in batches]
     for one, other in zip(*seen.values(), strict=True):
         assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_what_computes_waits_for_the_copies_on_their_own_device(monkeypatch, name):
+    done = []
+
+    class Stream:
+        def __init__(self, device):
+            self.device = device
+
+        def record_event(self):
+            return f"copied on {self.device}"
+
+        def wait_event(self, event):
+            done.append((self.device, "waits", event))
+
+    class Copy:
+        def record_stream(self, stream):
+            done.append((stream.device, "keeps"))
+
+    device = torch.device(name)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device="the current one": Stream(device))
+    moved = moved_ahead([{"x": 1}, {"x": 2}], lambda batch: done.append(batch) or {"x": Copy()}, device)
+    assert len(next(moved)) == 1
+    handed_out = [(device, "waits", f"copied on {device}"), (device, "keeps")]
+    assert done == [{"x": 1}, {"x": 2}, *handed_out]  # the second copy is on its way before the first is used
+    assert len(list(moved)) == 1
+    assert done[4:] == handed_out
