@@ -26,6 +26,7 @@ from physgym.nn.optimization import Optimization
 from physgym.nn.predictor import Predictor
 from physgym.nn.transforms import Transforms
 from physgym.spaces import Array
+from physgym.system.freed_memory import keep_freed_memory
 from physgym.training.argument_checks import (
     LARGEST,
     check_alike,
@@ -423,6 +424,7 @@ class Trainer:
     def _fit(self) -> History:
         self._progress.begin(self.seed)
         self.stopping = False
+        keep_freed_memory()
         try:
             with Interrupt(patient=self.ranks.size > 1) as interrupt:
                 self._interrupt = interrupt
