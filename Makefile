@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 # compiled once, not in each of thousands of processes
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test slow sweeps lint types bench docs readme package pythons lowest gymnasium-suite clean
+.PHONY: demo test slow sweeps lint types bench docs gallery readme package pythons lowest gymnasium-suite clean
 
 demo: $(VENV)/.core
 	env -u OMP_NUM_THREADS $(BIN)/physgym demo --out demo
@@ -54,6 +54,10 @@ gymnasium-suite: $(VENV)/.suite
 docs: $(VENV)/.dev
 	$(BIN)/sphinx-build -q -W docs site
 
+# runs all examples, for hours, and draws the pictures of the gallery; NAMES=examples/heat makes one of them
+gallery: $(VENV)/.dev
+	$(BIN)/python -m docs.pictures $(NAMES)
+
 # the README's commands in a clone, and a tiny demo
 readme: $(VENV)/.dev
 	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && \
@@ -74,7 +78,7 @@ lowest: $(VENV)/.lowest
 	$(VENV)/lowest/bin/pytest -q -m "not (slow or sweep)" $(LOWEST_TESTS)
 
 clean:
-	rm -rf $(VENV) demo site jupyter_execute dist
+	rm -rf $(VENV) demo site jupyter_execute dist docs/gallery/examples docs/gallery/configurations
 
 # Python 3.11's own pip takes thrice as long to find out which versions fit together; where there is no other it will do
 $(VENV)/.made:

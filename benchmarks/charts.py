@@ -1,4 +1,4 @@
-"""Draw the chart of the README, ``docs/images/figures.png``, from the tables of ``docs/concepts/figures.md``.
+"""Draw the README's charts, ``docs/images/figures.png``, from the tables of ``docs/concepts/figures.md``.
 
 python benchmarks/charts.py
 """
@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS, OTHERS = "tab:blue", "0.7"
+SIZES = ("small", "medium", "large")
 
 
 def tables(text: str) -> dict[str, dict[str, list[str]]]:
@@ -41,54 +42,67 @@ def trained(text: str) -> dict[str, float]:
     match = re.search(r"([\d.]+) with the smallest network.*?([\d.]+) at 3 ms, ([\d.]+) to [\d.]+ at 15 ms", text, re.S)
     if match is None:
         raise ValueError("the section on training has no sentence with its figures")
-    return {"0.35 ms a step": float(match[1]), "3 ms": float(match[2]), "15 ms": float(match[3])}
+    return {"0.35 ms": float(match[1]), "3 ms": float(match[2]), "15 ms": float(match[3])}
 
 
-def bars(axes: Any, groups: dict[str, tuple[float, float]], title: str, ours: str, others: str) -> None:
-    """Draw two bars for each group: ours, and those of the others."""
-    places = range(len(groups))
-    axes.bar([place - 0.2 for place in places], [pair[0] for pair in groups.values()], 0.4, color=OURS, label=ours)
-    axes.bar([place + 0.2 for place in places], [pair[1] for pair in groups.values()], 0.4, color=OTHERS, label=others)
-    axes.set_xticks(list(places), list(groups))
+def best(cells: list[str]) -> list[float]:
+    """Return the best of the others for small, medium and large samples."""
+    return [max(numbers) for numbers in zip(*([float(one) for one in cell.split(", ")] for cell in cells), strict=True)]
+
+
+def dress(axes: Any, names: list[str], title: str) -> None:
+    """Give a panel its title and the names of its bars."""
+    axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
+    axes.axhline(1, color="0.5", linewidth=0.8, linestyle="--")
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def pairs(axes: Any, groups: dict[str, tuple[float, float]], title: str, others: str) -> None:
+    """Draw two bars for each group: ours, and those of the others."""
+    places = range(len(groups))
+    axes.bar([place - 0.2 for place in places], [pair[0] for pair in groups.values()], 0.4, color=OURS, label="physgym")
+    axes.bar([place + 0.2 for place in places], [pair[1] for pair in groups.values()], 0.4, color=OTHERS, label=others)
+    dress(axes, list(groups), title)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def ours(axes: Any, values: dict[str, float], title: str) -> None:
+    """Draw our bars alone, beside what they are divided by."""
+    axes.bar(range(len(values)), list(values.values()), 0.5, color=OURS)
+    dress(axes, list(values), title)
+
+
 def main() -> None:
-    """Draw the three areas side by side."""
-    found = tables((ROOT / "docs" / "concepts" / "figures.md").read_text())
-    step, stored = found["Stepping"], found["Storing and reading"]
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    """Draw a panel for each area."""
+    text = (ROOT / "docs" / "concepts" / "figures.md").read_text()
+    found = tables(text)
+    step, made, stored = found["Stepping"], found["Generating"], found["Storing and reading"]
+    del made["simulation"]
+    figure, ((stepping, generating), (training, storing)) = plt.subplots(2, 2, figsize=(10, 6.2), layout="constrained")
     rows = {
         "no-op": "no-op, 4 numbers",
         "CartPole": "CartPole",
         "HalfCheetah": "HalfCheetah",
         "1 ms": "1 ms of computing",
     }
-    bars(
-        left,
-        {name: (number(step[row][1]), 1.0) for name, row in rows.items()},
-        "steps/s of 64 environments,\nAsyncVectorEnv = 1",
-        "physgym",
-        "AsyncVectorEnv",
-    )
-    left.set_yscale("log")
-    reading = stored["shuffled batches, `gather`"]
-    peers = [float(cell) for cell in reading[4].split(", ")]
-    bars(
-        middle,
-        {size: (number(reading[place + 1]), peers[place]) for place, size in enumerate(("small", "medium", "large"))},
-        "shuffled samples/s from disk,\narrays in memory = 1",
-        "physgym",
-        "best of h5py, zarr, sqlite, Minari",
-    )
-    values = trained((ROOT / "docs" / "concepts" / "figures.md").read_text())
-    right.bar(range(len(values)), list(values.values()), 0.4, color=OURS)
-    right.axhline(1, color=OTHERS)
-    right.set_xticks(range(len(values)), list(values))
-    right.set_title("training steps/s,\nbare PyTorch loop = 1", fontsize=10)
-    right.spines[["top", "right"]].set_visible(False)
+    speeds = {name: (number(step[row][1]), 1.0) for name, row in rows.items()}
+    pairs(stepping, speeds, "stepping 64 environments: steps/s over AsyncVectorEnv's", "AsyncVectorEnv")
+    stepping.set_yscale("log")
+    generated = {name.replace(", ", ",\n").replace(" of ", "\nof "): number(row[1]) for name, row in made.items()}
+    ours(generating, generated, "generating by two workers: samples/s over twice a bare loop's")
+    loaded = {
+        f"load\n{size}": number(stored["shuffled batches, `Loader`"][place + 1]) for place, size in enumerate(SIZES)
+    }
+    trained_at = {f"train,\n{name}": value for name, value in trained(text).items()}
+    ours(training, trained_at | loaded, "training over a bare PyTorch loop; loading over arrays in memory")
+    groups = {}
+    for verb, row in (("write", "append 32 at a time"), ("read", "shuffled batches, `gather`")):
+        peers = best(stored[row][4:6])
+        groups |= {f"{verb}\n{size}": (number(stored[row][at + 1]), peers[at]) for at, size in enumerate(SIZES)}
+    title = "storing: write over the disk's speed, read over arrays in memory"
+    pairs(storing, groups, title, "best of h5py, zarr, sqlite, Minari, HF datasets, lmdb")
+    storing.set(yscale="log", ylim=(0.01, 20))
     figure.savefig(ROOT / "docs" / "images" / "figures.png", dpi=90)
 
 

@@ -17,10 +17,12 @@ extensions = [
     "sphinx.ext.napoleon",  # docstrings in the style of Google
     "sphinx_copybutton",  # a button on every block of code
     "sphinx_design",  # cards and tabs
+    "sphinx_gallery.gen_gallery",  # a page for each example
+    "docs.extensions.gallery",
     "docs.extensions.generated",
     "docs.extensions.names",
 ]
-exclude_patterns = ["_build", "extensions"]
+exclude_patterns = ["_build", "extensions", "pictures", "gallery/*/index.rst"]
 smartquotes = False  # --option stays --option
 
 autodoc_typehints = "description"
@@ -41,3 +43,12 @@ copybutton_exclude = ".linenos, .gp, .go"  # prompts and output of consoles are 
 
 html_theme = "furo"
 html_title = f"physgym {release}"
+
+sphinx_gallery_conf = {  # docs.extensions.gallery adds the folders
+    "plot_gallery": False,  # examples take minutes: `make gallery` runs them, and draws their pictures
+    "example_extensions": {".py", ".yaml"},
+    "notebook_extensions": set(),
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+}

@@ -1,4 +1,7 @@
-"""What a driver sees, as 32 numbers: record pictures, train an autoencoder, look at what it makes of them."""
+"""Pictures of a driver as 32 numbers.
+
+Record what a driver sees, train an autoencoder on it, and look at what it makes of the pictures.
+"""
 
 import gymnasium
 import numpy as np

@@ -1,6 +1,8 @@
-"""Train a network on many heated plates at once: samples are tensors from the simulation to the optimizer.
+"""Many heated plates at once.
 
-python examples/batched.py --plates 256 --device cuda [--resume]
+One process computes all plates. Samples stay tensors from the simulation to the optimizer::
+
+    python examples/batched.py --plates 256 --device cuda [--resume]
 """
 
 import argparse

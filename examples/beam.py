@@ -1,6 +1,7 @@
-"""The beam with a larger budget: 20,000 samples, for the quick mesh or the full one.
+"""The study of the beam with a larger budget.
 
-The same study as ``physgym demo``, in some minutes on two cores.
+The same study as ``physgym demo``, with 20,000 samples for the quick mesh or the full one. It takes some minutes on
+two cores.
 """
 
 import argparse

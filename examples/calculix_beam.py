@@ -1,7 +1,7 @@
-"""A beam in CalculiX: values into a template, displacements out of its text file, samples from that, a network.
+"""A beam in CalculiX.
 
-Needs the program ccx (Debian: calculix-ccx). ``python examples/calculix_beam.py`` writes calculix_data, which
-``physgym view`` plays.
+Values go into a template, displacements come out of a text file. The samples train a network. Needs the program ccx
+(Debian: calculix-ccx). The example writes the folder calculix_data, which ``physgym view`` plays.
 """
 
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Double DQN drives in a DonkeyCar simulator; here one that needs no Unity (else: command=[...], scene=...)."""
+"""Double DQN drives a DonkeyCar.
+
+The simulator here needs no Unity. For the real one give ``command=[...]`` and ``scene=...``.
+"""
 
 import sys
 

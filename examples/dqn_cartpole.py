@@ -1,8 +1,8 @@
-"""Double DQN balances a pole: trains in a session, then acts without exploration.
+"""Double DQN balances a pole.
+
+The agent trains in a session, then acts without exploration. Interrupted, it goes on with ``--resume``::
 
     python examples/dqn_cartpole.py --steps 60000
-
-Interrupted, it goes on with ``--resume``.
 """
 
 import argparse

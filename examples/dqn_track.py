@@ -1,7 +1,9 @@
-"""Double DQN drives on random tracks, from five numbers or from the driver's pictures.
+"""Double DQN drives on random tracks.
 
-python examples/dqn_track.py --steps 100000
-python examples/dqn_track.py --pixels --steps 300000 --workers 2
+The agent sees five numbers, or the driver's pictures::
+
+    python examples/dqn_track.py --steps 100000
+    python examples/dqn_track.py --pixels --steps 300000 --workers 2
 """
 
 import argparse

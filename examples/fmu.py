@@ -1,4 +1,9 @@
-"""Samples of an FMU with all of its inputs and outputs: python examples/fmu.py model.fmu [OUT] [SAMPLES]."""
+"""Samples of an FMU.
+
+All inputs, and all parameters that have bounds, are drawn within these. All outputs are stored::
+
+    python examples/fmu.py model.fmu [OUT] [SAMPLES]
+"""
 
 import sys
 

@@ -1,6 +1,8 @@
-"""Record drives of mixed quality, train an agent from them alone, and let it drive on roads that it has never seen.
+"""An agent from recordings alone.
 
-python examples/from_recordings.py 3000
+Drives of mixed quality are recorded, an agent learns from them, and drives on roads that it has never seen::
+
+    python examples/from_recordings.py 3000
 """
 
 import sys

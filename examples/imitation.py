@@ -1,4 +1,10 @@
-"""Imitate a recording of a driver; without one (physgym drive ... --arg observation=state --record) a rule drives."""
+"""Imitate a driver.
+
+A network learns from a recording of a person. Where there is none, a rule drives. To record one::
+
+    physgym drive physgym/Track-v0 --arg observation=state --record data/me
+    python examples/imitation.py data/me
+"""
 
 import sys
 

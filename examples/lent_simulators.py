@@ -1,4 +1,8 @@
-"""Two cars in simulators that a service lends, here both on this machine; elsewhere: physgym simulators serve ..."""
+"""Simulators that a service lends.
+
+Two cars drive in simulators that a service starts and lends. Here it runs on this machine; on another one it is started
+by ``physgym simulators serve``.
+"""
 
 import json
 import shlex

@@ -1,6 +1,7 @@
-"""A rod whose halves belong to two MPI ranks, as an environment: samples of one step of its temperature.
+"""A rod on two MPI ranks.
 
-Rank 0 speaks with physgym; started by hand this program makes the environment, which starts it again by mpiexec.
+Each half of the rod belongs to a rank. A sample is one step of its temperature. Rank 0 speaks with physgym. Started by
+hand, this program makes the environment, which starts it again by mpiexec.
 """
 
 import os

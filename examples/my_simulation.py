@@ -1,6 +1,7 @@
-"""A simulation of your own, from the first line to a trained network: a ball thrown through air.
+"""A simulation of your own.
 
-Samples in a folder that stays are played by ``physgym view FOLDER``.
+A ball is thrown through air: from the first line of the simulation to a trained network. Samples in a folder that stays
+are played by ``physgym view FOLDER``.
 """
 
 import tempfile

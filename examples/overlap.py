@@ -1,4 +1,7 @@
-"""Learn from some environments while the others simulate: no simulator ever waits for a slower one."""
+"""Learn while others simulate.
+
+A network learns from some environments while the others simulate. No simulator waits for a slower one.
+"""
 
 import numpy as np
 import torch

@@ -1,9 +1,10 @@
-"""Proximal policy optimization in one file, on any Gymnasium environment with array observations.
+"""Proximal policy optimization in one file.
+
+It takes any Gymnasium environment with array observations. The environments run in physgym's workers; with
+``--vectorization async`` or ``sync`` they run in Gymnasium's own vector environments. The training is the same, seed
+for seed::
 
     python examples/ppo.py --env-id CartPole-v1 --num-envs 16 --num-workers 2
-
-The environments run in physgym's workers, or with ``--vectorization async`` or ``sync`` in Gymnasium's own vector envs:
-the training is the same, seed for seed.
 """
 
 import argparse

@@ -1,4 +1,7 @@
-"""MuJoCo's Reacher as a simulation, whose dynamics a network learns: python examples/reacher.py. Needs mujoco."""
+"""The dynamics of an arm in MuJoCo.
+
+MuJoCo's Reacher is a simulation whose steps a network learns. Needs mujoco.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,9 @@
-"""DeepPhysX's beam as in docs/howto/sofa.md: physgym generate sofa_beam:Beam --out data/beam --max-steps 5 ..."""
+"""DeepPhysX's beam in SOFA.
+
+The beam of docs/howto/sofa.md. Needs SOFA with SofaCaribou::
+
+    physgym generate sofa_beam:Beam --out data/beam --max-steps 5
+"""
 
 import numpy as np
 from gymnasium import spaces

@@ -1,7 +1,8 @@
-"""A policy that is trained on a network in place of the simulation, and what it reaches in the simulation itself.
+"""A policy that is trained on a network.
 
-A network that has seen random actions alone is wrong where a good policy goes, and the policy finds the places where it
-is wrong in its favour. So each round stores what the policy does in the simulation, and trains the network on that too.
+The network stands in for the simulation while the policy trains. A network that has seen random actions alone is wrong
+where a good policy goes, and the policy finds the places where it is wrong in its favour. So each round stores what the
+policy does in the simulation, and trains the network on that too.
 """
 
 import gymnasium as gym

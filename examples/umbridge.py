@@ -1,6 +1,8 @@
-"""A trained network as a UM-Bridge model, and the least force that stops a mass, by its gradients.
+"""A trained network as a UM-Bridge model.
 
-Run: python examples/umbridge.py [FOLDER]
+Look for the least force that stops a mass, by the gradients of the network::
+
+    python examples/umbridge.py [FOLDER]
 """
 
 import sys

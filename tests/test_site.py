@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from docs.extensions.gallery import examples
 from tests.support.browser import Browser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +57,7 @@ FIRST = """(query => {
 
 def newest(*folders):
     """When the last file in these folders was changed."""
-    kinds = (".py", ".md", ".ipynb", ".png", ".gif")
+    kinds = (".py", ".md", ".ipynb", ".png", ".gif", ".yaml")
     files = (file for folder in folders for file in folder.rglob("*") if file.suffix in kinds)
     return max(file.stat().st_mtime for file in files)
 
@@ -64,11 +67,15 @@ def site(tmp_path_factory):
     """The folder of the site; that which `make docs` has built if nothing has changed since."""
     built = ROOT / "site"
     made = built / "search.html"
-    if made.is_file() and made.stat().st_mtime > newest(ROOT / "docs", ROOT / "physgym"):
+    if made.is_file() and made.stat().st_mtime > newest(ROOT / "docs", ROOT / "physgym", ROOT / "examples"):
         return built
-    built = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", str(ROOT / "docs"), str(built)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=110)
+    built, source = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source")
+    for file in ROOT.iterdir():  # the pages of the examples are written among the others
+        if file.name not in ("docs", "site"):
+            (source / file.name).symlink_to(file)
+    shutil.copytree(ROOT / "docs", source / "docs")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "docs", str(built)]
+    subprocess.run(command, cwd=source, check=True, timeout=110)
     return built
 
 
@@ -79,6 +86,20 @@ def test_a_search_has_the_right_page_first(site):
         assert tab.evaluate("Search.hasIndex()")
         first = {query: json.loads(tab.evaluate(f"{FIRST}({json.dumps(query)})"))[:1] for query in SOUGHT}
     assert first == {query: [page] for query, page in SOUGHT.items()}
+
+
+@pytest.mark.slow
+def test_each_example_has_a_page_with_its_picture_and_its_file(site):
+    index = (site / "gallery" / "index.html").read_text()
+    for name, file in examples().items():
+        page = (site / "gallery" / f"{name}.html").read_text()
+        shown = re.search(r'<figure.*?<img alt="([^"]+)"[^>]* src="([^"]+)".*?</figure>', page, re.S)
+        assert shown is not None, name
+        assert len(shown[1]) > 20
+        assert (site / "gallery" / "x" / shown[2]).resolve().is_file(), name
+        (given,) = re.findall(rf'href="([^"]+/{file.name})"', page)
+        assert (site / "gallery" / "x" / given).resolve().read_bytes() == file.read_bytes()
+        assert index.count(f'href="{name}.html"') >= 2, name  # in the list of pages, and on a card
 
 
 @pytest.mark.slow

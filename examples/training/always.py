@@ -1,4 +1,6 @@
-"""Fresh samples in every epoch: the simulations run as long as the training does, and nothing is stored."""
+"""Fresh samples in every epoch.
+
+The simulations run as long as the training does. Nothing is stored."""
 
 import physgym
 from physgym.data import SampleStream

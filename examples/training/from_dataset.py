@@ -1,4 +1,4 @@
-"""Train from a stored dataset, without any environment."""
+"""Train from a stored dataset, without an environment."""
 
 from functools import partial
 

@@ -1,4 +1,6 @@
-"""Start from an existing network: in the same session, a new set of parameters beside the old ones; or in a new one."""
+"""Start from an existing network.
+
+In the same session, a new set of parameters beside the old ones; or in a session of its own."""
 
 import physgym
 from physgym.nn import MLP, Optimization

@@ -1,4 +1,6 @@
-"""Train from scratch: the simulations run before the first epoch; their samples are stored, and used in every epoch."""
+"""Train from scratch.
+
+The simulations run before the first epoch. Their samples are stored, and used in every epoch."""
 
 from physgym.data import SampleStream
 from physgym.nn import MLP

@@ -1,7 +1,7 @@
-"""Stored samples drive the simulation: it makes the same steps anew, and gives what the network is fed.
+"""Stored samples drive a simulation.
 
-Here the samples are those of a coarse grid in a viscous fluid, and what is learned is a finer one with less viscosity.
-"""
+It makes the same steps anew, and gives what the network is fed. Here the stored samples are those of a coarse grid in a
+viscous fluid. What is learned is a finer one with less viscosity."""
 
 import physgym
 from physgym.data import SampleStream

@@ -1,4 +1,6 @@
-"""Train online: the simulations run while the network learns from a buffer of what they have given so far."""
+"""Train while the simulations run.
+
+The network learns from a buffer of what they have given so far."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""A loss with physics in it: the residual of the heat equation beside the error of the prediction."""
+"""The residual of the heat equation in the loss, beside the error."""
 
 import physgym
 from physgym.nn import HeatResidual, Optimization, Transforms, UNet

@@ -1,4 +1,4 @@
-"""Resume a training that was killed: it ends with the same weights, bit for bit, as if nothing had happened."""
+"""Resume a training that was killed: it ends with the same weights, bit for bit."""
 
 import torch
 

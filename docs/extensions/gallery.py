@@ -1,0 +1,120 @@
+"""Pages of the examples, which sphinx-gallery makes, with the pictures that `docs.pictures` has made."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util.docutils import SphinxDirective
+
+from docs.pictures.__main__ import makers
+from docs.pictures.configurations import SMALLER
+from docs.pictures.work import EXAMPLES, IMAGES, ROOT
+
+SECTIONS = {"configurations": "gallery/configurations", "examples": "gallery/examples"}
+PARTS = ("sofa_beam_scene",)  # what an example imports
+
+
+def examples() -> dict[str, Path]:
+    """Return the files of the examples by the names of their pages, such as configurations/heat."""
+    files = sorted(file for suffix in ("py", "yaml") for file in EXAMPLES.rglob(f"*.{suffix}"))
+    names = {file: "configurations" if file.suffix == ".yaml" else "examples" for file in files}
+    return {f"{names[file]}/{file.stem}": file for file in files if file.stem not in PARTS}
+
+
+def picture(name: str) -> Path:
+    """Return the file of an example's picture."""
+    return IMAGES / "gallery" / f"{name}.png"
+
+
+def title_of(file: Path) -> str:
+    """Return the title of an example, which is its first line of text."""
+    first = next(line for line in file.read_text().splitlines() if line.startswith(('"""', "# ")))
+    return first.strip('"# ').removesuffix(".")
+
+
+def collect(app: Sphinx, config: Config) -> None:
+    """Lay the examples out as sphinx-gallery wants them: in folders without two files of a name."""
+    staged = Path(tempfile.mkdtemp(prefix="physgym-gallery-"))
+    app.connect("build-finished", lambda *_: shutil.rmtree(staged, ignore_errors=True))
+    for name, file in examples().items():
+        section = name.partition("/")[0]
+        link = staged / section / file.name
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(file)
+    for section in SECTIONS:
+        (staged / section / "GALLERY_HEADER.rst").write_text(f"{section}\n{'=' * len(section)}\n")
+    config.sphinx_gallery_conf |= {
+        "examples_dirs": [str(staged / section) for section in SECTIONS],
+        "gallery_dirs": list(SECTIONS.values()),
+    }
+
+
+def command_of(file: Path) -> str:
+    """Return the command that runs an example; empty where its own text has it."""
+    text, path = file.read_text(), file.relative_to(ROOT).as_posix()
+    if file.suffix == ".yaml":
+        return f"physgym {'search' if 'search' in yaml.safe_load(text) else 'train'} {path}"
+    return "" if path in text.partition("\nimport ")[0] else f"python {path}"
+
+
+def complete(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Give the page of an example its title, its picture, its command and what lies beside its file."""
+    name = docname.removeprefix("gallery/")
+    file = examples().get(name)
+    if file is None or not docname.startswith("gallery/"):
+        return
+    title, shown = title_of(file), picture(name).relative_to(ROOT / "docs").as_posix()
+    caption = (makers()[name].__doc__ or "").removeprefix("Show ")
+    added = [title, "=" * len(title), "", f".. figure:: /{shown}", f"   :alt: {caption}", ""]
+    changes = " ".join(f"``{change}``" for change in SMALLER.get(file.stem, ()) if file.suffix == ".yaml")
+    added += [f"   {caption[:1].upper()}{caption[1:]}" + (f" Made with {changes}." if changes else ""), ""]
+    head, label, body = source[0].partition(f".. _sphx_glr_gallery_{name.replace('/', '_')}{file.suffix}:\n")
+    assert label, docname
+    first, _, rest = body.lstrip().partition("\n")
+    if file.suffix == ".yaml":
+        added.append(re.sub(r"([*_`|\\])", r"\\\1", yaml.safe_load(file.read_text())["description"]))
+    if command := command_of(file):
+        rest = re.sub(r"(?=\n\.\. GENERATED FROM)", f"\n.. code-block:: bash\n\n    {command}\n\n", rest, count=1)
+    assert first.strip(" .") == title, (docname, first, title)
+    beside = sorted(one for one in (EXAMPLES / file.stem).glob("**/*") if one.is_file())
+    if beside:
+        links = "".join(f"* :download:`{one.relative_to(EXAMPLES)} </../{one.relative_to(ROOT)}>`\n" for one in beside)
+        rest = rest.replace(".. _sphx_glr_download_", f"What it reads:\n\n{links}\n.. _sphx_glr_download_", 1)
+    rest = re.sub(
+        r"\n *\.\. container:: sphx-glr-download sphx-glr-download-zip\n.*", "\n", rest, flags=re.S
+    )  # one file
+    source[0] = "\n".join([head + label, *added, rest])
+
+
+class Examples(SphinxDirective):
+    """Cards of examples, named one a line: picture, title and link."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return them."""
+        known = examples()
+        lines = ["::::{grid} 1 2 3 3", ":gutter: 2", ""]
+        for name in self.content:
+            if name not in known:
+                raise self.error(f"there is no example {name!r}")
+            shown = picture(name).relative_to(ROOT / "docs").as_posix()
+            lines += [":::{grid-item-card}", f":img-top: /{shown}", f":link: /gallery/{name}", ":link-type: doc", ""]
+            lines += [title_of(known[name]), ":::", ""]
+        return self.parse_text_to_nodes("\n".join([*lines, "::::"]))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the functions."""
+    app.add_directive("examples", Examples)
+    app.connect("config-inited", collect, priority=1)  # before sphinx-gallery reads its own configuration
+    app.connect("source-read", complete)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,117 @@
+"""Pictures of the simulations among the examples, and of what networks make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from matplotlib.figure import Figure
+
+import physgym
+from docs.pictures import drawing
+from docs.pictures.work import IMAGES, imported, printed, rolled_out
+
+
+def beam() -> Figure:
+    """Show the report of the study, here with the budget of ``physgym demo``."""
+    return drawing.shown(IMAGES / "beam.png", 9.0)
+
+
+def autoencoder() -> Figure:
+    """Show pictures, and what the autoencoder makes of them."""
+    printed("autoencoder")
+    pictures = sorted(Path("sessions/autoencoder/compared").glob("*.png"))
+    figure = drawing.shown(pictures[-1], 6.0, 3 / 5)
+    figure.suptitle("left: what a driver sees; right: the same from 32 numbers", fontsize=9)
+    return figure
+
+
+def my_simulation() -> Figure:
+    """Show the flights of balls by the solver and by the network."""
+    names = imported("my_simulation", "__main__")
+    predictor, env = names["trainer"].predictor, names["Ball"]()
+    figure, axes = drawing.new(1, 6.0, 2.9)
+    generator = np.random.default_rng(5)
+    for number in range(4):
+        low, high = env.action_space.low, env.action_space.high
+        throw = generator.uniform(low, high).astype(np.float32)
+        sample = env.step(throw)[-1]["sample"]
+        flight, predicted = sample["flight"], predictor.predict({"throw": throw})["flight"]
+        only = number == 0
+        axes.plot(*flight.T, **{**drawing.SOLVER, "label": "solver" if only else None})
+        axes.plot(*predicted.T, **{**drawing.NETWORK, "label": "network" if only else None})
+    axes.axhline(0, color="black", linewidth=0.8)
+    drawing.finish(axes, "distance (m)", "height (m)", "unseen throws, for 2 s")
+    return figure
+
+
+def batched() -> Figure:
+    """Show a plate after 10 seconds, and losses by epoch."""
+    from docs.pictures.plates import plate
+
+    printed("batched")
+    return plate(Path("sessions/batched"), "physgym/HeatBatch-v0", size=32)
+
+
+def reacher() -> Figure:
+    """Show the angles of both joints by MuJoCo and by the network alone."""
+    names = imported("reacher", "__main__")
+    report = rolled_out("example/Reacher-v0", names["trainer"].session, 50)
+    one = report.examples[0]
+    figure, (left, right) = drawing.new(2, 7.4, 2.8)
+    for joint, colour in enumerate(("tab:blue", "tab:orange")):
+        left.plot(one.seconds, one.true["next_state"][:, joint], color=colour, linewidth=3, alpha=0.35)
+        left.plot(one.seconds, one.predicted["next_state"][:, joint], color=colour, label=f"joint {joint + 1}")
+    drawing.finish(left, "time (s)", "angle (rad)", "wide: MuJoCo; thin: network, from its own steps")
+    drawing.horizons(right, report, "next_state", "10 unseen episodes")
+    return figure
+
+
+def sofa_beam() -> Figure:
+    """Show a load of the example, and what physgym's own solver computes for it: SOFA was not at hand."""
+    env: Any = gymnasium.make("physgym/BeamFull-v0", young_modulus=10_000.0).unwrapped
+    rest, generator = env.rest_positions, np.random.default_rng(1)
+    high, forces = rest.max(0), np.zeros_like(rest)
+    sides = ((rest[:, 1:] == 0) | (rest[:, 1:] == high[1:])).any(1)
+    while not forces.any():
+        low = generator.uniform(0, high - 10)
+        loaded = sides & ((rest >= low) & (rest <= generator.uniform(low + 10, high))).all(1)
+        direction = generator.uniform(-1, 1, 3)
+        forces[loaded] = 20 * direction / np.linalg.norm(direction)
+    env.reset(seed=0)
+    displacement = env.step(forces.astype(np.float32))[-1]["sample"]["displacement"]
+    figure, axes = drawing.new(1, 7.0, 2.4)
+    drawing.bent(axes, env, displacement, f"20 N on each of {loaded.sum()} nodes")
+    return figure
+
+
+def overlap() -> Figure:
+    """Show which environments each update learned from, and the loss."""
+    received: list[Any] = []
+    make_vec = physgym.make_vec
+
+    def recording(*args: Any, **kwargs: Any) -> Any:
+        envs = make_vec(*args, **kwargs)
+        receive = envs.recv
+
+        def recv(**options: Any) -> Any:
+            found = receive(**options)
+            received.append(np.array(found[-1]))
+            return found
+
+        envs.recv = recv
+        return envs
+
+    physgym.make_vec = recording
+    try:
+        imported("overlap", "__main__")
+    finally:
+        physgym.make_vec = make_vec
+    figure, axes = drawing.new(1, 6.4, 2.9)
+    shown = received[:60]
+    for update, ids in enumerate(shown):
+        axes.scatter([update] * len(ids), ids, s=12, marker="s", color="tab:blue")
+    drawing.finish(axes, "update of the network", "environment", "whoever was ready: at least 8 of 16", legend=False)
+    return figure
