@@ -41,6 +41,8 @@ nb_execution_mode = "off"  # a test runs notebooks
 
 copybutton_exclude = ".linenos, .gp, .go"  # prompts and output of consoles are not copied
 
+html_static_path = ["static"]
+html_css_files = ["gallery.css"]
 html_theme = "furo"
 html_title = f"physgym {release}"
 

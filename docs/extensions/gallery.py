@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from docs.pictures.__main__ import makers
@@ -42,12 +42,12 @@ def title_of(file: Path) -> str:
 
 def collect(app: Sphinx, config: Config) -> None:
     """Lay the examples out as sphinx-gallery wants them: in folders without two files of a name."""
-    staged = Path(tempfile.mkdtemp(prefix="physgym-gallery-"))
-    app.connect("build-finished", lambda *_: shutil.rmtree(staged, ignore_errors=True))
+    staged = Path(app.doctreedir, "gallery")
+    shutil.rmtree(staged, ignore_errors=True)
     for name, file in examples().items():
         section = name.partition("/")[0]
         link = staged / section / file.name
-        link.parent.mkdir(exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(file)
     for section in SECTIONS:
         (staged / section / "GALLERY_HEADER.rst").write_text(f"{section}\n{'=' * len(section)}\n")
@@ -65,33 +65,42 @@ def command_of(file: Path) -> str:
     return "" if path in text.partition("\nimport ")[0] else f"python {path}"
 
 
+def introduction(name: str, file: Path) -> str:
+    """Return what stands above the text of an example: its title and its picture."""
+    title, shown = title_of(file), picture(name).relative_to(ROOT / "docs").as_posix()
+    caption = (makers()[name].__doc__ or "").removeprefix("Show ")
+    smaller = SMALLER.get(file.stem, ()) if file.suffix == ".yaml" else ()
+    said = " Made with " + ", ".join(f"``{change}``" for change in smaller) + "." if smaller else ""
+    lines = [title, "=" * len(title), "", f".. figure:: /{shown}", f"   :alt: {caption}", ""]
+    return "\n".join([*lines, f"   {caption[:1].upper()}{caption[1:]}{said}", ""])
+
+
+def beside(file: Path) -> str:
+    """Return a list of the files that an example reads, from the folder of its name."""
+    files = sorted(one for one in file.with_suffix("").glob("**/*") if one.is_file())
+    links = [f"* :download:`{one.relative_to(EXAMPLES)} </../{one.relative_to(ROOT)}>`" for one in files]
+    return "\n".join(["What it reads:", "", *links, "", ""]) if links else ""
+
+
 def complete(app: Sphinx, docname: str, source: list[str]) -> None:
     """Give the page of an example its title, its picture, its command and what lies beside its file."""
     name = docname.removeprefix("gallery/")
     file = examples().get(name)
-    if file is None or not docname.startswith("gallery/"):
+    if file is None or name == docname:
         return
-    title, shown = title_of(file), picture(name).relative_to(ROOT / "docs").as_posix()
-    caption = (makers()[name].__doc__ or "").removeprefix("Show ")
-    added = [title, "=" * len(title), "", f".. figure:: /{shown}", f"   :alt: {caption}", ""]
-    changes = " ".join(f"``{change}``" for change in SMALLER.get(file.stem, ()) if file.suffix == ".yaml")
-    added += [f"   {caption[:1].upper()}{caption[1:]}" + (f" Made with {changes}." if changes else ""), ""]
-    head, label, body = source[0].partition(f".. _sphx_glr_gallery_{name.replace('/', '_')}{file.suffix}:\n")
-    assert label, docname
-    first, _, rest = body.lstrip().partition("\n")
+    label = f".. _sphx_glr_gallery_{name.replace('/', '_')}{file.suffix}:\n"
+    body = source[0].partition(label)[2].lstrip()  # without the link to the end, where the download is
+    first, _, rest = body.partition("\n")
+    if first.removesuffix(".") != title_of(file):
+        raise ExtensionError(f"{docname} begins with {first!r}, not with the title of {file.name}")
+    text, _, code = rest.partition("\n.. GENERATED FROM")
     if file.suffix == ".yaml":
-        added.append(re.sub(r"([*_`|\\])", r"\\\1", yaml.safe_load(file.read_text())["description"]))
+        text = re.sub(r"([*_`|\\])", r"\\\1", yaml.safe_load(file.read_text())["description"])
     if command := command_of(file):
-        rest = re.sub(r"(?=\n\.\. GENERATED FROM)", f"\n.. code-block:: bash\n\n    {command}\n\n", rest, count=1)
-    assert first.strip(" .") == title, (docname, first, title)
-    beside = sorted(one for one in (EXAMPLES / file.stem).glob("**/*") if one.is_file())
-    if beside:
-        links = "".join(f"* :download:`{one.relative_to(EXAMPLES)} </../{one.relative_to(ROOT)}>`\n" for one in beside)
-        rest = rest.replace(".. _sphx_glr_download_", f"What it reads:\n\n{links}\n.. _sphx_glr_download_", 1)
-    rest = re.sub(
-        r"\n *\.\. container:: sphx-glr-download sphx-glr-download-zip\n.*", "\n", rest, flags=re.S
-    )  # one file
-    source[0] = "\n".join([head + label, *added, rest])
+        text += f"\n\n.. code-block:: bash\n\n    {command}\n"
+    code, mark, download = code.partition(".. _sphx_glr_download_")
+    download = download.partition("    .. container:: sphx-glr-download sphx-glr-download-zip")[0]  # of one file
+    source[0] = f"{label}\n{introduction(name, file)}\n{text}\n.. GENERATED FROM{code}{beside(file)}{mark}{download}"
 
 
 class Examples(SphinxDirective):

@@ -21,11 +21,11 @@ SECONDS = "time (s)"
 SMALLER = {  # budgets of some pictures, for minutes in place of an hour
     "kuramoto_sivashinsky": ("dataset.samples=1000", "training.epochs=8"),
     "burgers_step": ("dataset.samples=1000", "training.epochs=8"),
-    "darcy": ("environment.arguments={size: 43}", "dataset.samples=300", "training.epochs=10"),
+    "darcy": ("environment.arguments={size: 29}", "dataset.samples=300", "training.epochs=10"),
     "heat_physics": ("training.epochs=5",),
     "heat_online": ("training.epochs=3",),
     "heat_batch": ("dataset.samples=2000", "training.epochs=2"),
-    "navier_stokes": ("dataset.samples=250", "training.epochs=5"),
+    "navier_stokes": ("environment.arguments={size: 32}", "dataset.samples=500", "training.epochs=12"),
     "search": ("search.trials=8", "dataset.samples=2000", "training.epochs=4"),
     "dqn_cartpole": ("agent.steps=20000",),
     "beam_full": ("dataset.samples=4000", "training.epochs=15"),
@@ -136,13 +136,22 @@ def kuramoto_sivashinsky() -> Figure:
 def darcy() -> Figure:
     """Show a permeability, and the pressure of the flow through it."""
     titles = ("permeability", "pressure")
-    return _maps("darcy", "physgym/Darcy-v0", "permeability", "pressure", titles, "")
+    return _maps("darcy", "physgym/Darcy-v0", "permeability", "pressure", titles, "", env_kwargs={"size": 29})
 
 
 def navier_stokes() -> Figure:
     """Show the vorticity of a flow before and after a unit of time."""
     titles = ("vorticity", "a unit of time later")
-    return _maps("navier_stokes", "physgym/NavierStokes2D-v0", "vorticity", "next_vorticity", titles, "", skipped=20)
+    return _maps(
+        "navier_stokes",
+        "physgym/NavierStokes2D-v0",
+        "state",
+        "next_state",
+        titles,
+        "",
+        env_kwargs={"size": 32},
+        skipped=20,
+    )
 
 
 def beam() -> Figure:

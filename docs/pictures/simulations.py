@@ -7,9 +7,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
-import physgym
 from docs.pictures import drawing
 from docs.pictures.work import IMAGES, imported, printed, rolled_out
 
@@ -88,30 +88,22 @@ def sofa_beam() -> Figure:
 
 
 def overlap() -> Figure:
-    """Show which environments each update learned from, and the loss."""
-    received: list[Any] = []
-    make_vec = physgym.make_vec
-
-    def recording(*args: Any, **kwargs: Any) -> Any:
-        envs = make_vec(*args, **kwargs)
-        receive = envs.recv
-
-        def recv(**options: Any) -> Any:
-            found = receive(**options)
-            received.append(np.array(found[-1]))
-            return found
-
-        envs.recv = recv
-        return envs
-
-    physgym.make_vec = recording
-    try:
-        imported("overlap", "__main__")
-    finally:
-        physgym.make_vec = make_vec
-    figure, axes = drawing.new(1, 6.4, 2.9)
-    shown = received[:60]
-    for update, ids in enumerate(shown):
-        axes.scatter([update] * len(ids), ids, s=12, marker="s", color="tab:blue")
-    drawing.finish(axes, "update of the network", "environment", "whoever was ready: at least 8 of 16", legend=False)
+    """Show what the network has learned: states of CartPole that follow on others, and its predictions of them."""
+    network = imported("overlap", "__main__")["network"]
+    env, rows = gymnasium.make("CartPole-v1"), []
+    state, over = env.reset(seed=1)[0], False
+    while len(rows) < 200:
+        before, action = state, int(env.np_random.integers(2))
+        state, _, over, _, _ = env.step(action)
+        rows.append((before, state))
+        if over:
+            state, _ = env.reset()
+    before, after = (torch.as_tensor(np.array(states)) for states in zip(*rows, strict=True))
+    found = network(before).detach()
+    figure, panels = drawing.new(4, 9.0, 2.5)
+    names = ("position (m)", "velocity (m/s)", "angle (rad)", "angular velocity (rad/s)")
+    for axes, column, name in zip(panels, range(4), names, strict=True):
+        axes.plot(*[[after[:, column].min(), after[:, column].max()]] * 2, color="0.8", zorder=0)
+        axes.scatter(after[:, column], found[:, column], s=3)
+        drawing.finish(axes, f"next {name}", "predicted" if column == 0 else "", legend=False)
     return figure
