@@ -30,8 +30,8 @@ class Beam(SofaSimulation):
         super().begin(options)
         rest, surface = self.value("fem.GridMO.rest_position"), np.unique(self.value("fem.QuadTopo.quads"))
         self.write("fem.GridMO.position", rest)
-        low = self.np_random.uniform(LOW, HIGH - 10)
-        inside = ((rest >= low) & (rest <= self.np_random.uniform(low + 10, HIGH))).all(axis=1)
+        low = self.np_random.uniform(LOW - 5, HIGH - 10)  # a box that reaches beyond the beam has parts of its surface
+        inside = ((rest >= low) & (rest <= self.np_random.uniform(low + 10, HIGH + 5))).all(axis=1)
         direction = self.np_random.uniform(-1, 1, 3)
         self.load = np.zeros_like(rest)
         self.load[np.intersect1d(np.flatnonzero(inside), surface)] = 20 * direction / np.linalg.norm(direction)

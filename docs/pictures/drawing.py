@@ -53,10 +53,11 @@ def bent(axes: Any, env: Any, displacement: np.ndarray, title: str, limit: float
     axes.set_axis_off()
 
 
-def shown(file: Path, width: float, part: float = 1.0) -> Figure:
-    """Return a figure of the upper part of a picture."""
+def shown(file: Path, width: float, rows: float = 1.0, columns: tuple[float, float] = (0.0, 1.0)) -> Figure:
+    """Return a figure of a part of a picture: of its upper rows, and of some columns."""
     pixels = np.asarray(Image.open(file).convert("RGB"))
-    pixels = pixels[: int(part * len(pixels))]
+    first, last = (int(part * pixels.shape[1]) for part in columns)
+    pixels = pixels[: int(rows * len(pixels)), first:last]
     figure = Figure(figsize=(width, width * pixels.shape[0] / pixels.shape[1] + 0.25), layout="constrained")
     axes = figure.subplots()
     axes.imshow(pixels, interpolation="antialiased")

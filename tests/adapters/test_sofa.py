@@ -300,7 +300,8 @@ def test_the_example_has_what_it_names(sofa, monkeypatch):
         fem, count = root.addChild("fem"), example["COUNT"]
         grid = np.stack(np.meshgrid(*(np.linspace(0, high, n) for high, n in ((100, 25), (15, 5), (15, 5)))), -1)
         fem.addObject("MechanicalObject", name="GridMO", position=grid.reshape(-1, 3).tolist())
-        fem.addObject("QuadSetTopologyContainer", name="QuadTopo", quads=np.arange(count - 1).reshape(-1, 4).tolist())
+        surface = np.flatnonzero(((grid == 0) | (grid == (100, 15, 15))).any(-1))
+        fem.addObject("QuadSetTopologyContainer", name="QuadTopo", quads=np.resize(surface, (110, 4)).tolist())
         fem.addObject("ConstantForceField", name="CFF", forces=[[0.0] * 3] * count, indices=list(range(count)))
         fem.addObject("StandInSolver", name="ODESolver")
 
