@@ -109,6 +109,11 @@ class Field:
         )
 
 
+def _said(field: Field) -> str:
+    """Return what is stored of a field, for people."""
+    return f"{field.name}: {field.shape} {field.dtype} {field.role} [{field.unit}]"
+
+
 class SampleSpec(Mapping[str, Field]):
     """The fields of a simulation's samples, in a fixed order.
 
@@ -203,8 +208,15 @@ class SampleSpec(Mapping[str, Field]):
         return len(self._fields)
 
     def __repr__(self) -> str:
-        body = ", ".join(f"{f.name}: {f.shape} {f.dtype} {f.role} [{f.unit}]" for f in self.values())
-        return f"SampleSpec({body})"
+        return f"SampleSpec({', '.join(map(_said, self.values()))})"
+
+    def difference(self, other: SampleSpec) -> str:
+        """Describe the fields in which another specification differs, or their order, for people."""
+        names = [name for name in {**self, **other} if self.get(name) != other.get(name)]
+        if not names:
+            return f"the order {', '.join(self)} in place of {', '.join(other)}"
+        pairs = ([_said(spec[name]) if name in spec else f"no {name}" for spec in (self, other)] for name in names)
+        return "; ".join(" in place of ".join(pair) for pair in pairs)
 
     def names(self, role: FieldRole) -> tuple[str, ...]:
         """Return the names of the fields of a role, in order."""

@@ -110,7 +110,10 @@ def generate(
             kept = "no sample was complete"
         print(f"\ninterrupted; {kept}. Continue with: {again('--resume')}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    print(f"{len(dataset)} samples in {short(str(there or dataset.paths[0]))}")
+    wanted = config.dataset.samples
+    more = wanted is not None and resume and len(dataset) > wanted
+    note = f", more than {wanted}: there was nothing to generate" if more else ""
+    print(f"{len(dataset)} samples in {short(str(there or dataset.paths[0]))}{note}")
     for field in dataset.spec.values():
         unit = f" [{field.unit}]" if field.unit else ""
         print(f"  {field.name}: {field.role}, {field.dtype} {field.shape}{unit}")

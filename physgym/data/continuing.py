@@ -23,7 +23,10 @@ def check_continued(partitions: Sequence[Partition], layout: PartitionLayout, so
         )
     for part in partitions:
         if part.spec != layout.spec:
-            raise DatasetError(f"{part.path} has the fields {part.spec}, the new samples {layout.spec}")
+            raise DatasetError(
+                f"{part.path} has other fields than the new samples: {part.spec.difference(layout.spec)}. "
+                "Write another dataset, or make the samples as they were"
+            )
         if part.layout != layout:
             raise DatasetError(
                 f"{part.path} has the parameters {part.layout.parameters} and "

@@ -25,7 +25,7 @@ def check_fields(partitions: Sequence[Partition]) -> None:
     first = partitions[0]
     for part in partitions:
         if part.spec is not first.spec and part.spec != first.spec:
-            raise DatasetError(f"{part.path} has the fields {part.spec}, {first.path} has {first.spec}")
+            raise DatasetError(f"{part.path} has other fields than {first.path}: {part.spec.difference(first.spec)}")
 
 
 def declared_spec(partitions: Sequence[Partition], feedback: Declaration | None) -> SampleSpec:

@@ -180,14 +180,20 @@ class GridNetwork(nn.Module):
         bare = dimensions if nodes is None else 1  # axes of a field without channels
         at = 0 if nodes is None and channel_axis == "first" else -1
 
-        def channels(shape: tuple[int, ...]) -> int | None:
+        def channels(name: str) -> int | None:
+            shape = spec[name].shape
             if len(shape) not in (0, bare, bare + 1):
                 want = f"{bare} axes, or one more for channels"
-                raise ConfigError(SHAPE.format(got=shape, name=cls.__name__, want=want))
+                if name in inputs and len(shape) == 1:
+                    want += (
+                        ", and numbers, which it spreads over the grid: declare each in sample_space with shape (), or "
+                        "leave the field out (inputs=)"
+                    )
+                raise ConfigError(SHAPE.format(what=f"field {name!r}", got=shape, name=cls.__name__, want=want))
             return None if len(shape) in (0, bare) else shape[at]
 
-        fed = {name: channels(spec[name].shape) or 1 for name in inputs}
-        given = [channels(spec[name].shape) for name in outputs]
+        fed = {name: channels(name) or 1 for name in inputs}
+        given = [channels(name) for name in outputs]
         if nodes is None and channel_axis != "first":
             options["channel_axis"] = channel_axis
         if residual:

@@ -17,7 +17,7 @@ Axis = Literal["first", "last"]
 
 CONV: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
-SHAPE = "a field has shape {got} without the batch axis; this {name} takes {want}"
+SHAPE = "{what} has shape {got} without the batch axis; this {name} takes {want}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class GridLayout:
             return value.unsqueeze(1)
         elif value.ndim == self.dimensions + 2:
             return value if self.channel_axis == "first" else value.movedim(-1, 1)
-        raise ConfigError(SHAPE.format(got=tuple(value.shape[1:]), name=name, want=want))
+        raise ConfigError(SHAPE.format(what="a field", got=tuple(value.shape[1:]), name=name, want=want))
 
     def fields(self, y: Tensor, first: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the outputs in the form of fields.

@@ -78,7 +78,7 @@ def _add(scene: Scene, each: Field, constants: Mapping[str, Array]) -> None:
         scene.text(each.name, f"{name} is not drawn: its values are complex")
     if each.dtype.kind not in "biuf":
         return
-    if not shape:
+    if not shape or (shape == (1,) and each.role != "target"):  # what is predicted of a target is drawn over a curve
         unit = f" {each.unit}" if each.unit else ""
         scene.text(
             each.name, f"{each.name.replace('{', '(').replace('}', ')')} = {{:.6g}}{unit}", values=field(each.name)

@@ -132,6 +132,11 @@ def _boxes(count: int, size: Size, columns: int | None) -> list[tuple[int, int, 
     ]
 
 
+def _columns(count: int, size: Size) -> int:
+    """Return how many squares side by side make them largest; of several numbers the smallest."""
+    return max(range(1, count + 1), key=lambda columns: min(size[0] / columns, size[1] / -(-count // columns)))
+
+
 def _one(snapshot: SceneSnapshot, size: Size, title: str) -> Array:
     """Return the picture of a snapshot: a block for each panel of space, and one for all others."""
     panels = panels_of(snapshot)
@@ -154,11 +159,11 @@ def _block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
 
 
 def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
-    """Return a figure of matplotlib with panels: images two in a row, others below each other."""
-    images = all(panel.kind == "image" for panel in panels)
-    columns = min(len(panels), 2) if images or len(panels) > 3 else 1
-    rows = max(1, -(-len(panels) // columns)) if panels else 1
-    room = min(size[0] / max(1, columns), size[1] / rows) >= _ROOM
+    """Return a figure of matplotlib with panels: with images as large as they can be, others below each other."""
+    images = any(panel.kind == "image" for panel in panels)
+    columns = _columns(len(panels), size) if images else 2 if len(panels) > 3 else 1
+    rows = max(1, -(-len(panels) // columns))
+    room = min(size[0] / columns, size[1] / rows) >= _ROOM
     with literal_style(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a layout without room
         figure = new_figure(size)
@@ -168,7 +173,10 @@ def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
         elif images:
             figure.set_layout_engine("compressed")  # "constrained" leaves gaps around panels of fixed aspect
         for number, panel in enumerate(panels):
-            panel.draw(figure.add_subplot(rows, columns, number + 1), decorated=room)
+            axes = figure.add_subplot(rows, columns, number + 1)
+            panel.draw(axes, decorated=room)
+            if columns > 2:  # a title is soon wider than its image
+                axes.title.set_fontsize("small")
         if room:
             figure.suptitle(title)
             if any(panel.kind == "curves" for panel in panels):

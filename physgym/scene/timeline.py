@@ -141,7 +141,7 @@ class Timeline:
         """
         episodes = len(self.begins) - 1
         if integer("grid", count, 1) > episodes:
-            raise ConfigError(f"{count} episodes at once of {episodes}; choose fewer")
+            raise ConfigError(f"{count} episodes at once of {episodes} chosen ones; show fewer, or choose more")
         number = np.searchsorted(self.begins, np.arange(len(self)), side="right") - 1
         return [self.part(np.flatnonzero(number % count == lane)) for lane in range(count)]
 

@@ -294,7 +294,8 @@ def test_arguments_in_scientific_notation_are_numbers(folder):
 def test_a_network_that_does_not_fit_is_named(folder):
     network = {"type": "UNet", "arguments": {"dimensions": 2}}
     done = physgym(folder, "train", config(folder, network=network), code=2)
-    assert "a field has shape (3,) without the batch axis; this UNet takes 2 axes" in done.stderr
+    assert "has shape (3,) without the batch axis; this UNet takes 2 axes" in done.stderr
+    assert "field '" in done.stderr
 
 
 @pytest.mark.slow
@@ -417,6 +418,8 @@ def test_samples_of_another_sampler_are_not_mixed(folder):
     assert not (folder / "sessions").exists()
     done = physgym(folder, "generate", "c.yaml", "--out", "data", "--samples", "60", "--resume", code=2)
     assert "made with another parameters (None, the new samples with {'sampler': 'sobol'" in done.stderr
+    fewer = ["generate", "physgym/Spring-v0", "--out", "data", "--samples", "20", "--workers", "1", "--resume"]
+    assert "40 samples in data, more than 20: there was nothing to generate" in physgym(folder, *fewer).stdout
     physgym(folder, *arguments)
 
 

@@ -11,6 +11,7 @@ GUIDES = {
         smaller={
             "physgym train config.yaml": "physgym train config.yaml dataset.samples=300 training.epochs=2",
             "--steps 30": "--steps 2",
+            "--rollout 30 --episodes 3": "--rollout 3 --episodes 1",
             "python -m pytest -q": "python -m pytest -q --collect-only",  # tests/experiment/test_new.py runs them
         },
         prepared=False,

@@ -359,3 +359,9 @@ def test_the_scale_follows_what_is_known_of_the_grid():
     assert Transforms.normalizing(spec({"x": (12,)}, {"y": (12, 3)}), scale="component").before_prediction.scale == {
         "x": "component"
     }
+
+
+def test_a_vector_beside_a_grid_is_named_with_what_to_do():
+    fields = [Field("u", (8, 8), F4, "input"), Field("k", (1,), F4, "input"), Field("v", (8, 8), F4, "target")]
+    with pytest.raises(ConfigError, match=r"field 'k' has shape \(1,\) .* takes 2 axes.*declare each .* shape \(\)"):
+        UNet.from_spec(SampleSpec(fields), **UNET)

@@ -56,6 +56,20 @@ def test_fields_are_curves_images_and_texts_by_their_shapes():
     assert objects["cloud"]["values"].shape == (9, 9)
 
 
+def test_a_single_value_that_feeds_a_network_is_a_text():
+    objects = shown(spec(outlet=[(1,), "f4"], level=(1,)))
+    assert objects["outlet"]["text"] == "outlet = 1"
+    assert objects["level"]["kind"] == "curve"  # its prediction is drawn over it
+
+
+def test_images_beside_curves_are_as_large_as_they_can_be():
+    fields = spec(**{f"u{number}": (24, 24) for number in range(4)}, power=(4,))
+    sample = {f.name: np.ones(f.shape, f.dtype) for f in fields.values()}
+    picture = draw([default_scene(fields).snapshot(sample)], (640, 480))
+    coloured = np.ptp(picture.astype(int), axis=2) > 60  # of the images: texts and axes are grey
+    assert coloured.sum() > 4 * 120 * 120  # 95 pixels wide where panels are two in a row
+
+
 @pytest.mark.parametrize(("shape", "grid"), [((3, 20, 30), (20, 30)), ((20, 30, 2), (20, 30))])
 def test_channels_are_images_of_their_own(shape, grid):
     fields = SampleSpec([Field("u", shape, "f4", "target", dimensions=2)])

@@ -118,5 +118,5 @@ def test_episodes_are_chosen_and_dealt_in_turn():
     one, other = found.deal(2)
     assert names(one) == [(0, 0), (0, 1), (4, 0), (4, 1)]
     assert names(other) == [(3, 0), (6, 0)]
-    with pytest.raises(ConfigError, match="5 episodes at once of 4"):
+    with pytest.raises(ConfigError, match="5 episodes at once of 4 chosen ones; show fewer, or choose more"):
         found.deal(5)
