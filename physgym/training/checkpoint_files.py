@@ -143,6 +143,8 @@ def write_checkpoint(
             manifest["files"] = files
             manifest["digest"] = seal_of(manifest)
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+            for name in files:  # whoever may read the manifest may read them
+                disk.copy_mode(temporary / MANIFEST, temporary / name)
             for name in (*files, MANIFEST):
                 disk.flush(temporary / name)
     except OSError as error:

@@ -62,4 +62,5 @@ def save_file(tensors: Mapping[str, Tensor], file: Path) -> list[Any]:
 def _bytes_of(tensor: Tensor) -> Any:
     """Return the numbers of a tensor in the order of its axes, in its own memory where they lie there so."""
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return plain.reshape(-1).view(torch.uint8).numpy().data
+    numbers = plain.as_strided((plain.numel(),), (1,))  # that of a single number may have any stride
+    return numbers.view(torch.uint8).numpy().data

@@ -33,6 +33,7 @@ def test_tensors_come_back_whatever_their_memory_and_shape_are(tmp_path):
         "shared": rows[1:],
         "transposed": rows.T,
         "expanded": torch.ones(1).expand(4),
+        "single": torch.full((1,), 3.0, dtype=torch.float64).as_strided((1,), (0,)),
         "scalar": torch.tensor(7, dtype=torch.int8),
         "empty": torch.zeros(0, 3),
         "conjugated": turned.conj(),
