@@ -54,7 +54,7 @@ gymnasium-suite: $(VENV)/.suite
 docs: $(VENV)/.dev
 	$(BIN)/sphinx-build -q -W docs site
 
-# runs all examples, for hours, and draws the pictures of the gallery; NAMES=examples/heat makes one of them
+# runs all examples, for hours, and draws the pictures of the gallery; NAMES=configurations/heat makes one of them
 gallery: $(VENV)/.dev
 	$(BIN)/python -m docs.pictures $(NAMES)
 

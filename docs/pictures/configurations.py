@@ -102,7 +102,7 @@ def heat_online() -> Figure:
 
 
 def heat_physics() -> Figure:
-    """Show error and residual by epoch, and a plate after 10 seconds."""
+    """Show a plate after 10 seconds, by a network with the residual of the equation in its loss."""
     return plate(_session("heat_physics"), "physgym/Heat-v0", size=32)
 
 

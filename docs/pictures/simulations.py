@@ -48,7 +48,7 @@ def my_simulation() -> Figure:
 
 
 def batched() -> Figure:
-    """Show a plate after 10 seconds, and losses by epoch."""
+    """Show a plate after 10 seconds, and how the error grows over own steps; nine of the ten epochs were trained."""
     from docs.pictures.plates import plate
 
     printed("batched")
