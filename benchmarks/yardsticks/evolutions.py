@@ -51,7 +51,7 @@ def navier_stokes(budget: Budget) -> list[Case]:
         "UNet": Network(
             partial(unet, depth=3 if every == 2 else 4, width=(16, 24, 32, 48, 64)[: 4 if every == 2 else 5]), 1e-3
         ),
-        "MLP": Network(partial(MLP.from_spec, hidden=(512,) * 3, residual=True), 1e-3),
+        "MLP": Network(partial(MLP.from_spec, hidden=(512,) * 3), 1e-3),
     }
     return [
         case(
@@ -82,7 +82,7 @@ def pdebench(budget: Budget) -> list[Case]:
             ),
             1e-3,
         ),
-        "MLP": Network(partial(MLP.from_spec, hidden=(256,) * 3, residual=True), 1e-3),
+        "MLP": Network(partial(MLP.from_spec, hidden=(256,) * 3), 1e-3),
     }
     problems: list[tuple[str, Any, dict[str, Any], int, int]] = [
         ("advection, beta 0.1", Advection, {"size": size, "beta": 0.1}, 10, 40),
