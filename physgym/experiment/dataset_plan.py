@@ -144,6 +144,19 @@ def check_samplers(config: Config) -> None:
             )
 
 
+def check_stored(config: Config) -> None:
+    """Raise ConfigError if a dataset is named that is not there and of which nothing says how many samples to make."""
+    section = config.dataset
+    asked = (section.samples, section.episodes, section.mini, section.load_samples, section.type)
+    if not isinstance(section.path, str) or section.produce != "before" or any(value is not None for value in asked):
+        return
+    if not dataset_has_samples(folder := place(section.path)):
+        raise ConfigError(
+            f"dataset.path: there are no samples in {short(str(folder))}; name a dataset that is there, or say with "
+            "dataset.samples how many are to be generated"
+        )
+
+
 def continued_options(options: dict[str, Any], folder: DatasetFolders) -> dict[str, Any]:
     """Return options of generation, completed by those that a dataset was made with."""
     if not dataset_has_samples(folder):

@@ -222,12 +222,17 @@ def _reproducible(session: Path, runs: list[dict[str, Any]]) -> dict[str, Any]:
             Path(run["patch"]).name == run["patch"] and (session / run["patch"]).is_file()
         ):
             raise refuse(f"its changes are missing: there is no {printable_name(run['patch'])}")
-    codes = {(run["git"]["commit"], run["git"]["folder"], _content(session, run)) for run in runs}
+    codes = {(run["git"]["commit"], run["git"]["folder"], _content(session, run)): run for run in runs}
     if len(codes) > 1:
-        raise refuse(
-            f"its {len(runs)} runs were of different code: {', '.join(sorted(code[0][:12] for code in codes))}"
-        )
+        said = sorted(f"{code[0][:12]} {_uncommitted(run)}" for code, run in codes.items())
+        raise refuse(f"its {len(runs)} runs were of different code: {', '.join(said)}")
     return last
+
+
+def _uncommitted(run: Mapping[str, Any]) -> str:
+    """Say which changes that were not committed a run has, and in which folder it ran."""
+    folder = f" in {printable_name(run['git']['folder'])}" if run["git"]["folder"] not in ("", ".") else ""
+    return ("as committed" if run["patch"] is None else f"with {printable_name(run['patch'])}") + folder
 
 
 def _content(session: Path, run: Mapping[str, Any]) -> bytes:

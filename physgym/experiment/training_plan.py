@@ -20,6 +20,7 @@ from physgym.experiment.config import NEW_SAMPLES
 from physgym.experiment.dataset_plan import (
     DatasetFolders,
     check_samplers,
+    check_stored,
     continued_options,
     dataset_folder,
     episode_split,
@@ -117,6 +118,7 @@ class TrainingPlan:
         self.config = config
         if folder is None:  # a session of before goes on as it was
             check_produced(config)
+            check_stored(config)
         check_device(config.device)
         check_samplers(config)
         self.own = own_samples(config)

@@ -42,6 +42,7 @@ def folder(tmp_path_factory) -> Path:
         (["inputs=[nope]"], "inputs names 'nope'"),
         (["dataset.path=one"], "a split by episode needs at least two episodes"),
         (["dataset.path=file"], "file is no folder; a dataset is one"),
+        (["dataset.path=meny", "dataset.samples=null"], "dataset.path: there are no samples in meny; name a dataset"),
         (["dataset.path=many", "validation.path=file"], "file is no folder; a dataset is one"),
         (["dataset.path=many", "validation.path=nowhere"], "nowhere"),
         (["dataset.path=many", "validation.path=beam"], "the validation samples have None as field 'force'"),

@@ -522,7 +522,12 @@ def test_what_cannot_be_run_again_is_refused_with_the_reason(quick, tmp_path):
     assert tested._reproducible(quick, resumed) == found
     other = {**found, "git": {**found["git"], "commit": "abcdef0" * 5}}
     (quick / "record.json").write_text(json.dumps({**record, "runs": [other, found]}))
-    with pytest.raises(ConfigError, match=f"its 2 runs were of different code: .*{'abcdef0' * 5:.12}"):
+    with pytest.raises(ConfigError, match=r"its 2 runs were of different code: .*abcdef0abcde as committed"):
+        reproduce(quick)
+    (quick / "changes-2.patch").write_text("a change\n")
+    changed = {**found, "patch": "changes-2.patch"}
+    (quick / "record.json").write_text(json.dumps({**record, "runs": [found, changed]}))
+    with pytest.raises(ConfigError, match=r" as committed in sub, [0-9a-f]{12} with changes-2.patch in sub"):
         reproduce(quick)
     with pytest.raises(ConfigError, match="is not a session"):
         reproduce(tmp_path)
