@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import functools
 import importlib
 import inspect
@@ -64,11 +65,32 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
             return EnvSpec(env_id, entry_point=f"{module}:{env_id}")
         if isinstance(found, type) and issubclass(found, VectorEnv):
             return EnvSpec(env_id, vector_entry_point=f"{module}:{env_id}")
-        ours = sorted(name for name in gymnasium.registry if name.startswith("physgym/"))
-        raise ConfigError(
-            f"no environment {env!r} is registered ({error}). Shipped: {', '.join(ours)}. "
-            'Your own: import the module that registers it, or write "module:id" or "module:Class"'
-        ) from error
+        there = _environments(env_id) if imported is None else _environments_of(imported, env_id)
+        raise ConfigError(f"no environment {env!r} is registered ({error}). {there}") from error
+
+
+def _environments(name: str) -> str:
+    """Name the shipped environments, and what may be meant, where no module was named."""
+    ours = sorted(one for one in gymnasium.registry if one.startswith("physgym/"))
+    near = difflib.get_close_matches(name, ours, 1)
+    return (
+        f"{f'Did you mean {near[0]!r}? ' if near else ''}Shipped: {', '.join(ours)}. "
+        'Your own: import the module that registers it, or write "module:id" or "module:Class"'
+    )
+
+
+def _environments_of(module: Any, name: str) -> str:
+    """Name the environments that a module defines, and which of them may be meant."""
+    kinds = (gymnasium.Env, VectorEnv)
+    own = (one for one in vars(module).values() if isinstance(one, type) and one.__module__ == module.__name__)
+    classes = sorted(one.__name__ for one in own if issubclass(one, kinds))
+    near = difflib.get_close_matches(name, [*classes, *gymnasium.registry], 1)
+    meant = f"Did you mean '{module.__name__}:{near[0]}'? " if near else ""
+    has = f"classes of environments there: {', '.join(classes)}" if classes else "it defines no environment"
+    return (
+        f"Module {module.__name__} was imported: {has}. {meant}"
+        'Write "module:Class", or "module:id" where importing the module registers it'
+    )
 
 
 def _spec_elsewhere(env: str) -> EnvSpec:

@@ -132,7 +132,10 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         simulations_per_step = integer("simulations_per_step", simulations_per_step, 1)
         modes = self.metadata.get("render_modes", [])
         if render_mode is not None and render_mode not in modes:
-            raise ConfigError(f"render_mode {render_mode!r} is none of {modes}")
+            say = (
+                f'; declare metadata = {{"render_modes": [{render_mode!r}], "render_fps": 10}} in {type(self).__name__}'
+            )
+            raise ConfigError(f"render_mode {render_mode!r} is none of {modes}{'' if modes else say}")
         self.simulations_per_step = simulations_per_step
         self.render_mode = render_mode
 
@@ -479,6 +482,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
 
         Raises:
             SampleError: The sample does not fit `sample_space`.
+            gymnasium.error.ResetNeeded: The solver failed, and there was no reset before.
         """
         finite = self.nonfinite == "error"
         try:
@@ -489,6 +493,13 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             extra: dict[str, Any] = {"rejected": str(rejection)}
             if shown := self.shown_sample():
                 extra["rejected_sample"] = shown
+        except (AttributeError, KeyError, TypeError) as error:  # what a reset sets is not there
+            if "shown_prediction" in vars(self):  # a reset sets it
+                raise
+            name = type(self).__name__
+            raise gymnasium.error.ResetNeeded(
+                f"{name}: there was no reset before this step; call reset first"
+            ) from error
         else:
             extra = {"sample": sample}
         reward, terminated = self.outcome()

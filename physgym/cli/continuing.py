@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +20,19 @@ if TYPE_CHECKING:
 Begun = Annotated[
     bool, typer.Option("--resume", help="Go on with the session where it was begun, as a job that is run again does.")
 ]
+
+
+@contextmanager
+def beginning() -> Iterator[None]:
+    """Say of a command that Ctrl-C ends while it still loads that nothing was written; enclose its imports.
+
+    Raises:
+        KeyboardInterrupt: With a text for the user, where one came.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted before anything was written; give the same command again") from None
 
 
 def begun_session(config: Config, kind: str) -> Path | None:

@@ -16,6 +16,7 @@ from physgym.cli.app import (
     arguments_of,
     pairs_of,
 )
+from physgym.cli.continuing import beginning
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
 from physgym.cli.machines import Listening, with_listening
 from physgym.cli.options import GENERATION, VIEW, with_options
@@ -56,13 +57,14 @@ def generate(
 
     physgym generate examples/beam.yaml dataset.path=data/beam
     """
-    from physgym.experiment.config import check_config
-    from physgym.experiment.dataset_plan import ONE_DATASET
-    from physgym.experiment.runs import generate_samples
-    from physgym.experiment.sections import options_in
-    from physgym.generation.options import GenerationOptions
-    from physgym.storage import Location, place
-    from physgym.viewing.shown import view_of
+    with beginning():
+        from physgym.experiment.config import check_config
+        from physgym.experiment.dataset_plan import ONE_DATASET
+        from physgym.experiment.runs import generate_samples
+        from physgym.experiment.sections import options_in
+        from physgym.generation.options import GenerationOptions
+        from physgym.storage import Location, place
+        from physgym.viewing.shown import view_of
 
     given |= {f"environment.arguments.{name}": value for name, value in arguments_of(arg).items()}
     file = Path(source) if source.endswith((".yaml", ".yml")) or Path(source).is_dir() else None

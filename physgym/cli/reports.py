@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +87,11 @@ def write_session_report(session: Path, *, wanted: bool = True) -> None:
 
         return session_report(session, session)
 
-    write_at_end(make, session / REPORT, wanted=wanted)
+    try:
+        write_at_end(make, session / REPORT, wanted=wanted)
+    except KeyboardInterrupt:
+        again = f"physgym report {shlex.quote(short(session))}"
+        raise KeyboardInterrupt(f"interrupted; the session is complete but for its report: {again}") from None
 
 
 def typed() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from physgym.cli.app import INTERRUPTED, app, config_of
-from physgym.cli.continuing import Begun, begun_session, origin_of
+from physgym.cli.continuing import Begun, beginning, begun_session, origin_of
 from physgym.cli.flags import Command, Flags, Overrides, with_flags
 from physgym.cli.machines import Listening, with_listening
 from physgym.cli.options import VIEW
@@ -176,8 +176,9 @@ def _run_training(
     reported: bool = True,
     launcher: Launcher[Any] | None = None,
 ) -> None:
-    from physgym.experiment.runs import train as run
-    from physgym.viewing.shown import UNSEEN
+    with beginning():
+        from physgym.experiment.runs import train as run
+        from physgym.viewing.shown import UNSEEN
 
     try:
         outcome = run(config, session, origin, log=log, view=view or UNSEEN, launcher=launcher)

@@ -95,6 +95,12 @@ def view(
         check_folder(frames)
     if allow_changed_code and not env:
         raise ConfigError("--allow-changed-code goes with --env; without it no code of the simulation runs")
+    for name in data:
+        if ":" in name and "://" not in name and not Path(name).exists():
+            raise ConfigError(
+                f"there is no dataset at {name}. A simulation is seen by its samples: "
+                f"physgym generate {name} --out data/first --samples 100, then physgym view data/first"
+            )
     with stored(
         data,
         mode=mode,  # type: ignore[arg-type]  # checked by it

@@ -34,7 +34,7 @@ def check_continued(partitions: Sequence[Partition], layout: PartitionLayout, so
             )
         if part.attributes["source"] != source:
             raise DatasetError(
-                f"{part.path} was made with another {_differing(part.attributes['source'], source)}; "
+                f"{part.path} was not made with the same {_differing(part.attributes['source'], source)}; "
                 "resume with the same environment, arguments, samplers and seed, or write another dataset"
             )
 

@@ -23,6 +23,7 @@ from physgym.scene.style import COLOUR_MAP, CURVES, GHOST_COLOUR, MESH_COLOUR, L
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SIZE: Size = (640, 480)
@@ -161,6 +162,8 @@ def _block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
 def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
     """Return a figure of matplotlib with panels: with images as large as they can be, others below each other."""
     images = any(panel.kind == "image" for panel in panels)
+    curves = sum(panel.kind == "curves" for panel in panels)
+    several = curves > 1  # whose first curves have one colour: one legend of all would be of no use
     columns = _columns(len(panels), size) if images else 2 if len(panels) > 3 else 1
     rows = max(1, -(-len(panels) // columns))
     room = min(size[0] / columns, size[1] / rows) >= _ROOM
@@ -175,13 +178,24 @@ def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
         for number, panel in enumerate(panels):
             axes = figure.add_subplot(rows, columns, number + 1)
             panel.draw(axes, decorated=room)
+            if several and room and panel.kind == "curves":
+                _name_curves(axes)
             if columns > 2:  # a title is soon wider than its image
                 axes.title.set_fontsize("small")
         if room:
             figure.suptitle(title)
-            if any(panel.kind == "curves" for panel in panels):
+            if curves and not several:
                 figure.legend(loc="outside lower center", ncols=4, frameon=False)
         return figure_frame(figure)
+
+
+def _name_curves(axes: Axes) -> None:
+    """Name the curves of a panel in the panel itself: one by its title, several by a legend."""
+    labels = axes.get_legend_handles_labels()[1]
+    if len(labels) == 1:
+        axes.set_title(labels[0])
+    elif labels:
+        axes.legend(loc="best")
 
 
 def _space_block(panel: ScenePanel, size: Size, title: str) -> Array:

@@ -417,7 +417,7 @@ def test_samples_of_another_sampler_are_not_mixed(folder):
     assert "dataset.samples=null" in done.stderr
     assert not (folder / "sessions").exists()
     done = physgym(folder, "generate", "c.yaml", "--out", "data", "--samples", "60", "--resume", code=2)
-    assert "made with another parameters (None, the new samples with {'sampler': 'sobol'" in done.stderr
+    assert "not made with the same parameters (None, the new samples with {'sampler': 'sobol'" in done.stderr
     fewer = ["generate", "physgym/Spring-v0", "--out", "data", "--samples", "20", "--workers", "1", "--resume"]
     assert "40 samples in data, more than 20: there was nothing to generate" in physgym(folder, *fewer).stdout
     physgym(folder, *arguments)

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -447,6 +448,21 @@ def test_other_commands_say_that_they_were_interrupted(folder, monkeypatch, caps
     monkeypatch.setattr("physgym.data.opened_folders.Progress", Broken)
     assert app(["info", "data", "--verify"], standalone_mode=False) == 130
     assert capsys.readouterr().err.endswith("\ninterrupted\n")
+
+
+@pytest.mark.parametrize("command", [["generate", "physgym/Spring-v0", "--out", "new"], ["train", "line.yaml"]])
+def test_ctrl_c_while_a_command_loads_says_that_nothing_was_written(folder, monkeypatch, capsys, command):
+    class Loading(ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    Path("line.yaml").write_text("environment: {id: physgym/Spring-v0}\n")
+    monkeypatch.setitem(sys.modules, "physgym.experiment.runs", Loading("physgym.experiment.runs"))
+    assert app([*command], standalone_mode=False) == 130
+    text = capsys.readouterr().err
+    assert "interrupted before anything was written; give the same command again" in text
+    assert not Path("new").exists()
+    assert not Path("sessions").exists()
 
 
 @pytest.mark.slow

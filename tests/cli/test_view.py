@@ -76,6 +76,7 @@ def test_a_dataset_in_a_storage_is_shown(folder):
     ("arguments", "message"),
     [
         (["nothing", "--png", "one.png"], "there is no dataset at"),
+        (["crane:Crane", "--png", "one.png"], "seen by its samples: physgym generate crane:Crane --out"),
         (["data", "--sample", "99", "--png", "one.png"], "no sample 99; there are 6, from 0"),
         (["data", "--episode", "7", "--gif", "film.gif"], "no episode 7; there are 0, 1"),
         (["data", "--episode", "1", "--step", "7", "--gif", "film.gif"], "episode 1 has no step 7; it has 0, 1, 2"),

@@ -176,6 +176,10 @@ def test_every_class_may_be_one_of_the_user(own):
         ),
         ({"sampler": {"actions": {"type": "lhs", "arguments": {"x": 1}}}}, "sampler.actions: .*unexpected"),
         ({"environment": {"id": "own_parts:Net"}}, "no environment 'own_parts:Net' is registered"),
+        (
+            {"environment": {"id": "physgym.envs.spring:SpringEnvs"}},
+            "was imported: classes of environments there: Spring. Did you mean '.*spring:Spring'",
+        ),
     ],
     ids=str,
 )

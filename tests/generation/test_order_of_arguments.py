@@ -28,7 +28,7 @@ def test_a_dataset_keeps_the_order_and_is_not_continued_in_another_one(tmp_path)
     with writer(tmp_path, GIVEN) as opened:
         opened.add({"x": 1.0}, episode=0, step=0, seed=1)
     assert list(SampleDataset(tmp_path).source["env_kwargs"]["inputs"]) == ["z", "a"]
-    with pytest.raises(DatasetError, match="was made with another order of env_kwargs"):
+    with pytest.raises(DatasetError, match="was not made with the same order of env_kwargs"):
         writer(tmp_path, SWAPPED, resume=True)
     with writer(tmp_path, SAME, resume=True) as opened:
         opened.add({"x": 2.0}, episode=1, step=0, seed=2)

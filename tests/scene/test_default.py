@@ -9,6 +9,7 @@ from physgym.scene.default import default_scene
 
 NODES = np.array([[x, y, z] for z in (0.0, 1.0) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))])
 MESH = {"nodes": NODES, "cells": np.arange(8)[None]}
+EMPTY = np.zeros((480, 640, 3), np.uint8)
 
 
 def spec(**shapes):
@@ -60,6 +61,18 @@ def test_a_single_value_that_feeds_a_network_is_a_text():
     objects = shown(spec(outlet=[(1,), "f4"], level=(1,)))
     assert objects["outlet"]["text"] == "outlet = 1"
     assert objects["level"]["kind"] == "curve"  # its prediction is drawn over it
+
+
+def test_each_of_several_panels_names_its_curves(monkeypatch):
+    figures = []
+    monkeypatch.setattr("physgym.scene.frames.figure_frame", lambda figure: figures.append(figure) or EMPTY)
+    fields = spec(state=(4,), rope=(2,), swing=(2,))
+    sample = {f.name: np.ones(f.shape, f.dtype) for f in fields.values()}
+    draw([default_scene(fields).snapshot(sample)], (640, 480))
+    one, two = figures[0].axes
+    assert (one.get_title(), one.get_legend()) == ("state", None)
+    assert [text.get_text() for text in two.get_legend().get_texts()] == ["rope", "swing"]
+    assert not figures[0].legends  # in which the first curve of each panel would have the same colour
 
 
 def test_images_beside_curves_are_as_large_as_they_can_be():

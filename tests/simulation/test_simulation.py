@@ -281,7 +281,21 @@ def test_bad_arguments_are_named():
         Counter(simulations_per_step=0)
     with pytest.raises(ConfigError, match=r"render_mode 'human' is none of \['rgb_array'\]"):
         Counter(render_mode="human")
+    undeclared = type("Blind", (Counter,), {"metadata": {}})
+    with pytest.raises(
+        ConfigError, match=r"'rgb_array' is none of \[\]; declare metadata = \{.*'rgb_array'.* in Blind"
+    ):
+        undeclared(render_mode="rgb_array")
     assert Counter(render_mode="rgb_array").render_mode == "rgb_array"
+
+
+def test_a_step_before_the_first_reset_says_what_is_missing():
+    env = Counter()
+    with pytest.raises(gymnasium.error.ResetNeeded, match="Counter: there was no reset before this step"):
+        env.step(ONE)
+    env.reset(seed=0)
+    with pytest.raises(AttributeError, match="max"):  # a fault of the solver is told as it is
+        env.step(3.0)
 
 
 def test_the_parts_of_a_step_must_be_implemented():
