@@ -77,9 +77,9 @@ def took(rows: list[Mapping[str, Any]]) -> list[str]:
 
 
 def spread(values: list[float]) -> str:
-    """Return the mean and, of several, the lowest and the highest."""
-    mean = number(sum(values) / len(values))
-    return mean if len(values) == 1 else f"{mean} ({number(min(values))} to {number(max(values))})"
+    """Return the mean and, where they differ, the lowest and the highest."""
+    lowest, mean, highest = (number(value) for value in (min(values), sum(values) / len(values), max(values)))
+    return mean if lowest == highest else f"{mean} ({lowest} to {highest})"
 
 
 def number(value: float) -> str:
