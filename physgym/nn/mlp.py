@@ -99,7 +99,7 @@ class MLP(BetweenFields):
             "dropout": dropout,
             "bias": bias,
         }
-        self.residual, self.block_layers = residual, block_layers
+        self._skips, self.block_layers = residual, block_layers
         self.sizes = [math.prod(shape) for shape in self.output_shapes]
         inputs, outputs = sum(math.prod(shape) for shape in self.input_shapes), sum(self.sizes)
 
@@ -143,9 +143,7 @@ class MLP(BetweenFields):
         h = skipped = x
         for index, layer in enumerate(self.layers):
             h = layer(h)
-            if (
-                self.residual and index % self.block_layers == 0
-            ):  # the end of a block; the first layer is one of its own
+            if self._skips and index % self.block_layers == 0:  # the end of a block; the first layer is one of its own
                 h = skipped = skipped + h if index else h
         y = self.head(h) if self.skip is None else self.head(h) + self.skip(x)
         if self._one_output:

@@ -17,7 +17,7 @@ from physgym.data.differences import difference_statistics
 from physgym.data.statistics import Statistics
 from physgym.data.writer import SampleWriter
 from physgym.errors import CheckpointError, ConfigError
-from physgym.nn import FNO, Changes, Hold, Predictor, Transforms, export_network
+from physgym.nn import FNO, MLP, Changes, Hold, Predictor, Transforms, export_network
 from physgym.nn.export import inference
 from physgym.runner import Runner, SurrogateEnv
 from physgym.sample import Field, SampleSpec
@@ -245,6 +245,8 @@ def test_what_would_be_added_or_normalized_twice_is_refused():
     network = FNO.from_spec(grid, modes=2, width=4, residual=True)
     with pytest.raises(ConfigError, match="adds an input to its output"):
         Predictor(network, grid, changes=Changes.of(grid, ["u"], ["next_u"]))
+    hidden = MLP.from_spec(grid, hidden=(8, 8), residual=True)  # skips layers, and adds no input to the output
+    assert Predictor(hidden, grid, changes=Changes.of(grid, ["u"], ["next_u"])).network is hidden
     with pytest.raises(ConfigError, match=r"the change of 'next_state' is added to 'state'; the network predicts"):
         Predictor(nn.Linear(1, 1), SPEC, inputs=["push"], outputs=["next_state"], changes=changes)
 
