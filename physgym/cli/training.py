@@ -115,6 +115,8 @@ def resume(
         _resume_generation(config, session, origin)
         return
     _check_epochs(session, config, stored)
+    if last["outcome"] == "completed" and config == stored:
+        print(f"{short(session)} is completed: there is nothing left to train", file=sys.stderr)
     _run_training(config, session, origin, reported=not no_report)
 
 

@@ -187,6 +187,8 @@ def test_resume_on_the_command_line(tmp_path, capsys, monkeypatch, identity):
     call("resume", session, "training.epochs=5")
     assert "epoch 5" in capsys.readouterr().out
     assert yaml.safe_load((session / "config.yaml").read_text())["training"]["epochs"] == 5
+    call("resume", session)
+    assert "session is completed: there is nothing left to train" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"there is no .*none; name a YAML file or the folder of a session"):
         call("resume", tmp_path / "none")
     with pytest.raises(ConfigError, match="did you mean 'epochs'"):
