@@ -1,7 +1,4 @@
-"""Pictures of a driver as 32 numbers.
-
-Record what a driver sees, train an autoencoder on it, and look at what it makes of the pictures.
-"""
+"""Pictures of a driver as 32 numbers, and what an autoencoder makes of them."""
 
 import gymnasium
 import numpy as np

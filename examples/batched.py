@@ -1,8 +1,6 @@
 """Many heated plates at once.
 
-One process computes all plates. Samples stay tensors from the simulation to the optimizer::
-
-    python examples/batched.py --plates 256 --device cuda [--resume]
+Samples stay tensors up to the optimizer: ``python examples/batched.py --plates 256 --device cuda [--resume]``
 """
 
 import argparse

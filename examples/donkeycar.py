@@ -1,7 +1,4 @@
-"""Double DQN drives a DonkeyCar.
-
-The simulator here needs no Unity. For the real one give ``command=[...]`` and ``scene=...``.
-"""
+"""Double DQN drives a DonkeyCar, here in a simulator that needs no Unity."""
 
 import sys
 
@@ -18,7 +15,7 @@ def main(out="sessions/donkeycar", steps=20_000, learning_starts=500, batch_size
         trainer = AgentTrainer(
             "dqn",
             DonkeyCarEnv,
-            env_kwargs={"port": simulator.port, "max_cte": 4.0, "timeout": 20.0},
+            env_kwargs={"port": simulator.port, "max_cte": 4.0, "timeout": 20.0},  # of the real one: command, scene
             steps=steps,
             num_envs=1,
             num_workers=1,

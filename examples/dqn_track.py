@@ -1,9 +1,6 @@
 """Double DQN drives on random tracks.
 
-The agent sees five numbers, or the driver's pictures::
-
-    python examples/dqn_track.py --steps 100000
-    python examples/dqn_track.py --pixels --steps 300000 --workers 2
+It sees five numbers, or pictures: ``python examples/dqn_track.py [--pixels --steps 300000 --workers 2]``
 """
 
 import argparse

@@ -1,10 +1,4 @@
-"""Imitate a driver.
-
-A network learns from a recording of a person. Where there is none, a rule drives. To record one::
-
-    physgym drive physgym/Track-v0 --arg observation=state --record data/me
-    python examples/imitation.py data/me
-"""
+"""Imitate a driver: a person who was recorded, or a rule where nobody was."""
 
 import sys
 
@@ -22,24 +16,22 @@ def rule(s):
 
 
 def drive(env, act, seed):
-    state, info = env.reset(seed=seed)
-    while True:
+    (state, info), ends = env.reset(seed=seed), []
+    while not any(ends):
         state, _, *ends, info = env.step(act(state))
-        if any(ends):
-            return round(info["distance"])
+    return round(info["distance"])
 
 
 def main(recording=None, out="sessions/imitation", episodes=8, steps=500, epochs=30):
     track = gymnasium.make("physgym/Track-v0", observation="state", max_episode_steps=steps)
-    if recording is None:
-        recorder = physgym.Recorder(track, recording := f"{out}/rule")
-        print([drive(recorder, rule, seed) for seed in range(episodes)], "m by the rule")
-        recorder.close()
+    if recording is None:  # what physgym drive physgym/Track-v0 --arg observation=state --record DIR stores
+        with physgym.Recorder(track, recording := f"{out}/rule") as recorder:
+            print([drive(recorder, rule, seed) for seed in range(episodes)], "m by the rule")
     dataset = apply_labels(recording, f"{out}/to_imitate")
     network = MLP.from_spec(dataset.spec, inputs=["observation"], outputs=["action"], hidden=(64, 64))
     (trainer := Trainer(network, dataset, epochs=epochs, batch_size=64, session=f"{out}/session")).fit()
-    answer = trainer.predictor.predict
-    return [drive(track, lambda state: answer({"observation": state})["action"], seed) for seed in (100, 101, 102)]
+    predict = trainer.predictor.predict
+    return [drive(track, lambda state: predict({"observation": state})["action"], seed) for seed in (100, 101, 102)]
 
 
 if __name__ == "__main__":

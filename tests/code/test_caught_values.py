@@ -290,7 +290,7 @@ def test_what_a_function_of_actions_has_caught_is_compared(way, tmp_path):
     make = ACTIONS[way]
     physgym.generate(toys.Line, tmp_path / "d", samples=4, actions=make(0.5), **OPTIONS)
     more = {**OPTIONS, "samples": 8, "resume": True}
-    with pytest.raises(DatasetError, match="another actions"):
+    with pytest.raises(DatasetError, match="not made with the same actions"):
         physgym.generate(toys.Line, tmp_path / "d", actions=make(0.75), **more)
     assert len(physgym.generate(toys.Line, tmp_path / "d", actions=make(0.5), **more)) == 8
 
@@ -300,7 +300,7 @@ def test_partials_of_two_functions_are_two(tmp_path):
         return np.zeros(3, np.float32)
 
     physgym.generate(toys.Line, tmp_path / "d", samples=4, actions=functools.partial(act, gain=0.5), **OPTIONS)
-    with pytest.raises(DatasetError, match="another actions"):
+    with pytest.raises(DatasetError, match="not made with the same actions"):
         physgym.generate(
             toys.Line, tmp_path / "d", samples=8, actions=functools.partial(other, gain=0.5), resume=True, **OPTIONS
         )
@@ -348,7 +348,7 @@ def test_the_text_of_a_function_of_actions_is_compared(way, tmp_path, monkeypatc
     try:
         first = generated(PUSH, 4)
         assert generated(LAYOUT, 8).source == first.source
-        with pytest.raises(DatasetError, match="another actions"):
+        with pytest.raises(DatasetError, match="not made with the same actions"):
             generated(PUSH.replace("0.1", "0.9"), 12)
         rewritten(tmp_path / "d")  # as a version of before wrote it, which knew names alone
         assert len(generated(PUSH.replace("0.1", "0.9"), 12)) == 12
@@ -401,7 +401,7 @@ def test_two_classes_of_one_name_are_two(tmp_path):
 
     Line.__qualname__ = "Line"
     physgym.generate(toys.Line, tmp_path / "d", samples=4, **OPTIONS)
-    with pytest.raises((DatasetError, ConfigError), match="another env"):
+    with pytest.raises((DatasetError, ConfigError), match="not made with the same env"):
         physgym.generate(Line, tmp_path / "d", samples=8, resume=True, **OPTIONS)
 
 

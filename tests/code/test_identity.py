@@ -109,7 +109,7 @@ def test_equal_runs_are_equal_to_the_byte_and_a_resume_goes_on(value, tmp_path):
     more = {**OPTIONS, "samples": 8, "resume": True}
     again = Law(1.0) if isinstance(value, Law) else value
     assert len(physgym.generate(Lawful, tmp_path / "a", env_kwargs={"law": again}, **more)) == 8
-    with pytest.raises(DatasetError, match="another env_kwargs"):
+    with pytest.raises(DatasetError, match="not made with the same env_kwargs"):
         physgym.generate(Lawful, tmp_path / "a", env_kwargs={"law": Law(2.0)}, **more)
 
 
@@ -122,7 +122,7 @@ def test_what_makes_an_environment_has_a_name_without_an_address(tmp_path):
     physgym.generate(partial(1.0), tmp_path / "d", samples=4, **OPTIONS)
     more = {**OPTIONS, "samples": 8, "resume": True}
     assert len(physgym.generate(partial(1.0), tmp_path / "d", **more)) == 8
-    with pytest.raises(DatasetError, match="another env "):
+    with pytest.raises(DatasetError, match="not made with the same env "):
         physgym.generate(partial(2.0), tmp_path / "d", **more)
 
 

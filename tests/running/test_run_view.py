@@ -43,8 +43,8 @@ class Look(Callback):
         until(lambda: any(one.attention for one in VIEWS))
 
     def sample_end(self, runner, sample):
-        if self.each and self.steps:  # else nothing may have been drawn where this process is kept waiting
-            self.messages.append(self.link.receive(PATIENCE))
+        if self.each:  # else nothing may have been drawn where this process is kept waiting
+            self.messages += all_of(self.link, 0.02)  # not every step is drawn
         step = runner.last
         self.steps.append((step.episode, step.transition.step, {k: np.array(v) for k, v in sample.items()}))
         time.sleep(0.003)
