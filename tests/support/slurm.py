@@ -89,9 +89,17 @@ class Slurm:
             time.sleep(0.2)
 
     def begin_now(self, job: str) -> None:
-        """Start a job that was put back into the queue: it would wait there for two minutes."""
+        """Start a job that was put back into the queue: it would wait there for two minutes.
+
+        It is told more than once, for it may be given these two minutes after it is seen in the queue.
+        """
         self.wait(job, "PENDING")
-        self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+        deadline = time.monotonic() + 100.0
+        while (state := self.state(job)["JobState"]) == "PENDING":
+            assert time.monotonic() < deadline, f"job {job} is {state}"
+            with contextlib.suppress(AssertionError):  # it has begun meanwhile
+                self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+            time.sleep(1.0)
 
 
 @contextmanager
