@@ -33,6 +33,7 @@ from physgym.training import (
     find_checkpoint,
     list_checkpoints,
     load_checkpoint,
+    tensor_file,
 )
 from tests.support.killing import (
     CHANGES,
@@ -362,6 +363,7 @@ def go_on(folder: Path, acknowledge) -> None:
 def sweep(folder: str, first: int, stride: int) -> dict:
     """Sweep in all ways that matter; see `sweep_way`."""
     quick()
+    tensor_file.TOGETHER = 1024  # bytes, so that tensors are written in several pieces, as those of a large network
     Path(folder).mkdir()
     return {way: sweep_way(Path(folder) / str(way), way, first, stride) for way in WAYS}
 
