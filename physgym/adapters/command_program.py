@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from physgym.adapters.held_folder import HeldFolder
 from physgym.checks import flag, integer_list, mapping
 from physgym.errors import ConfigError, RejectSample, SimulatorError, needs
 from physgym.files import absolute
-from physgym.system.children import Child
+from physgym.system.children import Child, ending
 
 PREFIX = "physgym-command-"  # of the names of temporary folders
 STDOUT, STDERR = "stdout", "stderr"  # files of what a program printed
@@ -157,12 +156,7 @@ class RunRules:
                 if found := _search(folder / name, self._reject):
                     raise RejectSample(f"{Path(command[0]).name}: {found.strip()}")
         if status not in self._statuses:
-            how = (
-                f"was ended by signal {-status} ({signal.strsignal(-status)})"
-                if status < 0
-                else f"ended with status {status}"
-            )
-            raise SimulatorError(f"{Path(command[0]).name} {how}{last_output(folder)}")
+            raise SimulatorError(f"{Path(command[0]).name} {ending(status)}{last_output(folder)}")
 
 
 class RunFolders:

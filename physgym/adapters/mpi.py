@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from physgym.files import absolute
 from physgym.simulation import Simulation
 from physgym.single import COSTLY_START
 from physgym.spaces import Array
-from physgym.system.children import Child
+from physgym.system.children import Child, ending
 
 END = 10.0  # seconds that the ranks have to end by themselves
 LARGEST_OUTPUT = 1 << 24  # bytes of what the ranks print that are kept from one episode to the next
@@ -139,9 +138,7 @@ class MpiRanks:
         status = self._child.process.poll()
         if status is None:
             return
-        how = (
-            f"ended by signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"ended with status {status}"
-        )
+        how = ending(status, "been")
         ranks = {note.read_text(): note.name.removeprefix("process-") for note in self._folder.glob("process-*")}
         notes = sorted(self._folder.glob("error-*"))
         if notes:

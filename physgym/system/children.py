@@ -229,3 +229,15 @@ def capture(
         output.seek(0)
         errors.seek(0)
         return subprocess.CompletedProcess(list(command), status, output.read(), errors.read())
+
+
+def ending(status: int, auxiliary: str = "was") -> str:
+    """Return how a program has ended, in words.
+
+    Args:
+        status: Its exit status, that of a signal negative.
+        auxiliary: The verb before "ended by signal".
+    """
+    if status < 0:
+        return f"{auxiliary} ended by signal {-status} ({signal.strsignal(-status)})"
+    return f"ended with status {status}"
