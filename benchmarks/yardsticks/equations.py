@@ -78,7 +78,7 @@ class Advection(PeriodicField):
         beta: Velocity.
         time_step: Time of one step.
         waves: As those of `sine_waves`, or 0 for `fourier_series`.
-        render_mode: "rgb_array" or None.
+        **options: `simulations_per_step` and `render_mode` of every simulation.
     """
 
     title = "Advection"
@@ -90,17 +90,9 @@ class Advection(PeriodicField):
         beta: float = 0.1,
         time_step: float = 0.05,
         waves: int = 2,
-        simulations_per_step: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            size=size,
-            length=1.0,
-            time_step=time_step,
-            limit=10.0,
-            simulations_per_step=simulations_per_step,
-            render_mode=render_mode,
-        )
+        super().__init__(size=size, length=1.0, time_step=time_step, limit=10.0, **options)
         self._waves = waves
         modes = np.arange(size // 2 + 1)
         self._shift = np.exp(-2j * np.pi * modes * beta * time_step)
@@ -126,7 +118,7 @@ class DiffusionReaction(PeriodicField):
         rho: Rate of the reaction.
         time_step: Time of one step.
         substeps: Steps of the splitting in it.
-        render_mode: "rgb_array" or None.
+        **options: `simulations_per_step` and `render_mode` of every simulation.
     """
 
     title = "Diffusion and reaction"
@@ -139,17 +131,9 @@ class DiffusionReaction(PeriodicField):
         rho: float = 1.0,
         time_step: float = 0.01,
         substeps: int = 4,
-        simulations_per_step: int = 1,
-        render_mode: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            size=size,
-            length=1.0,
-            time_step=time_step,
-            limit=1.0,
-            simulations_per_step=simulations_per_step,
-            render_mode=render_mode,
-        )
+        super().__init__(size=size, length=1.0, time_step=time_step, limit=1.0, **options)
         self._substeps = integer("substeps", substeps, 1)
         step = time_step / substeps
         self._decay = np.exp(-nu * (2 * np.pi * np.arange(size // 2 + 1)) ** 2 * step)
