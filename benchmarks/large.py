@@ -2,7 +2,8 @@
 
 Rows are zeros of a sparse file, so that 10^8 of them take 0.8 GB of the disk: the numbers of their episodes, which are
 written. In the page cache they take all of their room, which is filled before (`cached`); what does not fit is read by
-blocks. Beside the rates stands the limit: rows taken at random from the same mapped memory by numpy, as many at a time.
+blocks. Beside the rates stands the limit: rows taken at random from the same mapped memory by numpy, as many at a time;
+where the disk is read, its random reads of a page from a file that is not in the page cache.
 
     python benchmarks/large.py --counts 1e6 1e7 1e8     # a table
     python benchmarks/large.py --rows FILE              # the figures that are wanted
@@ -83,6 +84,25 @@ def taken(dataset: SampleDataset, seconds: float) -> float:
     return done / took
 
 
+def disk_reads(folder: Path, seconds: float) -> float:
+    """Return the pages per second that the disk reads at random, one after the other, out of the page cache."""
+    size, page = 512 * MB, 4096
+    with below(folder) as place:
+        handle = os.open(place / "random", os.O_RDWR | os.O_CREAT)
+        try:
+            block = os.urandom(MB)
+            for _ in range(size // MB):
+                os.write(handle, block)
+            os.fsync(handle)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)  # no pages around the one that is asked for
+            offsets = iter((np.random.default_rng(0).permutation(size // page) * page).tolist())
+            done, took = spent(lambda: len(os.pread(handle, page, next(offsets))) // page, seconds, size // page)
+        finally:
+            os.close(handle)
+    return done / took
+
+
 def load(samples: SampleDataset, seconds: float, shuffle: str | bool = True) -> tuple[str, float, float]:
     """Return the order, the seconds to the first batch, and samples per second afterwards."""
     loader = Loader(samples, BATCH, shuffle=shuffle)
@@ -115,6 +135,8 @@ def measure(folder: Path, count: int, steps: int, seconds: float) -> dict[str, o
         found["order"], found["first batch, s"], found["samples/s"] = load(training, seconds)
         if found["order"] == "random":
             found["np.take, rows/s"] = taken(dataset, seconds)
+        else:
+            found["random reads of the disk, pages/s"] = disk_reads(place, seconds)
     return found
 
 
