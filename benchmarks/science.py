@@ -37,14 +37,15 @@ PROBLEMS = {
 def run(case: Case, settings: argparse.Namespace, folder: Path, results: Results) -> None:
     """Measure what a case has, or what was asked for of it."""
     train, test = case.samples.make(folder, settings.workers)
-    alone = {"case": case.name, "samples": len(train), "test_samples": len(test)}
+    shown = case.shown(train)
+    alone = {"case": case.name, "samples": len(shown), "test_samples": len(test)}
     chosen = set(settings.networks or (*case.baselines, *case.networks))
     for name, make in case.baselines.items():
         if name in chosen:
-            keep({**alone, "network": name, "seed": None, **case.measure(make(train), test)}, results)
+            keep({**alone, "network": name, "seed": None, **case.measure(make(shown), test)}, results)
     for name in case.networks:
         for seed in settings.seeds if name in chosen else ():
-            predict, took = trained(case, case.networks[name], train, seed)
+            predict, took = trained(case, case.networks[name], shown, seed)
             keep({**alone, "network": name, "seed": seed, **case.measure(predict, test), **took}, results)
 
 

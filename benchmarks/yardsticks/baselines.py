@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import numpy as np
 
-from physgym import SampleDataset
-from yardsticks.case import Fields, Predict
+from yardsticks.case import Fields, Predict, Shown
 
 RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 1.0)  # relative to the mean diagonal
 
 
-def training_mean(input_: str, target: str, train: SampleDataset) -> Predict:
+def training_mean(input_: str, target: str, train: Shown) -> Predict:
     """Return what predicts the mean target of the training samples."""
     mean = train[:][target].mean(0, dtype=np.float64)
     return lambda fields: {target: np.broadcast_to(mean, (len(fields[input_]), *mean.shape))}
 
 
-def nothing(input_: str, target: str, train: SampleDataset) -> Predict:
+def nothing(input_: str, target: str, train: Shown) -> Predict:
     """Return what predicts zero: a body at rest."""
     shape = train.spec[target].shape
     return lambda fields: {target: np.zeros((len(fields[input_]), *shape))}
 
 
-def mean_of_input(input_: str, target: str, train: SampleDataset) -> Predict:
+def mean_of_input(input_: str, target: str, train: Shown) -> Predict:
     """Return what predicts the mean of the input at each point."""
     return lambda fields: {target: np.broadcast_to(fields[input_].mean(1, keepdims=True), fields[input_].shape)}
 
 
-def no_change(input_: str, target: str, train: SampleDataset) -> Predict:
+def no_change(input_: str, target: str, train: Shown) -> Predict:
     """Return what predicts that a state stays as it is."""
     return lambda fields: {target: fields[input_]}
 
 
-def linear_map(input_: str, target: str, train: SampleDataset) -> Predict:
+def last_stays(input_: str, target: str, train: Shown) -> Predict:
+    """Return what predicts that the last one of several states stays as it is."""
+    return lambda fields: {target: fields[input_][:, -1:]}
+
+
+def linear_map(input_: str, target: str, train: Shown) -> Predict:
     """Return a ridge regression, whose ridge is the one that does best on every fifth training sample."""
     samples = train[:]
     x, y = (samples[name].reshape(len(train), -1).astype(np.float64) for name in (input_, target))

@@ -12,11 +12,13 @@ import numpy as np
 from torch import nn
 
 from physgym import SampleDataset, generate
+from physgym.data.windows import EpisodeWindows
 
 Budget = Literal["quick", "small", "full"]
 Fields = Mapping[str, np.ndarray]
 Predict = Callable[[Fields], Fields]  # stacks of input fields to stacks of output fields
 Figures = dict[str, float]
+Shown = SampleDataset | EpisodeWindows  # what a network is trained on
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,17 @@ class Case:
         networks: By name, side by side.
         baselines: What takes no training, by name: functions of the training samples that return what predicts.
         measure: Returns the figures of what predicts, on the test samples.
+        given: States that a network is given, the latest one last; one without an axis for their number.
     """
 
     name: str
     samples: Samples
     training: Training
     networks: Mapping[str, Network]
-    baselines: Mapping[str, Callable[[SampleDataset], Predict]]
+    baselines: Mapping[str, Callable[[Shown], Predict]]
     measure: Callable[[Predict, SampleDataset], Figures]
+    given: int = 1
+
+    def shown(self, train: SampleDataset) -> Shown:
+        """Return what the networks and baselines are made from: the training samples, or windows of as many states."""
+        return train if self.given == 1 else train.windows(self.given)

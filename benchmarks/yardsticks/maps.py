@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from physgym import SampleDataset
 from physgym.nn import FNO, MLP, UNet
 from yardsticks.baselines import linear_map, mean_of_input, nothing, training_mean
-from yardsticks.case import Budget, Case, Network, Predict, Samples, Training
+from yardsticks.case import Budget, Case, Network, Predict, Samples, Shown, Training
 from yardsticks.equations import ThinnedDarcy
 from yardsticks.measures import answers
 
@@ -21,12 +20,10 @@ SQUARE_UNET = partial(UNet.from_spec, depth=4, width=(16, 24, 32, 48, 64), norm=
 WIDE_MLP = partial(MLP.from_spec, hidden=(512,) * 3, residual=True)
 TINY_UNET, TINY_MLP = partial(UNet.from_spec, depth=1, width=4), partial(MLP.from_spec, hidden=(8,))
 
-Baseline = Callable[[SampleDataset], Predict]
+Baseline = Callable[[Shown], Predict]
 
 
-def baselines(
-    input_: str, target: str, **functions: Callable[[str, str, SampleDataset], Predict]
-) -> dict[str, Baseline]:
+def baselines(input_: str, target: str, **functions: Callable[[str, str, Shown], Predict]) -> dict[str, Baseline]:
     """Return baselines between two fields; their names have blanks for underscores."""
     return {name.replace("_", " "): partial(function, input_, target) for name, function in functions.items()}
 

@@ -11,19 +11,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from physgym import SampleDataset
 from physgym.nn import Changes, Optimization, Predictor, RelativeL2, Transforms
 from physgym.training import Trainer
-from yardsticks.case import Case, Fields, Network, Predict
+from yardsticks.case import Case, Fields, Network, Predict, Shown
 
 
-def trained(case: Case, network: Network, train: SampleDataset, seed: int) -> tuple[Predict, dict[str, Any]]:
+def trained(case: Case, network: Network, train: Shown, seed: int) -> tuple[Predict, dict[str, Any]]:
     """Return what predicts with a trained network, its weights those of the last epoch, and what the training took.
 
     Args:
         case: Says how it is trained.
         network: Is made anew, its weights drawn from the seed.
-        train: All of these are trained on.
+        train: All of these are trained on, samples or windows.
         seed: Of weights and order.
     """
     torch.manual_seed(seed)

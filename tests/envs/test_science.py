@@ -153,6 +153,23 @@ def test_measures_of_rollouts():
     assert normalized_errors(np.full((1, 1, 4), 3.0), np.full((1, 1, 4), 2.0)) == pytest.approx(0.5)
 
 
+def test_rollouts_of_several_given_states_go_on_from_the_latest_ones():
+    from yardsticks.equations import Advection
+    from yardsticks.measures import rollouts
+
+    test = Stored(Advection(size=32, beta=0.3), 6)
+    three = np.exp(-2j * np.pi * np.arange(17) * 0.3 * 0.05) ** 3
+
+    def after_the_first_of_three(fields):
+        assert fields["state"].shape[1:] == (3, 32)
+        return {"next_state": np.fft.irfft(np.fft.rfft(fields["state"][:, :1]) * three, 32)}
+
+    assert max(rollouts(2, 4, after_the_first_of_three, test, given=3).values()) < 1e-5
+    assert rollouts(2, 4, lambda fields: {"next_state": fields["state"][:, -1:]}, test, given=3)["one_step"] > 0.1
+    with pytest.raises(ValueError, match="there are 2 states up to the one at which trajectories begin, not 3"):
+        rollouts(1, 4, after_the_first_of_three, test, given=3)
+
+
 def test_a_row_replaces_the_one_of_its_case_network_and_seed(tmp_path):
     from yardsticks.results import Results
 
