@@ -22,6 +22,11 @@ def usable_cores() -> int:
         return os.cpu_count() or 1
 
 
+def can_pin() -> bool:
+    """Return True where the system keeps a process on the cores that it is given, as Linux does."""
+    return hasattr(os, "sched_setaffinity")
+
+
 def pinned_cores(pinning: Pinning | None, index: int) -> list[int] | None:
     """Return the cores that one of several processes is to run on; None for all.
 
@@ -29,7 +34,7 @@ def pinned_cores(pinning: Pinning | None, index: int) -> list[int] | None:
         pinning: "core" for one each, taking turns; "node" for the cores of one memory node each; None for all.
         index: Which process.
     """
-    if pinning is None or not hasattr(os, "sched_getaffinity"):
+    if pinning is None:
         return None
     usable = sorted(os.sched_getaffinity(0))
     groups = [[core] for core in usable] if pinning == "core" else _by_node(usable)

@@ -14,7 +14,7 @@ from physgym.launch.base import Launcher
 from physgym.placement import EnvFactory, declared_metadata, makes_batch
 from physgym.real_time import METADATA, runs_in_real_time
 from physgym.single import COSTLY_START, MACHINE, PROCESS, SINGLE, refuse_together, single_of, starts_slowly
-from physgym.system.cores import usable_cores
+from physgym.system.cores import can_pin, usable_cores
 
 # of one step of all environments with workers, beyond the steps themselves; measured by benchmarks/vector.py
 MESSAGE_SECONDS = 60e-6
@@ -51,6 +51,8 @@ def count_workers(
     if needing.get("pinning") and (asked == 0 or not launcher.inherits):
         where = "num_workers=0 starts none" if asked == 0 else "launcher= starts them elsewhere"
         raise ConfigError(f"pinning keeps workers on cores of this machine, and {where}; leave one of them out")
+    if needing.get("pinning") and not can_pin():
+        raise ConfigError("pinning= needs a system that keeps processes on chosen cores, as Linux does; leave it out")
     metadata, count = declared_metadata(factories[0]), len(factories)
     single = single_of(metadata)
     if metadata.get(BATCHED) and makes_batch(factories):

@@ -93,7 +93,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             dictionary for all.
         launcher: Has workers started elsewhere, in place of `context`, as a `physgym.machines.reception.Reception`.
         observation_buffers: Where `copy` is False, 2, or 1 for views that hold until the next step alone: less memory.
-        pinning: "core" or "node": workers take turns with single cores, or with memory nodes and the cores near them.
+        pinning: "core" or "node": workers take turns with single cores, or memory nodes and their cores; Linux alone.
 
     Attributes:
         predictor: As the argument; may be set at any time.

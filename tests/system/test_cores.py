@@ -58,3 +58,9 @@ def test_pinning_without_workers_of_this_machine_is_an_error():
     elsewhere = SimpleNamespace(inherits=False)
     with pytest.raises(ConfigError, match="launcher= starts them elsewhere"):
         count_workers(1, [Line], elsewhere, {"pinning": "core"})
+
+
+def test_pinning_where_the_system_cannot_is_an_error(monkeypatch):
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    with pytest.raises(ConfigError, match="pinning= needs a system"):
+        SocketVectorEnv([Line], num_workers=1, pinning="core")
