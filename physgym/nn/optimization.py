@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from physgym.checks import integer, one_of
 from physgym.errors import CheckpointError, ConfigError
 from physgym.nn.finiteness import NonFiniteFlag
+from physgym.nn.joint_adam import JointAdam
 from physgym.nn.padding import held_at_zero, padded_loss, sums
 from physgym.nn.transforms import Fields
 
@@ -22,9 +23,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 LARGE = 1 << 15  # numbers of a tensor of the gradient from which on, in the mean, reading takes longer than calls
-
-MANY = 16  # tensors from which on a step on a CPU is made for all together, unless they are large
-ADAM = (torch.optim.Adam, torch.optim.AdamW)  # whose step for all together has the same bits
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # whose fused step can leave the weights alone
 
@@ -113,6 +111,7 @@ class Optimization:
                 self.optimizer = optimizer(trained) if lr is None else optimizer(trained, lr=lr)
             except (ValueError, TypeError) as error:
                 raise ConfigError(f"the optimizer cannot be made with these arguments: {error}") from error
+        patched = "step" in vars(self.optimizer)
         self.scheduler = None if scheduler is None else scheduler(self.optimizer)
         self.scheduler_every = scheduler_every
         if scheduler_every == "batch" and isinstance(self.scheduler, ReduceLROnPlateau):
@@ -131,6 +130,7 @@ class Optimization:
         device = next((parameter.device.type for parameter in self.parameters), "cpu")
         self.scaler = torch.amp.GradScaler(device) if precision == "float16" else None
         self._nonfinite: NonFiniteFlag | None = None  # made with the first gradient
+        self._joint = JointAdam(self.optimizer, scheduled=isinstance(self.scheduler, LRScheduler) and not patched)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -330,33 +330,8 @@ class Optimization:
         elif self.scaler is not None:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        else:
-            self._step_together()
-
-    def _step_together(self) -> None:
-        """Make a step of the optimizer, for many small tensors together: fewer calls, and the same bits.
-
-        Its options are for the step alone, since they are part of its state.
-        """
-        groups = [group for group in self.optimizer.param_groups if self._can_step_together(group)]
-        for group in groups:
-            group["foreach"] = True
-        try:
+        elif self._joint.optimizer is not self.optimizer or not self._joint.step():
             self.optimizer.step()
-        finally:
-            for group in groups:
-                group["foreach"] = None
-
-    def _can_step_together(self, group: Mapping[str, Any]) -> bool:
-        """Return whether a group has many small tensors on a CPU, and leaves open how its step is made."""
-        tensors: list[Tensor] = group["params"]
-        if len(tensors) < MANY or type(self.optimizer) not in ADAM or group.get("foreach") is not None:
-            return False
-        asked = any(group.get(name) for name in ("fused", "capturable", "differentiable"))
-        numbers = all(isinstance(number, float) for number in (group["lr"], *group["betas"]))
-        if asked or not numbers or sum([tensor.numel() for tensor in tensors]) > LARGE * len(tensors):
-            return False
-        return all(tensor.is_cpu and tensor.is_floating_point() for tensor in tensors)
 
     def guard(self) -> bool:
         """Make the optimizer one that can leave the weights alone by itself, if it can be; return whether it is.
