@@ -21,7 +21,7 @@ TOGETHER = (1 << 15) - 1  # numbers in one operation: torch would divide more am
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # of a parameter in the state; the last one with AMSGrad alone
 OTHERWISE = ("fused", "capturable", "differentiable")  # options of a group that make another step of it
 
-State = Mapping[Tensor, dict[str, Tensor]]  # of an optimizer, by parameter
+Known = Mapping[Tensor, dict[str, Tensor]]  # of an optimizer, by parameter
 
 flattened: Callable[[Sequence[Tensor]], Tensor] = _flatten_dense_tensors  # the numbers of tensors, shape (n,)
 
@@ -88,7 +88,7 @@ def _is_plain(options: Mapping[str, Any]) -> bool:
     return all(isinstance(number, float) for number in (options["lr"], *options["betas"]))
 
 
-def _fit(parameters: Sequence[Tensor], state: State, moments: Sequence[str]) -> bool:
+def _fit(parameters: Sequence[Tensor], state: Known, moments: Sequence[str]) -> bool:
     """Return whether parameters and their moments are plain numbers, after equally many steps."""
     dtype, counts = parameters[0].dtype, set()
     for parameter in parameters:
@@ -112,7 +112,7 @@ class _Group:
         state: That of the optimizer; gets views of the packs in place of its tensors, with the same numbers.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], state: State) -> None:
+    def __init__(self, parameters: Sequence[Tensor], state: Known) -> None:
         self._parameters = list(parameters)
         self._known = [state[parameter] for parameter in parameters]
         self._steps = torch.stack([known["step"] for known in self._known])
@@ -125,7 +125,7 @@ class _Group:
         self._values = [tuple(known.values()) for known in self._known]
         self._dtype = self._known[0]["exp_avg"].dtype
 
-    def is_of(self, parameters: Sequence[Tensor], state: State) -> bool:
+    def is_of(self, parameters: Sequence[Tensor], state: Known) -> bool:
         """Return whether these are its parameters, and the state is still what it was made of."""
         if len(parameters) != len(self._parameters):
             return False
