@@ -12,15 +12,17 @@ def html_title(kind: str, text: str) -> str:
     return f"<b>{html.escape(kind)}</b> {html.escape(text)}"
 
 
-def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def html_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, texts: bool = False) -> str:
     """Return a table in a box that scrolls where it is wider than the page.
 
     Args:
         header: Names of the columns; empty for none.
         rows: Their cells.
+        texts: Whether cells begin at the left, as texts do. Notebooks let numbers end at the right.
     """
-    lines = [_row("th", header)] if header else []
-    lines += [_row("td", row) for row in rows]
+    style = ' style="text-align: left"' if texts else ""
+    lines = [_row("th", header, style)] if header else []
+    lines += [_row("td", row, style) for row in rows]
     return "\n".join(['<div style="overflow-x: auto"><table>', *lines, "</table></div>"])
 
 
@@ -34,5 +36,5 @@ def html_image(data: bytes, kind: str = "png") -> str:
     return f'<img src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
 
 
-def _row(kind: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{kind}>{html.escape(cell)}</{kind}>' for cell in cells)}</tr>"
+def _row(kind: str, cells: Sequence[str], style: str) -> str:
+    return f"<tr>{''.join(f'<{kind}{style}>{html.escape(cell)}</{kind}>' for cell in cells)}</tr>"

@@ -14,7 +14,8 @@ from typing import Self
 from tqdm import tqdm
 
 QUIET_INTERVAL = 10.0  # seconds between lines where there is no terminal
-NOTEBOOK_COLUMNS = 100  # of a bar in a notebook, whose width no kernel knows
+NOTEBOOK_COLUMNS = 200  # of a line in a notebook at most; no kernel knows its width, and a longer one goes on below
+NOTEBOOK_BAR = "{l_bar}{bar:20}{r_bar}"  # of 20 characters, however long the note is
 
 log = logging.getLogger(__name__)  # what is shown here is in the log as well
 _quiet = 0  # how many blocks of `quiet` there are
@@ -56,6 +57,7 @@ class Progress:
             disable=not drawn,
             ncols=NOTEBOOK_COLUMNS if notebook else None,
             dynamic_ncols=not notebook,
+            bar_format=NOTEBOOK_BAR if notebook and total else None,
         )
         # a log file wants lines, not the carriage returns with which a bar draws over itself
         self._lines = shown and not drawn

@@ -65,10 +65,20 @@ class FolderClaim:
             what = "lock" if lock >= 0 else "create a dataset at"
             raise DatasetError(f"cannot {what} {self.path}: {error.strerror or error}") from error
         if taken:
+            found = os.fstat(folder)
             os.close(lock)
             os.close(folder)
+            if any(os.path.samestat(found, claim.folder_stat()) for claim in _claims if not claim.given_up):
+                raise DatasetError(
+                    f"{self.path} is being written by this process: close the writer or the stream that has it. What a "
+                    "cell of a notebook has opened and not closed ends with the kernel: restart it"
+                )
             raise DatasetError(f"{self.path} is being written by another process; wait for it or choose another")
         return lock, folder
+
+    def folder_stat(self) -> os.stat_result:
+        """Return what the folder is to the operating system, wherever it was moved."""
+        return os.fstat(self._folder)
 
     def check(self) -> None:
         """Raise OSError if the folder is no longer the one whose lock this claim has."""

@@ -19,7 +19,8 @@ def dataset_html(spec: SampleSpec, title: str, where: str) -> str:
         where: Folders of the dataset.
     """
     rows = [[field.name, field.role, str(field.shape), str(field.dtype), field.unit] for field in spec.values()]
-    lines = [f"{html_title('SampleDataset', title)}<br><code>{html.escape(where)}</code>", html_table(COLUMNS, rows)]
+    heading = f"{html_title('SampleDataset', title)}<br><code>{html.escape(where)}</code>"
+    lines = [heading, html_table(COLUMNS, rows, texts=True)]
     if spec.feedback:
         lines.append(f"feedback: {html.escape(str(spec.feedback))}")
     return "\n".join(lines)

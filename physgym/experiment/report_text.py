@@ -16,6 +16,7 @@ from physgym.experiment.session import CONFIG, INFO, RECORD
 from physgym.files import write_atomically
 
 NOTES = "--- notes: what is written below this line is kept ---"
+KERNEL = "ipykernel_launcher.py"  # the program of a notebook
 CONTENT = {
     "dataset/": "samples, unless the configuration names another place",
     "networks/": "checkpoints",
@@ -68,7 +69,7 @@ def record_text(record: Mapping[str, Any], outcome: str, *, details: bool = Fals
         f"started: {when_text(runs[0]['start'])}",
         *([f"ended:   {when_text(last['end'])}"] if last["end"] else []),
         f"seed:    {record['seed']}",
-        f"command: {shell_text(last['command'])}",
+        f"command: {command_text(last['command'])}",
         f"code:    {code_text(last)}",
     ]
     if last["dataset"]:
@@ -100,7 +101,7 @@ def _details(run: Mapping[str, Any]) -> list[str]:
     more = [f"{name}={value}" for name, value in run["environment"].items()]
     lines = [
         f"{when_text(run['start'])} to {when_text(run['end']) if run['end'] else '?'}",
-        f"command:  {shell_text(run['command'])}",
+        f"command:  {command_text(run['command'])}",
         f"folder:   {run['folder']}",
         f"code:     {code_text(run)}",
         *(f"          changed {printable_name(name)}" for name in found.get("changed", [])),
@@ -139,6 +140,11 @@ def when_text(moment: str) -> str:
     with contextlib.suppress(ValueError):
         return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     return moment
+
+
+def command_text(command: Sequence[str]) -> str:
+    """Return the command of a run as a person may type it; a notebook's is of no use to anybody."""
+    return "in a notebook" if command and Path(command[0]).name == KERNEL else shell_text(command)
 
 
 def shell_text(command: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from physgym.experiment.record import read_record, results_of, state
-from physgym.experiment.report_text import code_text, printable, shell_text, when_text
+from physgym.experiment.report_text import code_text, command_text, printable, when_text
 from physgym.html_parts import html_table, html_title
 from physgym.storage.location import local
 
@@ -37,7 +37,7 @@ class SessionSummary:
         rows = [(name, printable(text)) for name, text in _facts(record, outcome).items()]
         results = results_of(self._path, record)
         values = [printable(f"{value:.6g}" if isinstance(value, float) else str(value)) for value in results.values()]
-        lines = [title, html_table((), rows)]
+        lines = [title, html_table((), rows, texts=True)]
         lines += [html_table([printable(name) for name in results], [values])] if results else []
         return "\n".join(lines)
 
@@ -51,7 +51,7 @@ def _facts(record: Mapping[str, Any], outcome: str) -> dict[str, str]:
         "started": when_text(runs[0]["start"]),
         "ended": when_text(last["end"]) if last["end"] else "",
         "seed": "" if record["seed"] is None else str(record["seed"]),
-        "command": shell_text(last["command"]),
+        "command": command_text(last["command"]),
         "code": code_text(last),
         "dataset": f"{found['samples']} samples in {found['path']}" if found else "",
         "device": last.get("device") or "",

@@ -14,7 +14,7 @@ from physgym.errors import PhysGymError
 from physgym.experiment.networks import network_of
 from physgym.experiment.record import DIED, RUNNING, read_config
 from physgym.experiment.references import checkpoints_of, get
-from physgym.experiment.report_text import code_text, record_text, shell_text, when_text
+from physgym.experiment.report_text import code_text, command_text, record_text, when_text
 from physgym.experiment.session import CONFIG, INFO, RECORD
 from physgym.experiment.unseen_samples import unseen_samples
 from physgym.experiment.yaml_text import to_yaml
@@ -63,7 +63,7 @@ def add_what_was_run(page: Page, session: Path, record: Mapping[str, Any], outco
     machine = [last["host"], hardware.get("cpu"), f"{hardware.get('cores')} cores", gpus]
     page.facts(
         {
-            "command": shell_text(last["command"]),
+            "command": command_text(last["command"]),
             "outcome": outcome,
             "started": when_text(record["runs"][0]["start"]),
             "ended": when_text(last["end"]) if last["end"] else "",

@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import pty
+import re
 import struct
 import sys
 import termios
@@ -80,8 +81,16 @@ def test_a_bar_in_a_notebook(monkeypatch):
 
     OutStream.__module__ = "ipykernel.iostream"
     monkeypatch.setattr(sys, "stderr", shown := OutStream())
-    count()
-    text = shown.getvalue()
-    assert "\rcount: 100%|" in text
-    assert "count: 4/4 in" not in text
-    assert max(map(len, text.strip().split("\r"))) <= progress.NOTEBOOK_COLUMNS
+    with Progress(4, "count", "sheep") as bar:
+        for _ in range(4):
+            bar.update(note="a long note, " * 5 + "seen to its end")
+    *_, last = shown.getvalue().split("\r")
+    assert re.match(r"count: 100%\|[█#]{20}\| 4/4 \[", last)  # the note takes nothing of the bar
+    assert last.rstrip().endswith("seen to its end]")
+    assert "count: 4/4 in" not in shown.getvalue()
+    with Progress(4, "count", "sheep") as bar:
+        bar.update(note="endless " * 100)
+    assert max(len(line.strip()) for line in shown.getvalue().split("\r")) <= progress.NOTEBOOK_COLUMNS
+    with Progress(None, "count", "sheep") as bar:
+        bar.update(7)
+    assert shown.getvalue().split("\r")[-1].startswith("count: 7sheep [")

@@ -243,7 +243,7 @@ def test_resuming_needs_the_same_fields_and_source(tmp_path):
 def test_a_second_writer_is_refused(tmp_path):
     with (
         SampleWriter(tmp_path / "d", SPEC),
-        pytest.raises(DatasetError, match="being written by another process"),
+        pytest.raises(DatasetError, match="being written by this process"),
     ):
         SampleWriter(tmp_path / "d", SPEC, mode="validation")
 

@@ -98,6 +98,8 @@ def test_a_wrong_sample_is_named(dataset):
 
 def test_a_notebook_shows_the_fields_escaped(dataset):
     text = dataset._repr_html_()
+    assert text.count('<td style="text-align: left">') == text.count("<td") == 5 * len(dataset.spec)
+    text = text.replace(' style="text-align: left"', "")
     assert "<td>u&lt;b&gt;</td><td>additional</td><td>()</td><td>|S3</td><td>&amp;m</td>" in text
     assert "<td>curve</td><td>target</td><td>(6,)</td><td>float64</td><td>K</td>" in text
     assert "6 training samples, 2 episodes, " in text

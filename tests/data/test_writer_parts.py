@@ -15,6 +15,7 @@ from physgym.data.side_tables import SideTables
 from physgym.data.transaction import Transaction
 from physgym.data.upkeep import Upkeep
 from physgym.errors import DatasetError, SampleError
+from physgym.files import try_lock
 from physgym.sample import Field, SampleSpec
 
 SPEC = SampleSpec([Field("x", (), np.dtype("f4"), "input")])
@@ -64,10 +65,12 @@ def test_a_fault_of_one_sample_is_raised_once_any_other_always():
 
 def test_a_claim_keeps_others_out_and_leaves_nothing(tmp_path):
     claim = FolderClaim(tmp_path / "a" / "b")
-    with pytest.raises(DatasetError, match="is being written by another process"):
+    with pytest.raises(DatasetError, match=r"is being written by this process: close the writer .* restart it"):
         FolderClaim(tmp_path / "a" / "b")
     claim.release()
     assert claim.given_up
+    with try_lock(tmp_path / LOCK), pytest.raises(DatasetError, match="is being written by another process; wait"):
+        FolderClaim(tmp_path)  # a lock that is not of a claim is of a process elsewhere
     assert not (tmp_path / "a" / "b").exists()
     claim = FolderClaim(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / "moved")

@@ -22,6 +22,8 @@ def session(tmp_path):
 
 def test_a_session_is_a_table_of_escaped_texts(session):
     text = SessionSummary(session)._repr_html_()
+    assert '<td style="text-align: left">what</td>' in text
+    text = text.replace(' style="text-align: left"', "")
     assert text.startswith("<b>Session s&lt;b&gt;</b> &lt;script&gt;")
     assert "<td>what</td><td>train, completed</td>" in text
     assert "<td>seed</td><td>7</td>" in text
@@ -33,9 +35,18 @@ def test_a_session_is_a_table_of_escaped_texts(session):
 def test_a_session_is_read_anew(session):
     summary = SessionSummary(session)
     with Run(session, "train", {}):
-        assert "<td>train, running, 2 runs</td>" in summary._repr_html_()
-    assert "<td>train, completed, 2 runs</td>" in summary._repr_html_()
+        assert ">train, running, 2 runs</td>" in summary._repr_html_()
+    assert ">train, completed, 2 runs</td>" in summary._repr_html_()
     assert repr(summary) == f"SessionSummary({str(session)!r})"
+
+
+def test_a_notebook_stands_for_the_command_of_its_kernel(session, monkeypatch):
+    assert ">in a notebook</td>" not in SessionSummary(session)._repr_html_()
+    monkeypatch.setattr("sys.argv", ["/opt/lib/ipykernel_launcher.py", "-f", "/run/kernel-1.json"])
+    with Run(session, "train", {}):
+        text = SessionSummary(session)._repr_html_()
+    assert ">in a notebook</td>" in text
+    assert "kernel-1.json" not in text
 
 
 def test_what_is_no_session_says_so(tmp_path):
