@@ -82,6 +82,13 @@ class WrongType(ConfigError, TypeError):
     """An argument has a wrong type."""
 
 
+class WrongKey(ConfigError, KeyError):
+    """There is nothing of a name that was asked for; the text names what there is."""
+
+    def __str__(self) -> str:  # KeyError would show the text in quotation marks
+        return first_argument(self)
+
+
 class SceneError(ConfigError):
     """An object of a scene cannot be drawn as it is given; the text names the object and the environment."""
 

@@ -52,9 +52,14 @@ def cache_folder() -> Path:
 
 
 def short(path: str | os.PathLike[str]) -> str:
-    """Return a path as a person may type it here: relative where it is in the current folder, else as it is."""
+    """Return a path as a person may type it here: relative where it is in the current folder, else as it is.
+
+    One with ``..`` becomes that of the place where it leads, relative if that is in the current folder, else absolute.
+    """
     text = os.fspath(path)
     with contextlib.suppress(OSError, ValueError):  # the folder may be gone
+        if ".." in Path(text).parts:
+            text = os.path.realpath(absolute(text))
         return str(Path(text).relative_to(Path.cwd()))
     return text
 

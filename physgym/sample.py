@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
@@ -401,18 +401,18 @@ class SampleSpec(Mapping[str, Field]):
         if alike and all(value.__class__ is np.ndarray for value in sample.values()):
             return cast(dict[str, Any], sample)  # flat already, as nearly always
         given = dict(self._items(sample))
-        for name in self:
-            if name not in given:
-                raise SampleError(
-                    f"{where}: field {name!r} is missing; {_SPACES[of]} has {list(self)}. Return it or take it out of "
-                    "the space."
-                )
-        for name in given:
-            if name not in self:
-                raise SampleError(
-                    f"{where}: field {name!r} is not in {_SPACES[of]}, which has {list(self)}. Add it there or leave "
-                    "it out."
-                )
+        if missing := [name for name in self if name not in given]:
+            what, them = ("is missing", "it") if len(missing) == 1 else ("are missing", "them")
+            raise SampleError(
+                f"{where}: {_named(missing)} {what}; {_SPACES[of]} has {list(self)}. Return {them} or take {them} out "
+                "of the space."
+            )
+        if extra := [name for name in given if name not in self]:
+            what, them = ("is not", "it") if len(extra) == 1 else ("are not", "them")
+            raise SampleError(
+                f"{where}: {_named(extra)} {what} in {_SPACES[of]}, which has {list(self)}. Add {them} there or leave "
+                f"{them} out."
+            )
         return given
 
     def _items(self, values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -424,6 +424,11 @@ class SampleSpec(Mapping[str, Field]):
                 yield from self._items(inner, name)
             else:
                 yield name, value
+
+
+def _named(names: Sequence[str]) -> str:
+    """Return fields by name, for an error."""
+    return f"field {names[0]!r}" if len(names) == 1 else f"the fields {', '.join(map(repr, names))}"
 
 
 def counts_rows(field: Field, mask: Field) -> bool:

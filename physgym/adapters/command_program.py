@@ -25,6 +25,7 @@ QUOTED = 12  # lines of a program's output in an error
 LONGEST_QUOTED = 500  # characters of such a line
 LOOKED_AT = 1 << 20  # characters of its output in which a pattern is looked for at a time
 OVERLAP = 50  # lines that a pattern may span
+MORE_TIME = "If {who} needs more time, give the simulation a larger timeout."
 
 
 class TemplatedProgram:
@@ -150,7 +151,8 @@ class RunRules:
                     text = f"{Path(command[0]).name} took more than {self._timeout:g} s"
                     if self._reject_slow:
                         raise RejectSample(text) from None
-                    raise SimulatorError(f"{text} and was ended; raise timeout={last_output(folder)}") from None
+                    said = f"{text} and was ended{last_output(folder)}"
+                    raise SimulatorError(f"{said}\n{MORE_TIME.format(who='the program')}") from None
         if self._reject is not None:
             for name in (STDOUT, STDERR):
                 if found := _search(folder / name, self._reject):

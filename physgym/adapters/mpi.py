@@ -24,7 +24,7 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym.adapters.command_fields import DECLARED, WHOLE, FieldsOf, declared_space, taken
-from physgym.adapters.command_program import STDERR, STDOUT, last_output
+from physgym.adapters.command_program import MORE_TIME, STDERR, STDOUT, last_output
 from physgym.adapters.mpi_exchange import FIELDS, FOLDER, MpiExchange, RankAnswer, RankRequest
 from physgym.casting import as_dtype
 from physgym.checks import flag, integer, mapping, positive
@@ -111,8 +111,8 @@ class MpiRanks:
             answer, found = self._exchange.ask(kind, numbers, self._timeout, self._check)
         except TimeoutError:
             raise SimulatorError(
-                f"the ranks gave no answer to {kind.name} within {self._timeout:g} s and were ended; raise timeout="
-                f"{last_output(self._folder)}"
+                f"the ranks gave no answer to {kind.name} within {self._timeout:g} s and were ended"
+                f"{last_output(self._folder)}\n{MORE_TIME.format(who='a step')}"
             ) from None
         except ValueError as error:
             raise SimulatorError(f"rank 0 sends what is no answer to {kind.name}: {error}") from error

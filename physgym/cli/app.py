@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +15,9 @@ from typer.core import TyperGroup
 from physgym._version import __version__
 from physgym.cli.logs import with_saying
 from physgym.cli.parameters import with_completion
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, DatasetError
 from physgym.experiment.yaml_text import read_yaml
+from physgym.files import absolute
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -167,3 +168,36 @@ def config_of(path: Path) -> Path:
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{path} is not a session: it has no {CONFIG}")
     return path / CONFIG
+
+
+def check_there(
+    *, trained: Path | None = None, stored: Sequence[str | Path] = (), either: str | Path | None = None
+) -> None:
+    """Check that what a command reads is there, before it imports and builds what takes seconds.
+
+    Args:
+        trained: A session or a checkpoint.
+        stored: Dataset folders.
+        either: A session or a dataset folder.
+
+    Addresses of a storage are left alone.
+
+    Raises:
+        ConfigError: There is no such session or checkpoint.
+        DatasetError: There is no such dataset.
+    """
+    for path in stored:
+        if _is_missing(path):
+            raise DatasetError(f"there is no dataset at {absolute(path)}")
+    if trained is not None and _is_missing(trained):
+        raise ConfigError(f"there is no checkpoint at {absolute(trained)}, and no session")
+    if either is not None and _is_missing(either):
+        raise ConfigError(f"there is no {either}: name the folder of a session or of a dataset")
+
+
+def _is_missing(path: str | Path) -> bool:
+    if absolute(path).exists():
+        return False
+    from physgym.storage.location import scheme_of
+
+    return scheme_of(str(path)) is None

@@ -14,6 +14,7 @@ from physgym.cli.app import (
     again,
     app,
     arguments_of,
+    check_there,
     pairs_of,
 )
 from physgym.cli.continuing import beginning
@@ -301,6 +302,7 @@ def _export_network(session: Path, out: Path | None, to: str, which: str | None)
     """Write the network of a session or checkpoint."""
     if out is None:
         raise ConfigError("add --out, where to write")
+    check_there(trained=session)
     form = registry.find_network(to)
     from physgym.experiment.networks import network_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from physgym.cli.agents import tell_evaluation
-from physgym.cli.app import EnvArguments, app, arguments_of
+from physgym.cli.app import EnvArguments, app, arguments_of, check_there
 from physgym.cli.reports import EVALUATION_REPORT, NoReport, typed, write_at_end
 from physgym.errors import ConfigError
 
@@ -82,19 +82,18 @@ def evaluate(
 
     physgym evaluate sessions/track --episodes 20 --arg tracks=[1000,1020]
     """
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise ConfigError(f"--json: there is no folder {json_file.absolute().parent}")
+    if cpu and device not in (None, "cpu"):
+        raise ConfigError(f"--cpu and --device {device}: leave one of them out")
+    device = "cpu" if cpu else device
+    check_there(trained=session, stored=data or ())
     from physgym.experiment.evaluate import evaluate as run
     from physgym.experiment.evaluate import network_for, samples_for
     from physgym.experiment.record import has_agent
     from physgym.experiment.session import CONFIG
     from physgym.running.evaluation import UsualMetrics
 
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise ConfigError(f"--json: there is no folder {json_file.absolute().parent}")
-    if cpu and device not in (None, "cpu"):
-        raise ConfigError(f"--cpu and --device {device}: leave one of them out")
-    device = "cpu" if cpu else device
-    if not session.exists():
-        raise ConfigError(f"there is no checkpoint at {session.absolute()}, and no session")
     agent = has_agent(session)
     _check_options(context, session, agent=agent, recorded=data is not None)
     if agent:

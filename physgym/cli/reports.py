@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from physgym.cli.app import app
+from physgym.cli.app import app, check_there
 from physgym.errors import PhysGymError
 from physgym.files import absolute, short
 
@@ -46,6 +46,7 @@ def report(
 
     physgym report data/beam --out beam.html
     """
+    check_there(either=target)
     from physgym.report.reports import write_report
 
     print(f"report:  {short(write_report(target, out, samples=samples))}")

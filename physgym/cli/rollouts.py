@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from physgym.errors import ConfigError
+from physgym.files import short
 
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
@@ -160,10 +161,10 @@ def roll_out(
         progress=True,
         **workers,
     )
-    print(report)
+    print(report, flush=True)
     if out is not None:
         _save(report, out)
-        print(f"\nfigures, plots and animations: {out}")
+        print(f"\nfigures, plots and animations: {short(out)}")
     return report
 
 
@@ -182,6 +183,7 @@ def _metric(name: str) -> Any:
 def _save(report: RolloutReport, out: Path) -> None:
     """Write everything into a new folder, or nothing."""
     from physgym.files import absolute, creating
+    from physgym.progress import Progress
     from physgym.running.rollout_animation import can_animate
 
     try:
@@ -189,11 +191,15 @@ def _save(report: RolloutReport, out: Path) -> None:
             folder.mkdir(parents=True)
             report.save_json(folder / "rollout.json")
             report.save_csv(folder / "rollout.csv")
-            for metric in report.errors:
-                report.plot(folder / f"{_word(metric)}.png", metric)
-            for name, true in report.examples[0].true.items():
-                if can_animate(true.shape[1:]) and report.examples[0].finite:
+            shown = report.examples[0]
+            moving = [name for name, true in shown.true.items() if can_animate(true.shape[1:]) and shown.finite]
+            with Progress(len(report.errors) + len(moving), "draw", "picture") as bar:
+                for metric in report.errors:
+                    report.plot(folder / f"{_word(metric)}.png", metric)
+                    bar.update()
+                for name in moving:
                     report.animate(folder / f"{_word(name)}.gif", name)
+                    bar.update()
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}") from error
 

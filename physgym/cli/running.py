@@ -10,7 +10,7 @@ import typer
 
 from physgym.cli import rollouts
 from physgym.cli.agents import run_agent
-from physgym.cli.app import INTERRUPTED, again, app, config_of
+from physgym.cli.app import INTERRUPTED, again, app, check_there, config_of
 from physgym.cli.options import REPLAYING, RUNNING, VIEW, in_section, with_options
 from physgym.cli.reports import RUN_REPORT, NoReport, typed, write_at_end
 from physgym.errors import ConfigError
@@ -73,13 +73,17 @@ def run(
 
     physgym run sessions/spring --rollout 100 --episodes 20 --threshold 0.1 --out rollout
     """
+    if session.is_file():
+        raise ConfigError(f"{session} is a file: name the folder of a session, which a training prints at its end")
+    file = config_of(session)
+    check_there(stored=() if data is None else (data,))
     from physgym.experiment.component_section import Component
     from physgym.experiment.config import Edits, load_config
     from physgym.experiment.generation_plan import build_sampler
     from physgym.experiment.sections import options_in
     from physgym.running.options import RunnerOptions
 
-    config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
+    config = load_config(file, Edits(overrides=overrides or (), cpu=cpu))
     samplers = {name: Component(type=given[name]) for name in ("runner.actions", "runner.parameters") if name in given}
     chosen = config.runner.model_copy(update=in_section(given | samplers, "runner"))
     options = options_in(chosen, RunnerOptions)
@@ -179,15 +183,16 @@ def replay(
 
     Example: physgym replay sessions/beam --data data/beam --record predictions
     """
+    more = in_section(given, "runner")
+    frames, which = more.pop("frames", None), more.pop("which", None)
+    if not solver and (frames is not None or "actions" in more):
+        raise ConfigError("--frames and --actions need the simulation: add --solver")
+    check_there(trained=session, stored=(data,))
     from physgym.experiment.config import Edits, load_config
     from physgym.experiment.evaluate import open_part, recorded_split
     from physgym.experiment.session import CONFIG
     from physgym.scene.inputs import RECORD
 
-    more = in_section(given, "runner")
-    frames, which = more.pop("frames", None), more.pop("which", None)
-    if not solver and (frames is not None or "actions" in more):
-        raise ConfigError("--frames and --actions need the simulation: add --solver")
     config = None  # a training from Python alone has none
     if solver or overrides or (session / CONFIG).exists():
         config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from physgym.cli.app import app
+from physgym.cli.app import app, check_there
 from physgym.engine_names import Engine
 from physgym.errors import ConfigError
 
@@ -29,13 +29,12 @@ def serve_model(
 
     Example: physgym serve-model sessions/spring --umbridge --port 4242
     """
+    if not umbridge:
+        raise ConfigError("say by which protocol: --umbridge")
+    check_there(trained=session)
     from physgym.adapters.umbridge_server import ServedNetwork, UmBridgeServer
     from physgym.experiment.evaluate import network_for
 
-    if not umbridge:
-        raise ConfigError("say by which protocol: --umbridge")
-    if not session.exists():
-        raise ConfigError(f"there is no checkpoint at {session.absolute()}, and no session")
     network = ServedNetwork(network_for(session, which, device), name, engine)
     server = UmBridgeServer(network, host, port)
     print(f"model {name!r} at {server.url}")

@@ -8,6 +8,7 @@ its module must be importable without the packages that it needs.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import importlib
 from abc import ABC, abstractmethod
@@ -21,6 +22,25 @@ from physgym.errors import ConfigError, needs
 if TYPE_CHECKING:
     from physgym.data.dataset import SampleDataset
     from physgym.data.description import Mode
+
+
+# what people call a format, or how its files end
+OTHER_NAMES = {
+    "npz": "numpy",
+    "npy": "numpy",
+    "nc": "netcdf",
+    "xarray": "netcdf",
+    "zarr": "netcdf",
+    "csv": "parquet",
+    "pandas": "parquet",
+    "vtk": "vtkhdf",
+    "vtu": "vtkhdf",
+    "paraview": "vtkhdf",
+    "datasets": "huggingface",
+    "pt": "pt2",
+    "pth": "pt2",
+    "torch": "pt2",
+}
 
 
 @dataclass(frozen=True)
@@ -232,8 +252,11 @@ def find(name: str) -> ExportFormat:
     """
     if name not in names():
         known = sorted(names(), key=lambda one: bool(find(one).package))  # those first that need no further package
-        also = f", or for a network {' or '.join(network_names())}"
-        raise ConfigError(f"--to must be {' or '.join(known)}, not {name!r}{also}")
+        also = f"and for a network {' and '.join(network_names())}"
+        near = difflib.get_close_matches(name, [*known, *network_names()], 1)
+        meant = OTHER_NAMES.get(name.lower().lstrip(".")) or (near[0] if near else None)
+        hint = "" if meant is None else f" Did you mean {meant}?"
+        raise ConfigError(f"--to: there is no format {name!r}.{hint} There are {', '.join(known)}, {also}")
     found: ExportFormat = _object(_of_datasets(*EXPORTS)[name])
     return found
 

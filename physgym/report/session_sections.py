@@ -204,7 +204,7 @@ def loss_headline(history: History | None) -> dict[str, str]:
     if history is None or not history.epochs:
         return {}
     found = {"epochs": f"{len(history.epochs):,}"}
-    for name in LOSS_CURVES:
+    for name in (one for one in LOSS_CURVES if one in history):
         values = np.array(history[name], np.float64)
         good = values[np.isfinite(values)]
         if len(good):

@@ -15,7 +15,8 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.next_rows import NextRows, with_next_rows
 from physgym.data.provenance import codes_of, other_code, overlaps
 from physgym.data.windows import EpisodeWindows
-from physgym.errors import ChangedCode, ConfigError, DatasetError, SampleError
+from physgym.errors import ChangedCode, ConfigError, DatasetError, SampleError, WrongKey
+from physgym.files import short
 from physgym.nn.metrics import METRICS, FieldComparison, MetricName, MetricTable, metrics_of
 from physgym.nn.predictor import Predictor, evaluating
 from physgym.progress import Progress
@@ -101,7 +102,7 @@ class EvaluationReport:
         """Return a figure by "metric/field", such as "mae/next_state"."""
         values = self.values
         if name not in values:
-            raise KeyError(f"there is no figure {name!r}; there are {', '.join(values)}")
+            raise WrongKey(f"there is no figure {name!r}; there are {', '.join(values)}")
         return values[name]
 
     @property
@@ -211,6 +212,7 @@ def evaluate_predictor(
     """
     if not len(samples):
         raise DatasetError("there are no samples to evaluate")
+    said = _said(samples)
     samples = with_next_rows(samples, predictor.outputs, predictor.feedback)
     if missing := [name for name in predictor.outputs if name not in samples.spec]:
         raise ConfigError(
@@ -219,13 +221,21 @@ def evaluate_predictor(
         )
     _check_rows(predictor, samples)
     fitting_fields(samples.spec, predictor)
-    found = _Compared(predictor, samples, form)
+    found = _Compared(predictor, samples, form, said)
     with evaluating(predictor), Progress(len(samples), "evaluate", "samples", enabled=progress) as bar:
         for start in range(0, len(samples), form.batch_size):
             stop = min(start + form.batch_size, len(samples))
             found.add(start, samples.read(start, stop, found.fields))
             bar.update(stop - start)
     return found.report()
+
+
+def _said(samples: SampleDataset | EpisodeWindows) -> str:
+    """Say for people which samples these are."""
+    if isinstance(samples, EpisodeWindows):
+        form = samples.form
+        return f"windows of {form.inputs} + {form.targets} steps, {_said(samples.dataset)}"
+    return f"among those stored for {samples.mode} in {', '.join(short(str(place)) for place in samples.places)}"
 
 
 def _check_rows(predictor: Predictor, samples: SampleDataset | EpisodeWindows | NextRows) -> None:
@@ -254,12 +264,13 @@ class _Compared:
         predictor: The network.
         samples: The samples.
         form: What is measured.
+        said: What the samples are, in words.
     """
 
     def __init__(
-        self, predictor: Predictor, samples: SampleDataset | EpisodeWindows | NextRows, form: EvaluationForm
+        self, predictor: Predictor, samples: SampleDataset | EpisodeWindows | NextRows, form: EvaluationForm, said: str
     ) -> None:
-        self._predictor, self._samples, self._form = predictor, samples, form
+        self._predictor, self._samples, self._form, self._said = predictor, samples, form, said
         self._table = MetricTable(samples.spec, predictor.outputs, form.metrics)
         self.fields = list(dict.fromkeys((*predictor.inputs, *predictor.outputs, *self._table.masks)))
         self._by = form.worst_by or ("relative_l2" if "relative_l2" in metrics_of(form.metrics) else "")
@@ -325,7 +336,7 @@ class _Compared:
             for metric, one in metrics.whole.items()
         )
         return EvaluationReport(
-            repr(self._samples),
+            self._said,
             len(self._samples),
             len(np.unique(self._samples.episodes)),
             measured,

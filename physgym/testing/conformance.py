@@ -38,7 +38,7 @@ from physgym.testing.comparing import require as _require
 from physgym.testing.comparing import same_bits as _bits
 from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.testing.restoring import check_restored, keeps_states
-from physgym.testing.rules import RuleReport, broken_rules
+from physgym.testing.rules import NothingToCheck, RuleReport, broken_rules, fault_text, listed
 from physgym.vector import SocketVectorEnv
 from physgym.vector.make import NamedFactory, env_factory
 from physgym.worker.folders import OwnFolder
@@ -53,6 +53,10 @@ FED = (
     "They are what the network was trained on"
 )
 SKIPPED = 'not checked, since the environment runs in real time (metadata["physgym.real_time"]): no episode comes twice'
+NOT_RENDERED = (
+    'nothing is rendered: metadata["render_modes"] is {modes}, without "rgb_array"; declare it where render() makes '
+    "pictures. What the scene shows fits the samples"
+)
 CLOSE = (
     1e-3  # relative to the largest value: a prediction has the dtype of its field, the solver may compute in another
 )
@@ -77,7 +81,8 @@ class EnvConformance:
                     env.unwrapped.spec = None  # of which the checker would make another one
                 gymnasium_check_env(env.unwrapped, skip_render_check=True)
         except Exception as error:
-            raise AssertionError(f"Gymnasium's own checker must accept the environment: {error}") from error
+            text = f"Gymnasium's own checker must accept the environment: {fault_text(error)}"
+            raise AssertionError(text) from error
         finally:
             env.close()
 
@@ -373,12 +378,15 @@ class EnvConformance:
             )
 
     def test_renders(self) -> None:
-        """Check that the scene fits the samples, and that frames have the usual form, if it renders off screen."""
+        """Check that the scene fits the samples, and that frames have the usual form, if it renders off screen.
+
+        Skipped after the scene where it does not.
+        """
         self._check_scene()
         env = self.make_env()
         env.close()
-        if "rgb_array" not in env.metadata.get("render_modes", []):
-            return
+        if "rgb_array" not in (modes := env.metadata.get("render_modes", [])):
+            raise NothingToCheck(NOT_RENDERED.format(modes=modes))
         env = self.make_env(render_mode="rgb_array")
         env.reset(seed=SEED)
         frame: Any = env.render()
@@ -479,7 +487,7 @@ def check_env(
     """
     broken = broken_rules(_Given(env, arguments or {}), report, note)
     if broken:
-        raise AssertionError("the environment breaks rules:\n- " + "\n- ".join(broken))
+        raise AssertionError(f"the environment breaks rules:\n{listed(broken)}")
 
 
 def _difference(

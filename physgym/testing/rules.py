@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import unittest
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from physgym.errors import PhysGymError
@@ -13,6 +13,10 @@ from physgym.testing.isolation import ConformanceNote
 from physgym.worker.folders import Folder
 
 RuleReport: TypeAlias = Callable[[str, str], None]
+
+
+class NothingToCheck(unittest.SkipTest):
+    """A rule is about something that what is checked does not have to have."""
 
 
 def rules(suite: Any) -> dict[str, Callable[[], None]]:
@@ -28,7 +32,7 @@ def broken_rules(suite: Any, report: RuleReport | None = None, note: RuleReport 
         suite: An object whose methods ``test_...`` are the rules.
         report: Called for each rule with its name and the broken rule's text, empty if it holds.
         note: Called with the name of a rule that holds only nearly, or is not tried, and what there is to say; by
-            default a warning.
+            default a warning, and nothing where there is nothing to check.
     """
     broken = []
     for name, rule in rules(suite).items():
@@ -43,14 +47,40 @@ def broken_rules(suite: Any, report: RuleReport | None = None, note: RuleReport 
                 else:
                     warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         except unittest.SkipTest as skipped:
-            if note is None:
-                warnings.warn(f"{name}: {skipped}", ConformanceNote, stacklevel=3)
-            else:
+            if note is not None:
                 note(name, str(skipped))
+            elif not isinstance(skipped, NothingToCheck):
+                warnings.warn(f"{name}: {skipped}", ConformanceNote, stacklevel=3)
             continue
         except (Exception, SystemExit) as error:  # noqa: BLE001 - what is tested may raise anything
-            text = str(error) if isinstance(error, (AssertionError, PhysGymError)) else f"it raised {error!r}"
+            text = fault_text(error)
             broken.append(f"{name}: {text}")
         if report is not None:
             report(name, text)
     return broken
+
+
+def fault_text(error: BaseException) -> str:
+    """Return what a rule says that has raised."""
+    return str(error) if isinstance(error, (AssertionError, PhysGymError)) else f"it raised {error!r}"
+
+
+def listed(broken: Sequence[str]) -> str:
+    """Return broken rules line by line; a fault that breaks several is named once, with all of them.
+
+    Args:
+        broken: What `broken_rules` returned. Rules that break by one fault say it with the same words at the end, after
+            what they did until then, such as "episode, step 0".
+    """
+    faults: list[tuple[str, list[str]]] = []  # each with the rules that it breaks
+    for name, _, text in (line.partition(": ") for line in broken):
+        for i, (known, names) in enumerate(faults):
+            if f": {text}".endswith(f": {known}") or f": {known}".endswith(f": {text}"):
+                faults[i] = min(known, text, key=len), [*names, name]
+                break
+        else:
+            faults.append((text, [name]))
+    more = "\n  The same fault breaks {}"
+    return "\n".join(
+        f"- {names[0]}: {text}{more.format(', '.join(names[1:])) if names[1:] else ''}" for text, names in faults
+    )

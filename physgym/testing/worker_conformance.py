@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from physgym.errors import ConfigError
-from physgym.testing.rules import RuleReport, broken_rules
+from physgym.testing.rules import RuleReport, broken_rules, listed
 from physgym.testing.worker_faults import FaultRules
 from physgym.testing.worker_greeting import GreetingRules
 from physgym.testing.worker_rollouts import RolloutRules
@@ -64,4 +64,4 @@ def check_worker(
     finally:
         suite.teardown_class()
     if broken:
-        raise AssertionError("the worker breaks rules:\n- " + "\n- ".join(broken))
+        raise AssertionError(f"the worker breaks rules:\n{listed(broken)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, WrongKey
 from physgym.html_parts import html_image, html_table, html_title
 from physgym.scene.pictures import Picture, draw_curves
 from physgym.spaces import Array
@@ -44,8 +44,19 @@ class History:
     skipped: int = 0
 
     def __getitem__(self, name: str) -> list[float]:
-        """Return a value over the epochs that have it."""
-        return [epoch[name] for epoch in self.epochs if name in epoch]
+        """Return a value over the epochs that have it; before the first epoch is completed, nothing of any name.
+
+        Raises:
+            WrongKey: No epoch has it.
+        """
+        found = [epoch[name] for epoch in self.epochs if name in epoch]
+        if self.epochs and not found:
+            raise WrongKey(f"the history has no {name!r}; it has {', '.join(self)}")
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether an epoch has a value."""
+        return any(name in epoch for epoch in self.epochs)
 
     def __iter__(self) -> Iterator[str]:
         """Return an iterator over the names of the values."""

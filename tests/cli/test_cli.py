@@ -555,3 +555,40 @@ def test_an_import_of_nothing_says_that_it_is_not_there(folder, monkeypatch, cap
         main()
     assert end.value.code == 2
     assert "there is no file or folder nothing, and a dataset of Minari needs minari: pip" in capsys.readouterr().err
+
+
+MISSING = """
+import sys
+from physgym.cli import main
+
+for typed in (line.split() for line in sys.stdin):
+    sys.argv = ["physgym", *typed]
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code == 2, typed
+    assert "torch" not in sys.modules, typed
+"""
+
+
+def test_what_is_not_there_is_said_before_anything_is_built(tmp_path):
+    (tmp_path / "file.yaml").touch()
+    (tmp_path / "session").mkdir()
+    wanted = {
+        "run none": "there is no none; name a YAML file or the folder of a session",
+        "run file.yaml": "file.yaml is a file: name the folder of a session, which a training prints at its end",
+        "replay none --data session": f"there is no checkpoint at {tmp_path}/none, and no session",
+        "replay session --data none": f"there is no dataset at {tmp_path}/none",
+        "evaluate none": f"there is no checkpoint at {tmp_path}/none, and no session",
+        "evaluate session --data session --data none": f"there is no dataset at {tmp_path}/none",
+        "report none": "there is no none: name the folder of a session or of a dataset",
+        "serve-model none --umbridge": f"there is no checkpoint at {tmp_path}/none, and no session",
+        "export none --to onnx --out n.onnx": f"there is no checkpoint at {tmp_path}/none, and no session",
+    }
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(  # in a process that has imported nothing
+        [sys.executable, "-c", MISSING], cwd=tmp_path, input="\n".join(wanted), capture_output=True, text=True,
+        timeout=110, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [f"error: {text}" for text in wanted.values()]

@@ -11,6 +11,7 @@ import torch
 import physgym
 from physgym.errors import ConfigError
 from physgym.experiment.session_samples import dataset_of
+from physgym.formats import registry
 from physgym.nn import MLP
 from physgym.training import Trainer, load_checkpoint
 from tests.support.commands import run_command
@@ -81,3 +82,25 @@ def test_a_session_without_samples_says_so(tmp_path):
         dataset_of(tmp_path)
     (tmp_path / "dataset").mkdir()
     assert dataset_of(tmp_path) == tmp_path / "dataset"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("npz", " Did you mean numpy?"),
+        (".nc", " Did you mean netcdf?"),
+        ("parqet", " Did you mean parquet?"),
+        ("onxn", " Did you mean onnx?"),
+        ("zip", ""),
+    ],
+)
+def test_an_unknown_format_is_an_error_with_those_there_are(name, hint):
+    with pytest.raises(ConfigError) as refused:
+        registry.find(name)
+    assert str(refused.value).startswith(f"--to: there is no format {name!r}.{hint} There are numpy, ")
+    assert str(refused.value).endswith(", and for a network onnx and pt2")
+
+
+def test_other_names_of_formats_are_of_formats_there_are():
+    assert {*registry.OTHER_NAMES.values()} <= {*registry.names(), *registry.network_names()}
+    assert not {*registry.OTHER_NAMES} & {*registry.names(), *registry.network_names()}

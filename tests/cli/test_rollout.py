@@ -74,6 +74,7 @@ def test_a_session_is_rolled_out(tmp_path, identity):
         *("--threshold", "0.2", "--record", "predicted", "--out", "out"),
     )
     assert "rollout of 4 steps in 3 episodes" in done.stdout
+    assert "draw: 3/3 in " in done.stderr
     assert "position of next_state" in done.stdout
     assert "relative_l2 of next_state above 0.2:" in done.stdout
     out = tmp_path / "out"

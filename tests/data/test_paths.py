@@ -134,6 +134,19 @@ def test_links_and_unknown_users_stay(home):
     assert files.absolute("~nobody-of-this-name/x") == home / "~nobody-of-this-name" / "x"
 
 
+def test_paths_are_shown_as_one_types_them(home, monkeypatch):
+    (home / "work" / "inner").mkdir(parents=True)
+    (home / "link").symlink_to(home / "work" / "inner")
+    monkeypatch.chdir(home / "work")
+    assert files.short(home / "work" / "data" / "one") == "data/one"
+    assert files.short("data/one") == "data/one"
+    assert files.short("../again") == str(home / "again")
+    assert files.short(home / "work" / ".." / "again") == str(home / "again")
+    assert files.short("../work/inner/x") == "inner/x"
+    assert files.short(home / "link" / ".." / "x") == "x"  # where it leads
+    assert files.short("s3://bucket/a") == "s3://bucket/a"
+
+
 @pytest.mark.parametrize(
     "picture", [None, np.zeros((3, 8, 8), np.uint8), np.zeros((8, 8, 3), int), np.zeros((8, 8), bool), "x", [], 1.0]
 )

@@ -99,7 +99,7 @@ def test_the_rules_that_compare_episodes_are_left_out_and_named():
     check_env(RealTime, lambda rule, fault: said.append(rule), lambda rule, text: noted.append((rule, text)))
     assert "test_samples_fit_the_declaration" in said
     assert {rule for rule, _ in noted} >= {"test_same_seed_same_episode", "test_equal_through_a_worker"}
-    assert all("in real time" in text for _, text in noted)
+    assert all("in real time" in text for rule, text in noted if rule != "test_renders")
     assert not {rule for rule, _ in noted} & set(said)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", ConformanceNote)

@@ -11,13 +11,15 @@ from typer.testing import CliRunner
 
 import physgym.testing.dialled_programs as programs
 from physgym.cli import app
+from physgym.envs.spring import Spring
 from physgym.errors import ConfigError
 from physgym.testing import WorkerConformance, check_env, check_worker
-from physgym.testing.rules import broken_rules, rules
+from physgym.testing.rules import broken_rules, listed, rules
 from physgym.testing.worker_faults import FaultRules
 from physgym.testing.worker_greeting import GreetingRules
 from physgym.testing.worker_rollouts import RolloutRules
 from physgym.testing.worker_stepping import SteppingRules
+from tests.support import toys
 from tests.support.left_processes import nothing_left  # noqa: F401 - a fixture
 from tests.support.machines import ROOT
 from tests.support.programs import node
@@ -229,3 +231,37 @@ def test_environments_are_checked_with_arguments():
     check_env("physgym/Spring-v0", arguments={"stiffness": [2.0, 3.0]})
     with pytest.raises(AssertionError, match=r"ValueError|WrongValue|must"):
         check_env("physgym/Spring-v0", arguments={"stiffness": "none"})
+
+
+class Forgetful(Spring):
+    """Leaves two fields of its samples out."""
+
+    def sample(self):
+        made = super().sample()
+        return {name: made[name] for name in ("parameters", "next_state")}
+
+
+def test_a_fault_that_breaks_many_rules_is_said_once_with_its_fields_together():
+    with pytest.raises(AssertionError) as refused:
+        check_env(Forgetful)
+    first, fault, others = str(refused.value).split("\n")
+    assert first == "the environment breaks rules:"
+    assert fault.startswith("- test_gymnasium_accepts_it: Forgetful: the fields 'force', 'state' are missing; sample_s")
+    assert others.startswith("  The same fault breaks test_results_can_travel, test_samples_fit_the_declaration, ")
+
+
+def test_faults_of_other_words_stay_apart():
+    broken = ["test_a: step 0: x is wrong", "test_b: y", "test_c: x is wrong", "test_d: 0: y is wrong", "test_e: "]
+    assert listed(broken) == (
+        "- test_a: x is wrong\n  The same fault breaks test_c\n- test_b: y\n- test_d: 0: y is wrong\n- test_e: "
+    )
+
+
+def test_an_environment_that_renders_nothing_is_no_rule_kept():
+    kept, noted = [], {}
+    check_env(toys.Line, lambda rule, fault: kept.append(rule), noted.__setitem__)
+    assert "test_renders" not in kept
+    assert noted["test_renders"].startswith('nothing is rendered: metadata["render_modes"] is [], without "rgb_array"')
+    check_env(toys.Line)  # without a warning
+    check_env("physgym/Spring-v0", lambda rule, fault: kept.append(rule), noted.__setitem__)
+    assert "test_renders" in kept

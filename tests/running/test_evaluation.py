@@ -190,7 +190,9 @@ def test_a_session_is_evaluated_on_the_test_part_that_it_recorded(session, capsy
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 0
-    assert "next_state  mae" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "next_state  mae" in said
+    assert said.startswith(f"10 samples of 2 episodes: among those stored for training in {session.parent / 'data'}\n")
     written = json.loads(file.read_text())
     assert (written["samples"], len(written["worst"])) == (10, 1)
     assert len(written["fields"]["next_state"]["mae"]["components"]) == 2

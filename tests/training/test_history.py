@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from physgym.errors import ConfigError
+from physgym.experiment.search.worker import chosen
+from physgym.report.session_sections import loss_headline
 from physgym.training.history import History
 
 
@@ -91,3 +93,22 @@ def test_a_notebook_shows_what_has_no_curve(monkeypatch):
     without = History([{"epoch": 1, "loss": 2.0}])._repr_html_()
     assert "<td>2</td>" in without
     assert "<img" not in without
+
+
+def test_a_name_that_no_epoch_has_is_an_error_that_names_those_there_are():
+    history = History([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "validation_loss": 0.3}])
+    assert history["loss"] == [0.5, 0.25]
+    assert history["validation_loss"] == [0.3]
+    for kind in (KeyError, ConfigError):
+        with pytest.raises(kind) as refused:
+            history["validation_los"]
+        assert str(refused.value) == "the history has no 'validation_los'; it has epoch, loss, validation_loss"
+    assert "validation_loss" in history
+    assert "validation_los" not in history
+    assert History()["loss"] == []  # nothing is known yet
+
+
+def test_what_reads_a_history_does_without_a_value_that_is_not_there():
+    history = History([{"epoch": 1, "loss": 0.5, "seconds": 1.0, "samples": 4}])
+    assert loss_headline(history) == {"epochs": "1", "loss, last": "0.5"}
+    assert chosen(history, "validation_loss", "best", "minimize") is None

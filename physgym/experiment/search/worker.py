@@ -197,6 +197,8 @@ def run_trial(job: TrialMessage, channel: DriverChannel) -> TrialMessage:
 
 def chosen(history: History, metric: str, which: str, direction: str) -> float | None:
     """Return the value of a training that counts."""
+    if metric not in history:
+        return None
     values = history[metric]
     if which == "last" or not values:
         return values[-1] if values else None
