@@ -230,11 +230,13 @@ def evaluate_predictor(
     return found.report()
 
 
-def _said(samples: SampleDataset | EpisodeWindows) -> str:
+def _said(samples: Any) -> str:
     """Say for people which samples these are."""
     if isinstance(samples, EpisodeWindows):
         form = samples.form
         return f"windows of {form.inputs} + {form.targets} steps, {_said(samples.dataset)}"
+    if not isinstance(samples, SampleDataset):  # samples of somebody's own
+        return repr(samples)
     return f"among those stored for {samples.mode} in {', '.join(short(str(place)) for place in samples.places)}"
 
 
