@@ -53,10 +53,6 @@ FED = (
     "They are what the network was trained on"
 )
 SKIPPED = 'not checked, since the environment runs in real time (metadata["physgym.real_time"]): no episode comes twice'
-NOT_RENDERED = (
-    'nothing is rendered: metadata["render_modes"] is {modes}, without "rgb_array"; declare it where render() makes '
-    "pictures. What the scene shows fits the samples"
-)
 CLOSE = (
     1e-3  # relative to the largest value: a prediction has the dtype of its field, the solver may compute in another
 )
@@ -386,7 +382,10 @@ class EnvConformance:
         env = self.make_env()
         env.close()
         if "rgb_array" not in (modes := env.metadata.get("render_modes", [])):
-            raise NothingToCheck(NOT_RENDERED.format(modes=modes))
+            raise NothingToCheck(
+                f'nothing is rendered: metadata["render_modes"] is {modes}, without "rgb_array"; declare it where render() '
+                "makes pictures. What the scene shows fits the samples"
+            )
         env = self.make_env(render_mode="rgb_array")
         env.reset(seed=SEED)
         frame: Any = env.render()
