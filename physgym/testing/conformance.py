@@ -383,8 +383,8 @@ class EnvConformance:
         env.close()
         if "rgb_array" not in (modes := env.metadata.get("render_modes", [])):
             raise NothingToCheck(
-                f'nothing is rendered: metadata["render_modes"] is {modes}, without "rgb_array"; declare it where render() '
-                "makes pictures. What the scene shows fits the samples"
+                f'nothing is rendered: metadata["render_modes"] is {modes}, without "rgb_array"; declare it where '
+                "render() makes pictures. What the scene shows fits the samples"
             )
         env = self.make_env(render_mode="rgb_array")
         env.reset(seed=SEED)
