@@ -16,9 +16,8 @@ from physgym.data.partition import Partition
 from physgym.data.piecewise import PIECE, pwrite_all
 from physgym.spaces import Array
 from physgym.system.file_systems import file_system_of
+from physgym.system.shared_memory import ORDERED
 
-# A store that follows another is seen after it, also by who reads what a killed process has left
-ORDERED = {"x86_64", "amd64"}
 # Rows that were written once have their place on the disk for good. Where files are copied on write, as on btrfs, zfs
 # and xfs with reflinks, a store may need another place, and a full disk would be the end of the process
 IN_PLACE = {"ext4", "tmpfs"}

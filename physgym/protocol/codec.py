@@ -206,17 +206,20 @@ def _decode_results(body: memoryview, agreed: Agreement) -> Results:
 
 def _encode_rollout(message: RolloutResult, agreed: Agreement) -> list[Buffer]:
     parameters, rejected, reports = message.parameters, message.rejected, message.reports
-    extra = [
+    extra: list[Any] = [
         None if parameters is None else parameters.episodes,
         None if rejected is None else [rejected.episodes, rejected.steps, rejected.reasons],
         None if reports is None else _report_columns(reports),
     ]
-    if message.snapshots is not None:
+    if message.snapshots is not None or message.slot is not None:
         extra.append(message.snapshots)
+    if message.slot is not None:
+        extra.append(message.slot)
     number = len(message.steps) - (0 if reports is None else len(reports.rejected))
     meta = encode_value([message.episodes, message.steps, message.ended, message.last, *extra])
     body: list[Buffer] = [struct.pack("<I", len(meta)), meta]
-    body += _pack_columns(agreed.samples, agreed.sample_spec, message.samples, number)
+    if message.slot is None:
+        body += _pack_columns(agreed.samples, agreed.sample_spec, message.samples, number)
     if parameters is not None:
         body += _pack_columns(agreed.parameters, agreed.parameter_spec, parameters.values, len(parameters.episodes))
     if rejected is not None:
@@ -241,7 +244,8 @@ def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
     if end > len(body):
         raise ProtocolError("a RolloutResult ends within its head")
     head = decode_value(body[4:end])
-    whole = isinstance(head, list) and (len(head) == 7 or (len(head) == 8 and bool(head[7])))
+    slotted = isinstance(head, list) and len(head) == 9 and type(head[8]) is int
+    whole = slotted or (isinstance(head, list) and (len(head) == 7 or (len(head) == 8 and bool(head[7]))))
     if not whole or not isinstance(head[2], list) or type(head[3]) is not bool:
         raise ProtocolError("the head of a RolloutResult is wrong")
     episodes, steps, ended, last, begun, rejected, reported = head[:7]
@@ -262,7 +266,9 @@ def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
     if reports is not None:
         _check_ends(episodes, steps, ended)
     rest, number = body[end:], len(steps) - (0 if reports is None else len(reports.rejected))
-    samples, rest = _unpack_columns(agreed.samples, agreed.sample_spec, rest, number)
+    samples: Sample = {}
+    if not slotted:
+        samples, rest = _unpack_columns(agreed.samples, agreed.sample_spec, rest, number)
     parameters = kept = None
     if begun is not None:
         values, rest = _unpack_columns(agreed.parameters, agreed.parameter_spec, rest, len(begun))
@@ -272,7 +278,9 @@ def _decode_rollout(body: memoryview, agreed: Agreement) -> RolloutResult:
         kept = Rejected(rejected[0], rejected[1], rejected[2], fields)
     if len(rest):
         raise ProtocolError(f"{len(rest)} bytes of arrays are left over")
-    return RolloutResult(episodes, steps, samples, ended, last, parameters, kept, reports, snapshots)
+    return RolloutResult(
+        episodes, steps, samples, ended, last, parameters, kept, reports, snapshots, head[8] if slotted else None
+    )
 
 
 def _decode_reports(columns: Any, number: int) -> StepReports:

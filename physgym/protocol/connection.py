@@ -7,6 +7,7 @@ into messages.
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,7 +26,18 @@ from physgym.protocol.codec import (
     unpack_header,
 )
 from physgym.protocol.contents import check_message
-from physgym.protocol.messages import REPLIES, Close, Failure, Message, Ready, Results, Role, Step
+from physgym.protocol.messages import (
+    REPLIES,
+    Close,
+    Failure,
+    Message,
+    Ready,
+    Results,
+    Role,
+    RolloutResult,
+    Step,
+)
+from physgym.protocol.sample_slots import SlotReader
 from physgym.protocol.short_frames import FRAME, MESSAGES, STEP_ALL, STEP_BYTES, STEPPED_ALL, STEPPED_BYTES
 from physgym.protocol.states import Conversation
 
@@ -42,11 +54,13 @@ class Connection:
         agreement: Layouts, known once `Ready` went by; None before.
         conversation: What may be said next.
         ledger: Requests without their last reply.
+        slots: Where samples lie that do not travel; None where there is no such memory.
     """
 
     def __init__(self, role: Role) -> None:
         self.role = role
         self.agreement: Agreement | None = None
+        self.slots: SlotReader | None = None
         self.conversation = Conversation()
         self.ledger = self.conversation.ledger
         self._other = Role.WORKER if role is Role.PARENT else Role.PARENT
@@ -185,12 +199,22 @@ class Connection:
         assert self._head is not None
         (kind, sequence, _), self._head = self._head, None
         message = decode(kind, body, self.agreement)
+        if isinstance(message, RolloutResult) and message.slot is not None:
+            message = self._with_samples(message, message.slot)
         self._check_content(message)
         ledger = self.ledger
         if (kind in _REPLY_KINDS or kind is Failure) and ledger.pending:
             ledger.answered.append(ledger.pending[0])
         self._advance(message, sequence)
         return message
+
+    def _with_samples(self, message: RolloutResult, slot: int) -> RolloutResult:
+        """Return a message with its samples, which are in a slot."""
+        if self.slots is None:
+            raise ProtocolError(f"a RolloutResult names slot {slot} of a memory that is not shared")
+        reports = message.reports
+        count = len(message.steps) - (0 if reports is None else len(reports.rejected))
+        return replace(message, samples=self.slots.hold(slot, count))
 
     # what both do
 

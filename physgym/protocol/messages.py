@@ -292,6 +292,8 @@ class RolloutResult:
             that names its last step then.
         snapshots: States of simulations, where their environments give some: episode, step after which, and arrays by
             name of each; None if there are none.
+        slot: Where samples are in memory that both ends share, see `physgym.protocol.sample_slots`; None where they
+            travel.
     """
 
     episodes: Array
@@ -303,6 +305,7 @@ class RolloutResult:
     rejected: Rejected | None = None
     reports: StepReports | None = None
     snapshots: list[Any] | None = None
+    slot: int | None = None
 
     @property
     def lengths(self) -> list[int]:

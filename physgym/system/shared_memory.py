@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import platform
+import sys
 import tempfile
 
 from physgym.errors import ConfigError
 from physgym.system.descriptors import above_standard
+
+# A store that follows another is seen after it, also by another process, and by who reads what a killed one has left
+ORDERED = {"x86_64", "amd64"}
+
+
+def is_shareable() -> bool:
+    """Return whether processes may hand on pieces of memory by a store: it has no room before it is asked for."""
+    return sys.platform == "linux" and hasattr(os, "memfd_create") and platform.machine().lower() in ORDERED
 
 
 def make_file() -> int:

@@ -15,6 +15,7 @@ from physgym.protocol.messages import Message, Rollout, RolloutResult
 from physgym.vector.arrivals import Arrivals
 from physgym.vector.fleet import WorkerPool
 from physgym.vector.inbox import Arrival
+from physgym.vector.memory import share_samples
 from physgym.vector.quota import LARGEST_CHUNK, Demand, Quota
 from physgym.vector.turnover import Turnover
 from physgym.vector.workers import Fault, LocalWorker, RemoteWorker, Worker
@@ -272,8 +273,9 @@ class EpisodeSchedule:
     def _post(self, chunk: _Chunk, episodes: list[Any], limit: int, *, goes_on: bool = False) -> None:
         chunk.begun, chunk.size = time.monotonic(), max(1, len(episodes))  # a fault may have left nothing but the end
         made = self._pool.taken(chunk.worker)  # those that the limit was computed from
-        if isinstance(chunk.worker, RemoteWorker) and not goes_on:
-            chunk.worker.episodes += len(episodes)
+        if isinstance(chunk.worker, RemoteWorker):
+            chunk.worker.episodes += 0 if goes_on else len(episodes)
+            share_samples(chunk.worker, self._pool.memory, self._pool.agreement)
         request = Rollout(episodes, **self._limits, limit=limit, made=made, goes_on=goes_on)
         self._pool.post(chunk.worker, request, chunk)
 

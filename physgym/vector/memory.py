@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 
 from physgym.errors import ConfigError
 from physgym.protocol.agreement import Agreement
 from physgym.protocol.buffers import Arena
+from physgym.protocol.sample_slots import SlotReader
 from physgym.system.shared_memory import make_file, reserve
+from physgym.vector.workers import RemoteWorker
 
 
 class SharedMemory:
@@ -51,6 +54,21 @@ class SharedMemory:
             self._arena.release()
         if self._close is not None:
             self._close()
+
+
+def share_samples(worker: RemoteWorker, file: int | None, agreed: Agreement) -> None:
+    """Have the samples of a worker's rollouts stay in shared memory, where that pays; before it is asked for the first.
+
+    Args:
+        worker: Which one.
+        file: Descriptor of the memory; None if there is none.
+        agreed: Layouts of its messages.
+    """
+    channel = worker.channel
+    if file is None or channel is None or channel.connection.slots is not None or not SlotReader.pay(agreed.samples):
+        return
+    with contextlib.suppress(OSError, ValueError):  # samples travel then
+        channel.connection.slots = SlotReader(file, worker.index, agreed.samples)
 
 
 def _make() -> int:

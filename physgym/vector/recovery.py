@@ -13,6 +13,7 @@ from physgym.protocol.ledger import Ledger
 from physgym.protocol.messages import Attach, Call, Rollout, Step
 from physgym.vector.calls import OpenCall
 from physgym.vector.fleet import WorkerPool
+from physgym.vector.memory import share_samples
 from physgym.vector.workers import Fault, RemoteWorker, Worker
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Recovery:
                 if isinstance(request, Rollout):
                     request = replace(request, made=0)
                     worker.episodes += len(request.episodes)
+                    share_samples(worker, self._fleet.memory, self._fleet.agreement)
                 self._fleet.post(worker, request, pending.context)
         return errors
 

@@ -26,6 +26,7 @@ from physgym.errors import ClosedError, ConfigError, SampleError
 from physgym.placement import Env
 from physgym.policies import EpisodePolicy
 from physgym.protocol.messages import Rollout, RolloutResult
+from physgym.protocol.sample_slots import SlotWriter
 from physgym.sample import SampleSpec, flat_items
 from physgym.spaces import Array
 from physgym.worker.batch import RowBatch
@@ -108,6 +109,7 @@ class BatchedEpisodes:
 
     Attributes:
         stopped: Where the limit of the last rollout came, from where another may go on.
+        slots: Memory that is shared with the parent, for samples; None without any.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class BatchedEpisodes:
         self._closing, self._next_look = closing, 0.0
         self._samples = 0  # samples of all rollouts that were sent, and rejected steps where those are reported
         self.stopped: _Course | None = None
+        self.slots: SlotWriter | None = None
 
     def serve(self, request: Rollout, emit: Emit) -> RolloutResult:
         """Run the episodes of a request; return the last part of their samples.
@@ -143,7 +146,7 @@ class BatchedEpisodes:
         stopped, self.stopped = self.stopped, None
         spec = self._guard(0, "rollout", self._checked)
         kind = ReportedPart if request.reports else RolloutPart
-        part = kind(spec, self._parameter_spec, request.keep_rejected)
+        part = kind(spec, self._parameter_spec, request.keep_rejected, self.slots)
         course = _Course(request.episodes, self._rows.count)
         if request.goes_on and stopped is not None and stopped.names == course.names:
             course = stopped

@@ -5,6 +5,7 @@ A worker process has such a group, and a vector env without workers has one in i
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -29,6 +30,7 @@ from physgym.protocol.messages import (
     Step,
     WatchScenes,
 )
+from physgym.protocol.sample_slots import SlotWriter
 from physgym.sample import SampleSpec, declaration
 from physgym.scene.declared import described_scene
 from physgym.spaces import Array
@@ -124,6 +126,18 @@ class EnvGroup:
             worker: Which worker this is, for `Arena.current_env`; None if nobody looks there.
         """
         self._rows.attach(arena, first, worker)
+
+    def share_samples(self, file: int, worker: int, samples: Layout) -> None:
+        """Leave samples of rollouts in memory that is shared with the parent, where that has made room for them.
+
+        Args:
+            file: Descriptor of the memory.
+            worker: Which worker this is.
+            samples: Layout of a sample.
+        """
+        if self._episodes.slots is None:
+            with contextlib.suppress(OSError, ValueError):
+                self._episodes.slots = SlotWriter(file, worker, samples)
 
     def describe(self) -> dict[str, Any]:
         """Return what `Ready` tells the parent: JSON data."""

@@ -12,6 +12,7 @@ from physgym.errors import ClosedError
 from physgym.placement import Env
 from physgym.policies import EpisodePolicy
 from physgym.protocol.messages import Rollout, RolloutResult
+from physgym.protocol.sample_slots import SlotWriter
 from physgym.sample import SampleSpec
 from physgym.simulation import Simulation
 from physgym.worker.failures import RequestFailed
@@ -59,6 +60,7 @@ class EpisodeRunner:
 
     Attributes:
         stopped: The episode in which the limit of the last rollout came, which another rollout may go on with.
+        slots: Memory that is shared with the parent, for samples; None without any.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class EpisodeRunner:
         self._generator = ActionGenerator()
         self._samples = 0  # samples of all rollouts, and rejected steps where those are reported
         self.stopped: Running | None = None
+        self.slots: SlotWriter | None = None
 
     def serve(self, request: Rollout, emit: Emit) -> RolloutResult:
         """Run the episodes of a request; return the last part of their samples.
@@ -94,7 +97,7 @@ class EpisodeRunner:
             stopped = None
         spec = self._guard(0, "rollout", lambda: self._spec or require_spec(self._envs[0]))
         kind = ReportedPart if request.reports else RolloutPart
-        part = kind(spec, self._parameter_spec, request.keep_rejected)
+        part = kind(spec, self._parameter_spec, request.keep_rejected, self.slots)
         index, doing = 0, "rollout"
         own = [env.unwrapped for env in self._envs if isinstance(env.unwrapped, (Simulation, Variants))]
         try:

@@ -39,6 +39,7 @@ from physgym.protocol.messages import (
     Predict,
     Prediction,
     Ready,
+    Rollout,
     ScenePart,
     WatchScenes,
 )
@@ -177,6 +178,8 @@ def serve(
             continue
         try:
             check(message)
+            if isinstance(message, Rollout) and memory >= 0 and (agreed := channel.connection.agreement) is not None:
+                group.share_samples(memory, worker_start.worker, agreed.samples)
             reply = _answer(message, group, worker_start, memory, channel.send)
         except RequestFailed as failed:
             reply = failed.message()

@@ -13,13 +13,13 @@ from physgym.casting import CastError, as_dtype
 from physgym.episode import Transition
 from physgym.errors import SampleError
 from physgym.protocol.messages import Parameters, Rejected, RolloutResult
+from physgym.protocol.sample_slots import PART_BYTES, SlotWriter, rows_of_part
 from physgym.sample import SampleSpec, flat_items
 from physgym.spaces import Array
 from physgym.worker.sample_columns import SampleColumns
 from physgym.worker.stepping import Emit
 
 ROLLOUT_SECONDS = 0.05  # samples are written to disk at the other end: a part that is older is sent
-ROLLOUT_BYTES = 1 << 20
 SIGN_OF_LIFE = 1.0  # a rollout whose steps give no samples still answers so often
 
 
@@ -52,14 +52,24 @@ class RolloutPart:
         spec: Their fields.
         parameter_spec: Parameters of an episode, None if there are none.
         keep_rejected: Whether to keep the samples of rejected steps.
+        slots: Memory that is shared with the parent, for the samples; None without any.
 
     Attributes:
         ended: What became of each episode that ended, as in a `RolloutResult`.
     """
 
-    def __init__(self, spec: SampleSpec, parameter_spec: SampleSpec | None, keep_rejected: bool) -> None:
-        self.spec, self._parameter_spec, self._keep_rejected = spec, parameter_spec, keep_rejected
-        self._most = 1 + ROLLOUT_BYTES // max(1, spec.nbytes)
+    def __init__(
+        self,
+        spec: SampleSpec,
+        parameter_spec: SampleSpec | None,
+        keep_rejected: bool,
+        slots: SlotWriter | None = None,
+    ) -> None:
+        self.spec, self._keep_rejected, self._most = spec, keep_rejected, rows_of_part(spec.nbytes)
+        if slots is not None:
+            slots.begin()
+        self._samples = SampleColumns(spec, self._most, slots=slots)  # memory costs something where it is written first
+        self._parameters = None if parameter_spec is None else SampleColumns(parameter_spec, of="parameters")
         self._clear()
 
     def _clear(self) -> None:
@@ -67,10 +77,9 @@ class RolloutPart:
         self.ended: list[Any] = []
         self._episodes: list[int] = []
         self._steps: list[int] = []
-        self._samples = SampleColumns(self.spec, self._most)  # memory costs something where it is written first
+        self._samples = self._samples.following()
         self._begun: list[int] = []
-        parameters = self._parameter_spec
-        self._parameters = None if parameters is None else SampleColumns(parameters, of="parameters")
+        self._parameters = None if self._parameters is None else self._parameters.following()
         self._rejected = SampleColumns(self.spec, min(16, self._most))
         self._names_rejected: list[tuple[int, int, str]] = []
         self._snapshots = TakenStates()
@@ -135,7 +144,7 @@ class RolloutPart:
             return True
         if len(self._steps) + len(self._names_rejected) >= self._most:
             return True
-        return self._snapshots.nbytes > ROLLOUT_BYTES
+        return self._snapshots.nbytes > PART_BYTES
 
     def send(self, emit: Emit, *, finite: bool) -> None:
         """Send what there is, as `result` gives it, and begin anew.
@@ -183,6 +192,7 @@ class RolloutPart:
             parameters,
             rejected,
             snapshots=self._snapshots.entries or None,
+            slot=self._samples.sent(),
         )
 
     def _cut(self, row: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from physgym.protocol.sample_slots import SlotWriter
 from physgym.sample import InfoKey, Sample, SampleSpec
 
 
@@ -20,10 +21,17 @@ class SampleColumns:
         spec: Their fields.
         capacity: Rows for which there is memory at first.
         of: Which entry of the info they are, for an error.
+        slots: Memory for `capacity` rows that is shared; None without any.
+
+    Attributes:
+        slot: Where the rows are in it; None where they are not.
     """
 
-    def __init__(self, spec: SampleSpec, capacity: int = 16, of: InfoKey = "sample") -> None:
-        self.spec = spec
+    def __init__(
+        self, spec: SampleSpec, capacity: int = 16, of: InfoKey = "sample", slots: SlotWriter | None = None
+    ) -> None:
+        self.spec, self._slots = spec, slots
+        self.slot: int | None = None
         self._of = of
         self._first = capacity
         self._capacity = 0
@@ -63,6 +71,17 @@ class SampleColumns:
             self._columns[name][row] = value
         self._count = row + 1
 
+    def following(self) -> SampleColumns:
+        """Return columns of the same form, in memory of their own, for further samples."""
+        return SampleColumns(self.spec, self._first, self._of, self._slots)
+
+    def sent(self) -> int | None:
+        """Take note that the rows are sent; return the slot in which they are, which is not this end's any more."""
+        if self._slots is None or self.slot is None or not self._count:
+            return None
+        self._slots.sent(self.slot)
+        return self.slot
+
     def last(self) -> Sample:
         """Return the row that was added last, as views."""
         return {name: column[self._count - 1] for name, column in self._columns.items()}
@@ -87,10 +106,14 @@ class SampleColumns:
         return first
 
     def _grow(self) -> None:
+        found = None if self._slots is None or self._capacity else self._slots.take()
+        self.slot, memory = (None, {}) if found is None else found
         self._capacity = 2 * self._capacity or self._first
         fields = []
         for field in self.spec.values():
-            column = np.empty((self._capacity, *field.shape), field.dtype)
+            column = memory.get(field.name)
+            if column is None:
+                column = np.empty((self._capacity, *field.shape), field.dtype)
             if field.name in self._columns:
                 column[: self._count] = self._columns[field.name]
             self._columns[field.name] = column

@@ -11,9 +11,10 @@ from gymnasium.vector import AutoresetMode
 from physgym import SocketVectorEnv
 from physgym.episode import Transition
 from physgym.errors import SampleError
+from physgym.protocol import sample_slots
 from physgym.protocol.messages import Rollout, RolloutResult
 from physgym.sample import SampleSpec
-from physgym.worker import reported_steps, rollout_parts
+from physgym.worker import reported_steps
 from physgym.worker.env_group import EnvGroup
 from physgym.worker.failures import RequestFailed
 from physgym.worker.reported_steps import SECONDS, ReportedPart, StepLog
@@ -55,7 +56,7 @@ def served(request: Rollout, env: Any = None) -> list[RolloutResult]:
 @pytest.mark.parametrize("rows", [1, 2, 3, 1000])
 def test_every_step_is_reported_wherever_parts_begin(monkeypatch, shape, rows):
     size = 4 * int(np.prod(shape))
-    monkeypatch.setattr(rollout_parts, "ROLLOUT_BYTES", (rows - 1) * max(1, size))
+    monkeypatch.setattr(sample_slots, "PART_BYTES", (rows - 1) * max(1, size))
     monkeypatch.setattr(reported_steps, "ROLLOUT_SECONDS", np.inf)
     parts = served(Rollout(EPISODES, 9, 9, reports=True), Patterned(shape))
     assert read(parts) == EVERY
@@ -88,7 +89,7 @@ def test_where_nobody_asks_for_reports_there_are_none():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_rows_that_each_fill_a_message_keep_their_reports(workers):
-    shape = (rollout_parts.ROLLOUT_BYTES // 4 + 1,)
+    shape = (sample_slots.PART_BYTES // 4 + 1,)
     with SocketVectorEnv([lambda: Patterned(shape)] * 2, num_workers=workers) as envs:
         arrived = [part for _, part in envs.rollout(map(tuple, EPISODES), max_steps=9, max_rejects=9, reports=True)]
     assert all(isinstance(part, RolloutResult) for part in arrived)
