@@ -1,7 +1,8 @@
 """The latency of a prediction: the beam's MLP after each step of its solver, over a tight loop, and by each engine.
 
 Runs with torch's own number of threads, as a user has it, alone and beside processes that compute. Untrained weights:
-they cost as much.
+they cost as much. The tight loop is one of `Predictor.predict`, which calls the modules of the network one by one; a run
+takes a shorter way to the same bits.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def network(folder: Path) -> Predictor:
     return Predictor(mlp, samples.spec, transforms=Transforms.normalization(samples)).eval()
 
 
-def alone(prepared: PreparedPredictor, count: int = 300) -> float:
+def alone(prepared: PreparedPredictor | Predictor, count: int = 300) -> float:
     """Return the median time of a prediction in a tight loop, in ms."""
     fields = [prepared.spec[name] for name in prepared.inputs]
     sample = {field.name: np.ones(field.shape, field.dtype) for field in fields}
@@ -76,8 +77,8 @@ def others(count: int) -> Iterator[None]:
 def rows(steps: int) -> list[WantedRow]:
     with tempfile.TemporaryDirectory() as folder:
         predictor = network(Path(folder))
-        tight = alone(PreparedPredictor(predictor))
-        beside = {"tight loop, ms": tight, "torch's threads": float(torch.get_num_threads())}
+        tight, prepared = alone(predictor), alone(PreparedPredictor(predictor))
+        beside = {"tight loop, ms": tight, "prepared, ms": prepared, "torch's threads": float(torch.get_num_threads())}
         found = []
         for name, count in (("alone", 0), ("beside other work", (os.cpu_count() or 1) + 1)):
             with others(count):

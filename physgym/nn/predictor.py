@@ -64,6 +64,8 @@ class Predictor(nn.Module):
             `forward` takes ``memory=None`` too and returns (outputs, memory). None begins anew.
         learned: What the network was trained on, as far as the checkpoint that it was loaded from, or the `Trainer`
             that trained it here, says; None for a network of which nothing is known. A `Runner` compares it.
+        chooses_threads: Whether predictions of single samples are made in one thread from the third one on, where that
+            gives the same bits and is measured to be as fast; outside of them torch has its own number of threads.
 
     Raises:
         ConfigError: A field is unknown, torch.export made the network, parameters of `forward` are names of some input
@@ -72,6 +74,7 @@ class Predictor(nn.Module):
 
     feeding: Feeding
     learned: Learned | None = None
+    chooses_threads: bool = True
 
     def __init__(
         self,
@@ -400,8 +403,13 @@ class Predictor(nn.Module):
         if self.training:
             with evaluating(self):
                 arrays, memory = self._predict(fed, memory)
-        else:  # which need not be looked for in every part of the network
-            arrays, memory = self._predict(fed, memory)
+        elif batched or not self.chooses_threads or torch.get_num_threads() == 1:
+            arrays, memory = self._predict(fed, memory)  # the mode need not be looked for in every part of the network
+        else:
+            from physgym.nn.threads import often_alone
+
+            with often_alone(self):
+                arrays, memory = self._predict(fed, memory)
         return arrays if batched else {name: value[0] for name, value in arrays.items()}, memory
 
     def check_overflow(self, fed: Mapping[str, Any], dtype: torch.dtype) -> None:
@@ -560,6 +568,9 @@ def to_tensor(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value  # through an array, torch would forget that its memory is pinned
     array = np.asarray(value)
+    flags = array.flags
+    if flags.writeable and flags.c_contiguous and array.dtype.isnative:  # as nearly always
+        return torch.from_numpy(array)
     # torch knows neither read-only memory, nor a foreign byte order, nor strides that run backwards
     if not array.flags.writeable or not array.dtype.isnative or any(stride < 0 for stride in array.strides):
         array = array.astype(array.dtype.newbyteorder("="), copy=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from physgym.errors import ConfigError
 from physgym.feedback import Feedback
 from physgym.nn.engines import BuiltEngine, build_engine, network_digest
 from physgym.nn.export.samples import drawn_samples
+from physgym.nn.flat_mlp import FlatMLP
 from physgym.nn.predictor import Predictor
-from physgym.nn.threads import OneThread, ThreadChoice, chosen_threads, timed
+from physgym.nn.threads import SMALL, TRIES, OneThread, ThreadChoice, chosen_threads, timed
+from physgym.nn.undisturbed import undisturbed
 from physgym.sample import Sample, SampleSpec
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,33 @@ class PreparedPredictor:
         choices = {count: chosen_threads(self.predictor, count) for count in {1, self.batch_size}}
         self._alone = {count for count, choice in choices.items() if choice.alone}
         self.choice: ThreadChoice = choices[self.batch_size]
+        self._short = {count for count, choice in choices.items() if choice.seconds < SMALL}
+        self._flat: FlatMLP | None = None
+        self._flatten()
+
+    def _flatten(self) -> None:
+        """Find out whether a small network can predict without the calls of its modules: with the same bits."""
+        if self.engine != "torch" or not self._short or (self._flat is not None and self._flat.holds):
+            return
+        self._flat = flat = FlatMLP.of(self.predictor)
+        if flat is None:
+            return
+        with undisturbed():
+            if not all(self._has_same_bits(flat, count) for count in self._short):
+                self._flat = None
+            elif self.batch_size in self._short:
+                self.choice = replace(self.choice, seconds=self._timed())
+
+    def _has_same_bits(self, flat: FlatMLP, count: int) -> bool:
+        """Return whether the predictions for some random batches are the same to the bit."""
+        drawn = self.predictor.arrays(drawn_samples(self.predictor, count * TRIES), batched=True)
+        with OneThread(active=count in self._alone):
+            for start in range(0, count * TRIES, count):
+                fed = {name: value[start : start + count] for name, value in drawn.items()}
+                wanted = self.predictor.predict(fed, batched=True)
+                if any(wanted[name].tobytes() != value.tobytes() for name, value in flat.predict(fed).items()):
+                    return False
+        return True
 
     def refresh(self) -> None:
         """Make the engine where there is none, and anew where the network has changed, in weights or otherwise.
@@ -61,6 +91,7 @@ class PreparedPredictor:
             ConfigError: It cannot be made.
         """
         if self.engine == "torch":
+            self._flatten()
             return
         one = 1 in self._alone
         with OneThread(active=one):
@@ -116,8 +147,12 @@ class PreparedPredictor:
             return self._run(self._built, sample, batched=batched), None
         if torch.get_num_threads() != self._threads:
             self._choose()
-        with OneThread(active=_count(sample, self.inputs[0], batched=batched) in self._alone):
-            return self.predictor.predict_from(sample, memory, batched=batched)
+        count = _count(sample, self.inputs[0], batched=batched)
+        with OneThread(active=count in self._alone):
+            if self._flat is None or count not in self._short or not self._flat.holds:
+                return self.predictor.predict_from(sample, memory, batched=batched)
+            found = self._flat.predict(self.predictor.arrays(sample, batched=batched))
+            return found if batched else {name: value[0] for name, value in found.items()}, None
 
     def _run(self, built: BuiltEngine, sample: Mapping[str, Any], *, batched: bool) -> Sample:
         fed = self.predictor.arrays(sample, batched=batched)

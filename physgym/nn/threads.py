@@ -32,6 +32,7 @@ LARGE_BYTES = 1 << 26  # of weights, or of a batch, above which nothing is measu
 GAIN = 1.3  # by which several threads must be faster
 TRIES = 4  # batches whose bits are compared
 MOST, BUDGET = 20, 0.01  # predictions that are timed, and seconds for them
+OFTEN = 3  # predictions one by one from which on a measurement is worth its time
 
 
 class OneThread:
@@ -74,6 +75,17 @@ class ThreadChoice:
 
 
 _chosen: weakref.WeakKeyDictionary[Predictor, dict[Any, ThreadChoice]] = weakref.WeakKeyDictionary()
+_calls: weakref.WeakKeyDictionary[Predictor, int] = weakref.WeakKeyDictionary()
+
+
+def often_alone(predictor: Predictor) -> OneThread:
+    """Return the block for a prediction of a single sample: from the third one on as `chosen_threads` says.
+
+    Args:
+        predictor: The network.
+    """
+    count = _calls[predictor] = _calls.get(predictor, 0) + 1
+    return OneThread(active=count >= OFTEN and chosen_threads(predictor, 1).alone)
 
 
 def chosen_threads(predictor: Predictor, count: int) -> ThreadChoice:
@@ -101,6 +113,7 @@ def _measured(predictor: Predictor, count: int) -> ThreadChoice:
     try:
         with torch.no_grad(), undisturbed():
             copied = copy.deepcopy(predictor, {id(predictor.learned): predictor.learned}).eval()
+            copied.chooses_threads = False  # since its threads are what is measured
             drawn = drawn_samples(copied, count * TRIES)
             batches = [{n: v[i * count : (i + 1) * count] for n, v in drawn.items()} for i in range(TRIES)]
             return _compared(copied, batches)

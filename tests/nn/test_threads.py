@@ -128,6 +128,35 @@ def test_what_would_hear_of_a_measurement_or_cannot_be_copied_is_left_alone(how)
     assert np.isnan(prepared.seconds)
 
 
+def test_a_predictor_that_predicts_often_chooses_its_threads(monkeypatch):
+    network, measured = Watched(), []
+    usual = threads._compared
+    monkeypatch.setattr(threads, "_compared", lambda *a: measured.append(torch.get_num_threads()) or usual(*a))
+    found = predictor(network)
+    for _ in range(5):
+        found.predict(SAMPLE)
+    assert network.seen == [3, 3, 1, 1, 1]
+    found.predict({"x": np.zeros((2, 3), np.float32)}, batched=True)
+    assert network.seen[5:] == [3]
+    torch.set_num_threads(2)  # the user's choice is looked at anew
+    found.predict(SAMPLE)
+    torch.set_num_threads(1)
+    found.predict(SAMPLE)
+    assert measured == [3, 2]
+    assert network.seen[6:] == [1, 1]
+    torch.set_num_threads(3)
+    found.chooses_threads = False
+    found.predict(SAMPLE)
+    assert network.seen[8:] == [3]
+
+
+def test_a_predictor_whose_bits_depend_on_the_threads_keeps_them():
+    network = Watched(splits=True)
+    found = predictor(network)
+    assert len({found.predict(SAMPLE)["y"].tobytes() for _ in range(6)}) == 1
+    assert network.seen == [3] * 6
+
+
 def test_the_bits_of_a_prediction_are_those_of_the_predictor():
     spec = SampleSpec([Field("x", (40,), np.float32, "input"), Field("y", (30,), np.float32, "target")])
     found = Predictor(MLP.from_spec(spec, hidden=(64, 64)), spec).eval()
