@@ -1,8 +1,8 @@
 """The latency of a prediction: the beam's MLP after each step of its solver, over a tight loop, and by each engine.
 
 Runs with torch's own number of threads, as a user has it, alone and beside processes that compute. Untrained weights:
-they cost as much. The tight loop is one of `Predictor.predict`, which calls the modules of the network one by one; a run
-takes a shorter way to the same bits.
+they cost as much. The tight loop is one of `Predictor.predict`, which calls the modules of the network one by one; a
+run takes a shorter way to the same bits.
 """
 
 from __future__ import annotations

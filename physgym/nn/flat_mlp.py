@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
 BUFFERS = ("mean", "scale")  # of a `Normalize`, with the number of the field behind
 
 _get: Any = dict.get
+_contains: Any = dict.__contains__
 
 
 class FlatMLP:
@@ -51,6 +53,7 @@ class FlatMLP:
         modules = list(predictor.modules())
         self._hooks = [hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)]
         self._hooks += [_global_forward_hooks, _global_forward_pre_hooks]
+        self._attributes = [vars(one) for one in modules]
         parts = [part for module in modules for part in _parts(module)]
         self._dictionaries, self._names, self._values = (tuple(part[at] for part in parts) for at in range(3))
         self._tensors = [value for value in self._values if isinstance(value, Tensor)]
@@ -74,12 +77,12 @@ class FlatMLP:
         if not can_be_flat(predictor):
             return None
         made = cls(predictor)
-        return None if any(made._hooks) else made
+        return made if made.holds else None
 
     @property
     def holds(self) -> bool:
-        """Return whether the predictor consists of what it consisted of, and nobody wants to hear of its calls."""
-        if self._predictor.training or any(self._hooks):
+        """Return whether the predictor consists of what it did, and calls of its modules would do nothing else."""
+        if self._predictor.training or any(self._hooks) or any(map(_contains, self._attributes, repeat("forward"))):
             return False
         if not all(map(operator.is_, map(_get, self._dictionaries, self._names), self._values)):
             return False

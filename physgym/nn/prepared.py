@@ -46,8 +46,8 @@ class PreparedPredictor:
         if engine not in ENGINES:
             raise ConfigError(f"engine={engine!r} must be one of {', '.join(ENGINES)}")
         self.predictor, self.batch_size, self.engine = predictor, batch_size, engine
-        self._choose()
         self._built: BuiltEngine | None = None
+        self._choose()
         self.refresh()
 
     def _choose(self) -> None:

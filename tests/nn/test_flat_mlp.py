@@ -135,13 +135,27 @@ def other_transform(found):
     found.transforms.before_prediction = Compose([found.transforms.before_prediction])
 
 
+def other_forward(found):
+    usual = found.network.layers[0].forward
+    found.network.layers[0].forward = lambda x: 2 * usual(x)
+
+
 def loaded(found):
     found.load_state_dict({name: value * 2 for name, value in found.state_dict().items()})
 
 
 @pytest.mark.parametrize(
     "change",
-    [weights_in_place, weights_elsewhere, other_parameter, other_layer, other_moments, other_transform, loaded],
+    [
+        weights_in_place,
+        weights_elsewhere,
+        other_parameter,
+        other_layer,
+        other_moments,
+        other_transform,
+        other_forward,
+        loaded,
+    ],
 )
 def test_changes_of_a_network_are_seen_at_once(change):
     found = predictor(ONE)
