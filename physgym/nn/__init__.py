@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import physgym.nn.threads  # noqa: F401 - by which predictors choose theirs
 from physgym.nn.autoencoder import Autoencoder, AutoencoderOptimization
 from physgym.nn.changes import Changes
 from physgym.nn.cnn import CNN

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from physgym.data.learned import Learned
 
 WHOSE = "the network"
+
+Around = Callable[["Predictor"], AbstractContextManager[None]]
+
+_around: list[Around] = [lambda _: nullcontext()]
 
 
 @runtime_checkable
@@ -406,9 +410,7 @@ class Predictor(nn.Module):
         elif batched or not self.chooses_threads or torch.get_num_threads() == 1:
             arrays, memory = self._predict(fed, memory)  # the mode need not be looked for in every part of the network
         else:
-            from physgym.nn.threads import often_alone
-
-            with often_alone(self):
+            with _around[-1](self):
                 arrays, memory = self._predict(fed, memory)
         return arrays if batched else {name: value[0] for name, value in arrays.items()}, memory
 
@@ -535,6 +537,12 @@ def _names(spec: SampleSpec, argument: str, names: tuple[str, ...], role: str) -
         if name not in spec:
             raise ConfigError(f"{argument} names {name!r}, which the samples lack; they have {list(spec)}")
     return names
+
+
+def around_single_predictions(block: Around) -> Around:
+    """Let the predictions of single samples be made within a block, which is made of the predictor; a decorator."""
+    _around.append(block)
+    return block
 
 
 @contextmanager

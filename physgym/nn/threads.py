@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from physgym.nn.export.samples import drawn_samples
-from physgym.nn.predictor import Predictor
+from physgym.nn.predictor import Predictor, around_single_predictions
 from physgym.nn.undisturbed import undisturbed
 from physgym.nn.wrapped import unwrapped
 from physgym.sample import Sample
@@ -78,6 +78,7 @@ _chosen: weakref.WeakKeyDictionary[Predictor, dict[Any, ThreadChoice]] = weakref
 _calls: weakref.WeakKeyDictionary[Predictor, int] = weakref.WeakKeyDictionary()
 
 
+@around_single_predictions
 def often_alone(predictor: Predictor) -> OneThread:
     """Return the block for a prediction of a single sample: from the third one on as `chosen_threads` says.
 
