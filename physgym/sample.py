@@ -458,6 +458,30 @@ def present_in(spec: Mapping[str, Field], name: str, rows: Mapping[str, Array]) 
     return None if mask is None else present(spec[name], mask, rows[mask.name])
 
 
+def finite_values(spec: Mapping[str, Field], name: str, rows: Mapping[str, Array]) -> Array:
+    """Return which values of a field are finite, or not there by its mask; shape (n, *field shape), bool.
+
+    Args:
+        spec: The fields.
+        name: The field.
+        rows: Values of the fields, shape (n, *field shape). Where the mask of a padded field is not among them, all of
+            it may be padding.
+    """
+    field, values = spec[name], rows[name]
+    padded = bool(field.mask) and not (field.mask in rows and field.mask in spec)
+    if padded or field.dtype.kind not in "fc":
+        return np.ones(values.shape, bool)
+    there = present_in(spec, name, rows)
+    return np.isfinite(values) if there is None else np.isfinite(values) | ~there
+
+
+def finite_rows(spec: Mapping[str, Field], name: str, rows: Mapping[str, Array]) -> Array:
+    """Return in which rows `finite_values` are all true, shape (n,), bool."""
+    good = finite_values(spec, name, rows)
+    found: Array = good.all(axis=tuple(range(1, good.ndim)))
+    return found
+
+
 def flat_items(sample: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of a nested dictionary with their paths."""
     for key, value in sample.items():

@@ -1,11 +1,18 @@
-"""Finiteness of tensors, found out on their device."""
+"""Finiteness: of tensors, found out on their device, and of what a network is fed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import cmath
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from physgym.casting import FIELD
+from physgym.errors import SampleError
+from physgym.sample import Field, finite_values
+from physgym.spaces import Array
 
 
 class NonFiniteFlag:
@@ -51,3 +58,25 @@ class NonFiniteFlag:
             if not there or tensor.dtype is not dtype or tensor.layout is not torch.strided:
                 return False
         return True
+
+
+def check_finite(spec: Mapping[str, Field], fed: Mapping[str, Array], whose: str, *, batched: bool) -> None:
+    """Raise SampleError where what a network is fed is not finite, and a mask does not take it out.
+
+    Args:
+        spec: The fields.
+        fed: Their values, shape (n, *field shape), each of the declared dtype.
+        whose: What is fed, for the error.
+        batched: Whether the error names the sample.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of large numbers, which are looked at once more
+        found = [n for n, v in fed.items() if v.dtype.kind in "fc" and not cmath.isfinite((f := v.ravel()).dot(f))]
+    for name in found:
+        good = finite_values(spec, name, fed)
+        if good.all():
+            continue
+        row, *index = np.argwhere(~good)[0].tolist()
+        value, where = fed[name][(row, *index)], f" at index {tuple(index)}" if index else ""
+        where += f" of sample {row}" if batched else ""
+        error = f"holds {value}{where}, which is not finite. Repair the value, or leave the sample out"
+        raise SampleError(FIELD.format(name=name, whose=whose, error=error))

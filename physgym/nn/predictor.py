@@ -16,6 +16,7 @@ from physgym.feedback import Feedback
 from physgym.loading.reused_memory import ALIGNED
 from physgym.nn.changes import Changes, check_changes
 from physgym.nn.feeding import Feeding, field_aliases
+from physgym.nn.finiteness import check_finite
 from physgym.nn.transforms import Fields, Transforms, checked_fields
 from physgym.nn.wrapped import refuse_exported, unwrapped
 from physgym.sample import Field, Sample, SampleSpec
@@ -64,6 +65,8 @@ class Predictor(nn.Module):
         inputs: Names of the input fields.
         outputs: Names of the output fields.
         feeding: Which field reaches which argument.
+        takes_nonfinite: Whether the network knows what to do with NaN and infinity in its inputs: it has an attribute
+            ``takes_nonfinite = True``. For others they are an error, but for what the mask of a padded field takes out.
         recurrent: Whether the network remembers earlier steps: it has an attribute ``recurrent = True``, and its
             `forward` takes ``memory=None`` too and returns (outputs, memory). None begins anew.
         learned: What the network was trained on, as far as the checkpoint that it was loaded from, or the `Trainer`
@@ -100,6 +103,7 @@ class Predictor(nn.Module):
         self.transforms = Transforms() if transforms is None else transforms
         self.changes = changes
         inner = unwrapped(network)
+        self.takes_nonfinite = getattr(inner, "takes_nonfinite", False) is True
         if isinstance(inner, FieldAware):
             inner.resolve(self.spec, self.inputs, self.outputs)
         if changes is not None:
@@ -344,34 +348,36 @@ class Predictor(nn.Module):
         transform = transforms._modules["before_prediction"]
         return checked_fields(transform({name: fields[name] for name in self.inputs}), "before_prediction", transform)
 
-    def predict(self, sample: Mapping[str, Any], *, batched: bool = False) -> Sample:
+    def predict(self, sample: Mapping[str, Any], *, batched: bool = False, finite: bool = True) -> Sample:
         """Predict in physical units.
 
         Args:
             sample: At least the input fields in physical units; shape of the field, or (batch, *shape) if `batched`.
             batched: Whether there is a batch axis.
+            finite: Whether NaN or infinity in an input is an error; if not, the network is fed with it.
 
         Returns:
             The output fields in physical units, with the declared dtypes, and a batch axis if the input has one.
 
         Raises:
-            SampleError: A field or some of its values are missing, it has not the declared shape, the declared dtype
-                cannot hold its values (or that of the network: they become infinite), the fields of a batch hold
-                different numbers of samples, or the network gives an output another shape than it gave when the
-                predictor was made.
+            SampleError: A field or some of its values are missing or not finite, it has not the declared shape, the
+                declared dtype cannot hold its values (or that of the network: they become infinite), the fields of a
+                batch hold different numbers of samples, or the network gives an output another shape than it gave when
+                the predictor was made.
         """
-        return self.predict_from(sample, None, batched=batched)[0]
+        return self.predict_from(sample, None, batched=batched, finite=finite)[0]
 
-    def arrays(self, sample: Mapping[str, Any], *, batched: bool) -> Sample:
+    def arrays(self, sample: Mapping[str, Any], *, batched: bool, finite: bool = True) -> Sample:
         """Return the input fields of samples in their declared dtypes, with a batch axis.
 
         Args:
             sample: As for `predict`.
             batched: As for `predict`.
+            finite: As for `predict`.
 
         Raises:
-            SampleError: A field or some of its values are missing, it has not the declared shape, the declared dtype
-                cannot hold its values, or the fields of a batch hold different numbers of samples.
+            SampleError: A field or some of its values are missing or not finite, it has not the declared shape, the
+                declared dtype cannot hold its values, or the fields of a batch hold different numbers of samples.
         """
         fed: Sample = {}
         for name in self.inputs:
@@ -386,16 +392,21 @@ class Predictor(nn.Module):
         if batched and len(fed) > 1 and len({len(value) for value in fed.values()}) > 1:
             counts = {name: len(value) for name, value in fed.items()}
             raise SampleError(f"the fields of a batch must hold equally many samples; they hold {counts}")
+        if finite and not self.takes_nonfinite:
+            check_finite(self.spec, fed, WHOSE, batched=batched)
         return fed
 
     @torch.no_grad()
-    def predict_from(self, sample: Mapping[str, Any], memory: Any, *, batched: bool = False) -> tuple[Sample, Any]:
+    def predict_from(
+        self, sample: Mapping[str, Any], memory: Any, *, batched: bool = False, finite: bool = True
+    ) -> tuple[Sample, Any]:
         """Predict in physical units with what a recurrent network remembers of the steps before.
 
         Args:
             sample: As for `predict`.
             memory: What was returned at the step before, of as many samples; None at the first one.
             batched: As for `predict`.
+            finite: As for `predict`.
 
         Returns:
             What `predict` returns, and what the network remembers then; None for one that is not recurrent.
@@ -403,7 +414,7 @@ class Predictor(nn.Module):
         Raises:
             SampleError: As for `predict`.
         """
-        fed = self.arrays(sample, batched=batched)
+        fed = self.arrays(sample, batched=batched, finite=finite)
         if self.training:
             with evaluating(self):
                 arrays, memory = self._predict(fed, memory)

@@ -137,25 +137,27 @@ class PreparedPredictor:
         """Return the time of a prediction, one after the other, or its share of a batch; NaN where it is not known."""
         return self.choice.seconds / self.batch_size
 
-    def predict(self, sample: Mapping[str, Any], *, batched: bool = False) -> Sample:
+    def predict(self, sample: Mapping[str, Any], *, batched: bool = False, finite: bool = True) -> Sample:
         """Predict in physical units; see `Predictor.predict`."""
-        return self.predict_from(sample, None, batched=batched)[0]
+        return self.predict_from(sample, None, batched=batched, finite=finite)[0]
 
-    def predict_from(self, sample: Mapping[str, Any], memory: Any, *, batched: bool = False) -> tuple[Sample, Any]:
+    def predict_from(
+        self, sample: Mapping[str, Any], memory: Any, *, batched: bool = False, finite: bool = True
+    ) -> tuple[Sample, Any]:
         """Predict with what a recurrent network remembers; see `Predictor.predict_from`."""
         if self._built is not None:
-            return self._run(self._built, sample, batched=batched), None
+            return self._run(self._built, sample, batched=batched, finite=finite), None
         if torch.get_num_threads() != self._threads:
             self._choose()
         count = _count(sample, self.inputs[0], batched=batched)
         with OneThread(active=count in self._alone):
             if self._flat is None or count not in self._short or not self._flat.holds:
-                return self.predictor.predict_from(sample, memory, batched=batched)
-            found = self._flat.predict(self.predictor.arrays(sample, batched=batched))
+                return self.predictor.predict_from(sample, memory, batched=batched, finite=finite)
+            found = self._flat.predict(self.predictor.arrays(sample, batched=batched, finite=finite))
             return found if batched else {name: value[0] for name, value in found.items()}, None
 
-    def _run(self, built: BuiltEngine, sample: Mapping[str, Any], *, batched: bool) -> Sample:
-        fed = self.predictor.arrays(sample, batched=batched)
+    def _run(self, built: BuiltEngine, sample: Mapping[str, Any], *, batched: bool, finite: bool) -> Sample:
+        fed = self.predictor.arrays(sample, batched=batched, finite=finite)
         self.predictor.check_overflow(fed, self.predictor.dtype)
         with OneThread(active=1 in self._alone):
             found = built.run(fed)

@@ -140,7 +140,7 @@ def _compare(
     needed = dict.fromkeys((*predictor.inputs, *predictor.outputs, *table.masks))
     batch = samples.gather(rows, list(samples.spec if every else needed))
     with evaluating(predictor):
-        prediction = predictor.predict({name: batch[name] for name in predictor.inputs}, batched=True)
+        prediction = predictor.predict({name: batch[name] for name in predictor.inputs}, batched=True, finite=False)
     return batch, {name: table.compare(name, prediction[name], batch) for name in predictor.outputs}
 
 

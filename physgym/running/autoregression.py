@@ -76,8 +76,11 @@ class Autoregression:
         history = [self._form.begin(one.trajectory.fields) for one in found]
         padding = [self._form.padding(one.trajectory.fields) for one in found]
         memories: list[Any] = [None] * len(found)
+        suspect = {i for i, one in enumerate(found) if not self._is_fed_well(one.trajectory)}
         step = 0
         while going := [i for i, one in enumerate(found) if step < one.horizon and not one.diverged]:
+            for i in suspect.intersection(going):
+                _refuse(found[i].trajectory, self._form.bad_input(found[i].trajectory.fields, step))
             fed = [self._fed(found[i].trajectory, history[i], step) for i in going]
             for i, outputs in zip(going, self._predict(fed, step, going, memories), strict=True):
                 if outputs is None:
@@ -98,6 +101,11 @@ class Autoregression:
         true, present = self._form.true(trajectory.fields, horizon), self._form.present(trajectory.fields, horizon)
         return PredictedTrajectory(trajectory, predicted, true, 0, present, seconds)
 
+    def _is_fed_well(self, trajectory: Trajectory) -> bool:
+        """Return whether all that the solver gives the network is finite, or is taken by it as it is."""
+        given = [v for name, v in trajectory.fields.items() if name in self._predictor.inputs and v.dtype.kind in "fc"]
+        return self._predictor.takes_nonfinite or all(np.isfinite(value).all() for value in given)
+
     def _fed(self, trajectory: Trajectory, history: Sample, step: int) -> Sample:
         """Return what the network is fed with after so many predicted steps."""
         states = history if self._form.windowed else {name: value[0] for name, value in history.items()}
@@ -110,7 +118,7 @@ class Autoregression:
         if not self._predictor.recurrent:
             try:
                 batch = {name: np.stack([one[name] for one in fed]) for name in self._predictor.inputs}
-                outputs = self._timed.predict(batch)
+                outputs = self._timed.predict(batch, finite=False)
                 return [{name: value[i] for name, value in outputs.items()} for i in range(len(fed))]
             except SampleError:
                 if not step:  # a state of the solver's
@@ -119,7 +127,7 @@ class Autoregression:
 
     def _predict_one(self, fed: Sample, step: int, i: int, memories: list[Any]) -> Sample | None:
         try:
-            outputs, memories[i] = self._predictor.predict_from(fed, memories[i])
+            outputs, memories[i] = self._predictor.predict_from(fed, memories[i], finite=False)
         except SampleError:
             if not step:
                 raise

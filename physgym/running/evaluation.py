@@ -21,7 +21,7 @@ from physgym.nn.metrics import METRICS, FieldComparison, MetricName, MetricTable
 from physgym.nn.predictor import Predictor, evaluating
 from physgym.progress import Progress
 from physgym.running.stored_steps import fitting_fields
-from physgym.sample import Sample
+from physgym.sample import Sample, finite_rows
 from physgym.spaces import Array
 
 UsualMetrics = tuple(METRICS)
@@ -82,7 +82,7 @@ class EvaluationReport:
         metrics: The metrics of each field.
         worst: The worst samples of each field, the worst first.
         worst_by: The metric by which they are the worst.
-        left_out: Samples that were left out of a field because predictions or targets are not finite, by field.
+        left_out: Samples that were left out of a field because inputs, predictions or targets are not finite.
         remarks: What else is to be said, such as episodes that the network was trained on.
         errors: The metric `worst_by` of each sample alone, by field, shape (samples,): NaN for those left out; empty
             where nobody asked for the worst samples.
@@ -145,7 +145,7 @@ class EvaluationReport:
             shown = "; ".join(f"episode {one.episode} step {one.step}: {one.value:.4g}" for one in found)
             lines.append(f"worst of {name} by {self.worst_by}: {shown}")
         lines += [
-            f"{name}: {count} samples are left out, predictions or targets are not finite"
+            f"{name}: {count} samples are left out, inputs, predictions or targets are not finite"
             for name, count in self.left_out.items()
         ]
         return "\n".join([*lines, *self.remarks])
@@ -170,8 +170,8 @@ class EvaluationForm:
         worst_by: The metric by which they are the worst; by default relative_l2 if it is measured, else the first one
             that a single sample has.
         batch_size: Samples that are predicted at once.
-        nonfinite: What to do with a sample whose prediction or target is not finite: "raise", or "leave_out" of the
-            metrics of that field, and count it.
+        nonfinite: What to do with a sample whose inputs, prediction or target are not finite: "raise", or "leave_out"
+            of the metrics of that field, and count it.
 
     Raises:
         ConfigError: An argument is out of range, or there is no such metric.
@@ -208,7 +208,7 @@ def evaluate_predictor(
     Raises:
         ConfigError: A field does not fit the network, or a metric does not fit.
         DatasetError: There are no samples, or they cannot be read.
-        SampleError: A prediction or a target is not finite.
+        SampleError: An input, a prediction or a target is not finite.
     """
     if not len(samples):
         raise DatasetError("there are no samples to evaluate")
@@ -281,13 +281,16 @@ class _Compared:
 
     def add(self, start: int, batch: Sample) -> None:
         """Take in samples from an index on."""
-        prediction = self._predictor.predict({name: batch[name] for name in self._predictor.inputs}, batched=True)
+        fed = {name: batch[name] for name in self._predictor.inputs}
+        prediction = self._predictor.predict(fed, batched=True, finite=False)
+        fit = {} if self._predictor.takes_nonfinite else {n: finite_rows(self._samples.spec, n, batch) for n in fed}
         for name, metrics in self._table.fields.items():
             compared = self._table.compare(name, prediction[name], batch)
             rows = start + np.arange(len(compared))
-            if not (finite := compared.finite).all():
+            if not (finite := np.logical_and.reduce([compared.finite, *fit.values()])).all():
                 if self._form.nonfinite == "raise":
-                    raise self._not_finite(name, compared, int(np.argmin(finite)), start)
+                    place = int(np.argmin(finite))
+                    raise self._not_finite(name, compared, place, start, [n for n in fit if not fit[n][place]])
                 self._left_out[name] += int((~finite).sum())
                 compared, rows = compared.samples(finite), rows[finite]
             metrics.add(compared)
@@ -306,12 +309,15 @@ class _Compared:
         if self._form.worst_by is not None:
             raise ConfigError(f"worst_by: {self._by} is a figure of all samples together, which a single one has not")
 
-    def _not_finite(self, name: str, compared: FieldComparison, place: int, start: int) -> SampleError:
-        """Return the error of a sample that cannot be measured."""
-        what = "target" if not np.isfinite(compared.target[place]).all() else "prediction"
+    def _not_finite(
+        self, name: str, compared: FieldComparison, place: int, start: int, unfit: Sequence[str]
+    ) -> SampleError:
+        """Return the error of a sample that cannot be measured, perhaps for what the network is fed with."""
+        what = f"target of {name!r}" if not np.isfinite(compared.target[place]).all() else f"prediction of {name!r}"
+        what = f"input {unfit[0]!r}" if unfit else what
         episode, step = (self._samples.index(one)[start + place] for one in ("episode", "step"))
         return SampleError(
-            f"the {what} of {name!r} is not finite in sample {start + place} (episode {episode}, step {step}). Leave "
+            f"the {what} is not finite in sample {start + place} (episode {episode}, step {step}). Leave "
             "such samples out of the metrics, and have them counted: --nonfinite leave_out (nonfinite='leave_out')"
         )
 

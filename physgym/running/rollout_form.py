@@ -10,7 +10,7 @@ from physgym.errors import ConfigError
 from physgym.feedback import Feedback
 from physgym.nn import Predictor
 from physgym.running.kept_padding import KeptPadding
-from physgym.sample import Field, Sample, SampleSpec, present
+from physgym.sample import Field, Sample, SampleSpec, finite_rows, present
 from physgym.spaces import Array
 
 
@@ -183,13 +183,8 @@ class RolloutForm:
     def _not_finite(self, fields: Sample, rows: Mapping[str, tuple[int, int]]) -> tuple[str, int] | None:
         """Return the first field of the solver with a row that is not finite where something is there, and this row."""
         for name, (start, stop) in rows.items():
-            field = self._spec[name]
-            if field.dtype.kind not in "fc":
-                continue
-            finite = np.isfinite(fields[name][start:stop])
-            if field.mask in fields:
-                finite = finite | ~present(field, self._spec[field.mask], fields[field.mask][start:stop])
-            good = finite.all(axis=tuple(range(1, finite.ndim)))
+            needed = [one for one in (name, self._spec[name].mask) if one in fields]
+            good = finite_rows(self._spec, name, {one: fields[one][start:stop] for one in needed})
             if not good.all():
                 return name, start + int(np.argmin(good))
         return None

@@ -8,13 +8,13 @@ import numpy as np
 
 from physgym.data.dataset import SampleDataset
 from physgym.episode import Transition
-from physgym.errors import ConfigError
+from physgym.errors import ConfigError, SampleError
 from physgym.nn import Predictor
 from physgym.running.episode_memory import EpisodeMemory
 from physgym.running.run_step import RunStep, without_additions
 from physgym.running.step_source import DatasetSteps
 from physgym.running.timed_predictor import TimedPredictor
-from physgym.sample import SampleSpec
+from physgym.sample import Sample, SampleSpec, finite_rows
 
 ROWS, ROW_BYTES = 256, 1 << 20  # of steps that are read at once
 
@@ -50,7 +50,9 @@ class StoredSteps(DatasetSteps):
         names = [self._dataset.index(name) for name in ("episode", "step", "seed", "env")]
         for start in range(0, count, block):
             stop = min(start + block, count)
-            columns = [(name, list(v)) for name, v in self._dataset.read(start, stop, list(self.spec)).items()]
+            read = self._dataset.read(start, stop, list(self.spec))
+            self._check_finite(read, start)
+            columns = [(name, list(value)) for name, value in read.items()]
             rows = [{name: np.asarray(column[i]) for name, column in columns} for i in range(stop - start)]
             which = [column[start:stop].tolist() for column in names]
             for first in range(0, len(rows), size):
@@ -64,6 +66,24 @@ class StoredSteps(DatasetSteps):
                 ):
                     transition = Transition(step, None, None, np.nan, False, {}, row, "")
                     yield RunStep(episode, transition, prediction, np.nan, seconds, seed, env, self._compare, self.spec)
+
+    def _check_finite(self, rows: Sample, start: int) -> None:
+        """Check what the network is fed with in samples from an index on.
+
+        Raises:
+            SampleError: A value is not finite, and the network does not say that it takes such values.
+        """
+        predictor = self._predictor.predictor
+        if predictor.takes_nonfinite:
+            return
+        for name in predictor.inputs:
+            if not (good := finite_rows(self.spec, name, rows)).all():
+                i = start + int(np.argmin(good))
+                episode, step = (self._dataset.index(one)[i] for one in ("episode", "step"))
+                raise SampleError(
+                    f"the input {name!r} is not finite in sample {i} (episode {episode}, step {step}). Replay a "
+                    f"dataset without such samples: physgym data filter DATA --where 'isfinite(\"{name}\")' --out OTHER"
+                )
 
 
 def fitting_fields(sample: SampleSpec, predictor: Predictor) -> SampleSpec:

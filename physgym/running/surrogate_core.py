@@ -80,16 +80,23 @@ class SurrogateCore(gymnasium.Env[Any, Any]):
         return action
 
     def fed(self, action: Any) -> Sample:
-        """Return what the network is fed for an action, in the dtypes of the fields."""
+        """Return what the network is fed for an action, in the dtypes of the fields.
+
+        Raises:
+            RejectSample: A value is not finite, and the network does not say that it takes such values.
+        """
         given = self._state.inputs(action)
         names = given if self._network.inputs is None else self._network.inputs
         try:
-            return {name: cast(f"input {name} of {self._name}", given[name], self.fields[name].dtype) for name in names}
+            fed = {name: cast(f"input {name} of {self._name}", given[name], self.fields[name].dtype) for name in names}
         except KeyError as error:
             raise ConfigError(
                 f"{self._name}: inputs(action) gives {list(given)}, but the network is fed with {error.args[0]!r}. "
                 "Return that field too"
             ) from error
+        if self._network.checks and (strange := [name for name in nonfinite(fed) if not self.fields[name].mask]):
+            raise RejectSample(f"the network is fed with values of {strange} that are not finite")
+        return fed
 
     def prepare(self, action: Any, prediction: Sample, seconds: float) -> None:
         """Take a prediction that was made before its step.

@@ -31,6 +31,7 @@ class SurrogateNetwork:
     Attributes:
         predictor: The same.
         inputs: Names of the fields that feed it, None where it does not say them.
+        checks: Whether it refuses inputs that are not finite; a function does not.
         memory: What a recurrent network remembers of the episode; None at its beginning.
     """
 
@@ -42,6 +43,7 @@ class SurrogateNetwork:
         """Put another network in its place, which remembers nothing yet."""
         self.predictor = predictor
         self._prepared = prepared(predictor, engine=self._engine)
+        self.checks = getattr(predictor, "takes_nonfinite", True) is False
         self.inputs: tuple[str, ...] | None = getattr(predictor, "inputs", None)
         self._predict: PredictFunction | None = getattr(self._prepared, "predict", self._prepared)
         self._recurrent = getattr(predictor, "recurrent", False) is True

@@ -68,7 +68,7 @@ class TimedPredictor:
         for sample in samples:
             yield (None, np.nan) if sample is None else (next(found), share)
 
-    def predict(self, batch: Mapping[str, Any], *, batched: bool = True) -> Sample:
+    def predict(self, batch: Mapping[str, Any], *, batched: bool = True, finite: bool = True) -> Sample:
         """Answer environments in workers that wait for a prediction.
 
         Without batches these are predicted one by one, which gives the bits that they have in one process.
@@ -76,9 +76,11 @@ class TimedPredictor:
         Args:
             batch: The fields that feed the network, of shape (n, *field shape).
             batched: As in `Predictor.predict`.
+            finite: As in `Predictor.predict`.
         """
         count = len(next(iter(batch.values())))
         if self.batch_size > 1 or count == 1:
-            return self.prepared.predict(batch, batched=batched)
-        found = [self.prepared.predict({name: value[i] for name, value in batch.items()}) for i in range(count)]
+            return self.prepared.predict(batch, batched=batched, finite=finite)
+        rows = [{name: value[i] for name, value in batch.items()} for i in range(count)]
+        found = [self.prepared.predict(row, finite=finite) for row in rows]
         return {name: np.stack([one[name] for one in found]) for name in found[0]}

@@ -118,7 +118,8 @@ class Metrics(Callback):
         memory: Any = None
         with evaluating(predictor), closing(given) as batches:
             for first, batch in batches:
-                prediction, memory = predictor.predict_from(batch, None if first else memory, batched=True)
+                before = None if first else memory
+                prediction, memory = predictor.predict_from(batch, before, batched=True, finite=False)
                 table.add(prediction, batch)
         return table.values()
 

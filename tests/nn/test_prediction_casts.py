@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from physgym.errors import ConfigError, SampleError
 from physgym.nn import Predictor, Transforms
+from physgym.nn.prepared import PreparedPredictor
 from physgym.protocol.messages import Predict
 from physgym.sample import Field, SampleSpec
 from physgym.training.foreign import Feed, TorchSamples
@@ -49,8 +50,7 @@ GOOD = {
     "list of flags": ([True, False], [1.0, 0.0]),
     "byte order": (np.array([1.5, 2.0], ">f8"), [1.5, 2.0]),
     "tensor": (torch.tensor([1.5, 2.0], dtype=torch.float64), [1.5, 2.0]),
-    "infinite": (np.array([np.inf, 1e30]), [np.inf, np.float32(1e30)]),
-    "not a number": (np.array([np.nan, 0]), [np.nan, 0.0]),
+    "large": (np.array([1e38, 1e30]), [np.float32(1e38), np.float32(1e30)]),
 }
 
 
@@ -91,6 +91,59 @@ def test_what_a_field_cannot_hold_is_refused(kind, with_moments):
         predictor.tensors({"x": value})
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("engine", [None, "torch"])
+def test_what_is_not_finite_is_refused_with_its_field_and_place(value, engine):
+    predictor = Predictor(Keeps(), spec())
+    predict = predictor.predict if engine is None else PreparedPredictor(predictor, engine=engine).predict
+    with pytest.raises(
+        SampleError, match=f"field 'x' for the network holds {value} at index \\(1,\\), which is not fin"
+    ):
+        predict({"x": [0.0, value]})
+    batch = np.zeros((5, 2))
+    batch[3, 1] = value
+    with pytest.raises(SampleError, match=f"holds {value} at index \\(1,\\) of sample 3, which is not finite. Repair"):
+        predict({"x": batch}, batched=True)
+    np.testing.assert_array_equal(predict({"x": batch}, batched=True, finite=False)["y"], batch.astype("f4"))
+    number = Predictor(Keeps(), SampleSpec([Field("x", (), F8, "input"), Field("y", (), F4, "target")]))
+    with pytest.raises(SampleError, match=f"'x' for the network holds {value}, which is not finite"):
+        number.predict({"x": value})
+
+
+class TakesAll(Keeps):
+    """Has zeros where nothing was measured."""
+
+    takes_nonfinite = True
+
+    def forward(self, x):
+        return super().forward(x).nan_to_num(0.0)
+
+
+def test_a_network_that_says_so_takes_what_is_not_finite():
+    predictor = Predictor(TakesAll(), spec())
+    assert predictor.takes_nonfinite
+    assert predictor.predict({"x": [np.nan, 1.0]})["y"].tolist() == [0, 1]
+
+
+def test_what_a_mask_takes_out_need_not_be_finite():
+    fields = [
+        Field("x", (3, 2), F4, "input", mask="count"),
+        Field("count", (), np.dtype("i4"), "input"),
+        Field("y", (3, 2), F4, "target", mask="count"),
+    ]
+
+    class Points(nn.Module):
+        def forward(self, x, count):
+            return torch.where(torch.arange(3)[:, None] < count[:, None, None], x, 0)
+
+    value = np.array([[1, 2], [3, 4], [np.nan, np.inf]], "f4")
+    predictor = Predictor(Points(), SampleSpec(fields))
+    assert predictor.predict({"x": value, "count": 2})["y"].tolist() == [[1, 2], [3, 4], [0, 0]]
+    value[0, 1] = np.inf
+    with pytest.raises(SampleError, match=r"'x' for the network holds inf at index \(0, 1\), which is not finite"):
+        predictor.predict({"x": value, "count": 2})
+
+
 def test_flags_are_numbers_under_a_normalization():
     assert normalized().predict({"x": [True, False]})["y"].tolist() == [1, 0]
 
@@ -109,7 +162,7 @@ def test_values_that_become_infinite_in_the_dtype_of_the_weights_are_refused(fie
     text = rf"field 'x' for the network Keeps has values that {weights} cannot hold, the first .* at index \(0, 1\)"
     with pytest.raises(SampleError, match=text):
         predictor.predict({"x": [0.0, value]})
-    assert np.isinf(predictor.predict({"x": [0.0, np.inf]})["y"][1])  # as it was given
+    assert np.isinf(predictor.predict({"x": [0.0, np.inf]}, finite=False)["y"][1])  # as it was given
     assert predictor.predict({"x": [0.0, 1.0]})["y"].tolist() == [0, 1]
     assert Predictor(Keeps(torch.float64), spec(F8)).predict({"x": [0.0, 1e30]})["y"][1] == np.float32(1e30)
 

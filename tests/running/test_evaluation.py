@@ -143,8 +143,10 @@ def test_what_is_not_finite_is_an_error_or_counted(tmp_path, predictor):
     bad = stored(tmp_path / "bad", nonfinite="allow", **changes)
     with pytest.raises(SampleError, match=r"the target of 'shift' is not finite in sample 5 \(episode 1, step 2\)"):
         physgym.evaluate(predictor, bad, progress=False)
+    with pytest.raises(SampleError, match=r"the input 'load' is not finite in sample 2 \(episode 2, step 2\)"):
+        physgym.evaluate(predictor, bad.subset(np.arange(6, 12)), progress=False)
     report = physgym.evaluate(predictor, bad, nonfinite="leave_out", progress=False, batch_size=4)
-    assert report.left_out == {"shift": 2}
+    assert report.left_out == {"shift": 2, "heat": 1}
     assert report["mae/shift"] == 0
     assert "shift: 2 samples are left out" in str(report)
     assert not {5, 8} & {one.sample for one in report.worst if one.field == "shift"}

@@ -352,7 +352,8 @@ def test_what_a_recurrent_network_remembers_lasts_an_episode():
     surrogate.step(np.zeros(1, np.float32))
     state, surrogate.simulation.inputs = surrogate.simulation.inputs, lambda action: {"state": np.full(2, np.nan)}
     surrogate._core._state._now["state"] = np.full(2, np.nan, np.float32)
-    assert "rejected" in surrogate.step(np.zeros(1, np.float32))[4]
+    said = surrogate.step(np.zeros(1, np.float32))[4]["rejected"]
+    assert said == "the network is fed with values of ['state'] that are not finite"
     surrogate._core._state._now["state"], surrogate.simulation.inputs = first, state
     np.testing.assert_allclose(surrogate.step(np.zeros(1, np.float32))[0], first + 1, rtol=1e-6)  # as before that step
     with pytest.raises(ConfigError, match="a batched step asks it for several"):

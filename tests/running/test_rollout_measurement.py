@@ -374,6 +374,33 @@ def test_what_is_not_finite_in_the_samples_is_no_divergence(tmp_path, name, step
         bad.measure(predictor(Turn()), 4)
 
 
+class Bounded(Turn):
+    """Gives finite states whatever it is fed with."""
+
+    def forward(self, state, push):
+        return super().forward(state, push).nan_to_num(0.0, 0.0, 0.0)
+
+
+class BoundedOnPurpose(Bounded):
+    """Says so."""
+
+    takes_nonfinite = True
+
+
+def test_an_infinite_input_is_refused_also_where_predictions_are_finite(tmp_path):
+    data = turning(tmp_path / "d", [4])
+    rows = {field: np.array(values) for field, values in data[:].items()}
+    rows["push"][2, 1] = np.inf
+    places = {of: data.index(of) for of in ("episode", "step", "seed")}
+    with SampleWriter(tmp_path / "bad", spec(), nonfinite="allow") as writer:
+        writer.append(rows, **places)
+    bad = RolloutEvaluation(SampleDataset(tmp_path / "bad"))
+    assert bad.measure(predictor(Bounded()), 2).mean().max() < 1e-14  # before that step
+    with pytest.raises(SampleError, match="'push' of the solver is not finite in episode 0, step 2"):
+        bad.measure(predictor(Bounded()), 3)
+    assert np.isfinite(bad.measure(predictor(BoundedOnPurpose()), 3).mean()).all()
+
+
 def test_a_network_of_changes_goes_on_in_physical_units(tmp_path):
     """It predicts (1 + eps) times the change of each step: the error is what the true changes sum up to, times eps."""
     data = turning(tmp_path / "d", [7], push=0.5)

@@ -16,6 +16,7 @@ from gymnasium import spaces
 from torch import nn
 
 from physgym import RejectSample, SampleDataset, Simulation, generate
+from physgym.data import SampleWriter
 from physgym.episode import episode_seed, part_seed
 from physgym.errors import ConfigError, DatasetError, SampleError, WorkerError
 from physgym.generation.stream import SampleStream
@@ -614,6 +615,41 @@ def test_a_prediction_of_another_shape_is_an_error_that_names_the_field(tmp_path
     ):
         runner.run(10, progress=False)
     assert len(SampleDataset(tmp_path / "r", "prediction")) == 1
+
+
+class Cut(Exact):
+    """Takes no number above 1."""
+
+    def forward(self, x):
+        return super().forward(x.clamp(max=1.0))
+
+
+class CutOnPurpose(Cut):
+    takes_nonfinite = True
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_replay_of_a_sample_that_is_not_finite_names_it(tmp_path, batch_size):
+    spec = SampleSpec.from_env(toys.Line())
+    x = np.full((12, 3), 0.5, np.float32)
+    x[9, 2] = np.inf
+    with SampleWriter(tmp_path / "d", spec, nonfinite="allow") as writer:
+        writer.append(
+            {"x": x, "y": 2 * x + 1, "flag": np.zeros((12, *spec["flag"].shape), spec["flag"].dtype)},
+            episode=np.arange(12) // 5,
+            step=np.arange(12) % 5,
+            seed=np.zeros(12, int),
+        )
+    stored = SampleDataset(tmp_path / "d")
+    with (
+        Runner(None, Predictor(Cut(), spec), batch_size=batch_size) as runner,
+        pytest.raises(
+            SampleError, match=r"the input 'x' is not finite in sample 9 \(episode 1, step 4\). Replay a dat"
+        ),
+    ):
+        runner.run(replay=stored, progress=False)
+    with Runner(None, Predictor(CutOnPurpose(), spec), batch_size=batch_size) as runner:
+        assert runner.run(replay=stored, progress=False).steps == 12
 
 
 class Nan(nn.Module):
