@@ -478,7 +478,7 @@ def finite_values(spec: Mapping[str, Field], name: str, rows: Mapping[str, Array
 def finite_rows(spec: Mapping[str, Field], name: str, rows: Mapping[str, Array]) -> Array:
     """Return in which rows `finite_values` are all true, shape (n,), bool."""
     good = finite_values(spec, name, rows)
-    found: Array = good.all(axis=tuple(range(1, good.ndim)))
+    found: Array = np.logical_and.reduce(good, axis=tuple(range(1, good.ndim)))
     return found
 
 
