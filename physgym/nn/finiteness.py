@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from physgym.casting import FIELD
+from physgym.casting import FIELD, VALUE
 from physgym.errors import SampleError
 from physgym.sample import Field, finite_values
 from physgym.spaces import Array
@@ -80,3 +80,21 @@ def check_finite(spec: Mapping[str, Field], fed: Mapping[str, Array], whose: str
         where += f" of sample {row}" if batched else ""
         error = f"holds {value}{where}, which is not finite. Repair the value, or leave the sample out"
         raise SampleError(FIELD.format(name=name, whose=whose, error=error))
+
+
+def check_cast(fields: Mapping[str, Tensor], dtype: torch.dtype, whose: str) -> None:
+    """Raise SampleError where finite values become infinite in another dtype.
+
+    Args:
+        fields: The values.
+        dtype: That of the weights.
+        whose: What is fed, for the error.
+    """
+    for name, value in fields.items():
+        if not value.is_floating_point():
+            continue
+        lost = value.isfinite() & ~value.to(dtype).isfinite()
+        if lost.any():
+            index = tuple(lost.nonzero()[0].tolist())
+            error = VALUE.format(value=value[index].item(), got=value.dtype, index=index, want=dtype)
+            raise SampleError(FIELD.format(name=name, whose=whose, error=error))

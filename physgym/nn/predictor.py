@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physgym.casting import FIELD, VALUE, as_arrays, as_field
+from physgym.casting import FIELD, as_arrays, as_field
 from physgym.errors import ConfigError, SampleError
 from physgym.feedback import Feedback
 from physgym.loading.reused_memory import ALIGNED
 from physgym.nn.changes import Changes, check_changes
 from physgym.nn.feeding import Feeding, field_aliases
-from physgym.nn.finiteness import check_finite
+from physgym.nn.finiteness import check_cast, check_finite
 from physgym.nn.transforms import Fields, Transforms, checked_fields
 from physgym.nn.wrapped import refuse_exported, unwrapped
 from physgym.sample import Field, Sample, SampleSpec
@@ -461,15 +461,7 @@ class Predictor(nn.Module):
 
     def _check_fed(self, tensors: Fields) -> None:
         """Raise SampleError where finite values, as they are fed, become infinite in the dtype of the weights."""
-        dtype = self.dtype
-        for name, value in self._fed(tensors).items():
-            if not value.is_floating_point():
-                continue
-            lost = value.isfinite() & ~value.to(dtype).isfinite()
-            if lost.any():
-                index = tuple(lost.nonzero()[0].tolist())
-                error = VALUE.format(value=value[index].item(), got=value.dtype, index=index, want=dtype)
-                raise SampleError(FIELD.format(name=name, whose=self._name, error=error))
+        check_cast(self._fed(tensors), self.dtype, self._name)
 
     @property
     def _name(self) -> str:
