@@ -67,8 +67,7 @@ def recorded(trainer: Trainer | AgentTrainer, session: Path, callbacks: Iterable
         raise ConfigError(f"cannot make the session folder {session}: {error.strerror}") from error
     origin = replace(Origin.here(), allow_changed_code=trainer.allow_changed_code)
     config = _config(trainer, session) if isinstance(trainer, Trainer) else _agent_config(trainer, session)
-    with Run(session, "train", config, origin, from_python=True) as run:
-        run.note_device(trainer.ranks.device)
+    with Run(session, "train", config, origin, from_python=True, device=trainer.ranks.device) as run:
         run.accepted()
         if isinstance(trainer, Trainer):
             _describe_samples(run, trainer, callbacks)

@@ -61,6 +61,7 @@ class Run:
         config: The resolved configuration.
         origin: How the run came about; by default what can be seen from here.
         from_python: Whether a program made it, of which the configuration knows a part.
+        device: Which device computes, where that is known already; see `note_device`.
 
     Attributes:
         session: The folder.
@@ -79,6 +80,7 @@ class Run:
         origin: Origin | None = None,
         *,
         from_python: bool = False,
+        device: object = None,
     ) -> None:
         self.session = session
         self.results: dict[str, Any] = {}
@@ -88,7 +90,7 @@ class Run:
         self._config = dict(config)
         self._lock: Any = take_lock(session)
         try:
-            self._write(kind, origin)
+            self._write(kind, origin, device)
         except OSError as error:
             self._lock.release()
             raise ConfigError(CANNOT_WRITE.format(file=session / RECORD, reason=error.strerror or error)) from error
@@ -98,7 +100,7 @@ class Run:
             self._lock.release()
             raise
 
-    def _write(self, kind: SessionKind, origin: Origin) -> None:
+    def _write(self, kind: SessionKind, origin: Origin, device: object) -> None:
         self._text = to_yaml(self._config)
         before = read_record(self.session) if (self.session / RECORD).exists() else {"runs": []}
         earlier = before["runs"]
@@ -123,7 +125,7 @@ class Run:
             "code": None if code is None else code.to_json(),
             "start_from": digest_of(start_of(self._config)),
             "actions_from": digest_of(actions_of(self._config)),
-            "device": None,
+            "device": None if device is None else str(device),
             "dataset": None,
             "others": {},
             "results": {},

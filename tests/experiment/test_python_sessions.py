@@ -20,6 +20,7 @@ from physgym.experiment.session import INFO
 from physgym.nn import MLP
 from physgym.training import Metrics, Trainer, load_checkpoint
 from tests.support import toys
+from tests.support.memory_samples import linear_samples
 
 
 def made(dataset, **more):
@@ -63,6 +64,17 @@ def test_a_training_in_python_is_a_session(tmp_path, monkeypatch, capsys):
     assert "3 steps" in command(monkeypatch, capsys, "run", "sessions/first", "--steps", "3")
     assert "resume=True" in command(monkeypatch, capsys, "resume", "sessions/first")
     assert "a program in Python made it" in command(monkeypatch, capsys, "reproduce", "sessions/first")
+
+
+def test_the_record_is_written_when_the_training_begins_and_when_it_ends(tmp_path, monkeypatch):
+    written = []
+    usual = Run._save
+    monkeypatch.setattr(
+        Run, "_save", lambda run: usual(run) or written.append(read_record(tmp_path / "one")["runs"][-1])
+    )
+    made(linear_samples(40), session=tmp_path / "one").fit()
+    assert [run["device"] for run in written] == ["cpu", "cpu"]
+    assert [run["outcome"] for run in written] == [None, "completed"]
 
 
 def test_notes_are_kept(tmp_path):
