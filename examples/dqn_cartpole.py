@@ -1,6 +1,6 @@
 """Double DQN balances a pole.
 
-The agent trains in a session, then acts without exploration. Interrupted, it goes on with ``--resume``::
+The agent trains in a session, then acts without exploration. After an interruption, continue with ``--resume``::
 
     python examples/dqn_cartpole.py --steps 60000
 """

@@ -1,7 +1,7 @@
 """A rod on two MPI ranks.
 
-Each half of the rod belongs to a rank. A sample is one step of its temperature. Rank 0 speaks with physgym. Started by
-hand, this program makes the environment, which starts it again by mpiexec.
+Each half of the rod belongs to a rank. A sample is one step of its temperature. Rank 0 communicates with physgym. If
+you start this program by hand, it makes the environment, which starts the program again by mpiexec.
 """
 
 import os

@@ -1,8 +1,8 @@
 """A policy that is trained on a network.
 
-The network stands in for the simulation while the policy trains. A network that has seen random actions alone is wrong
-where a good policy goes, and the policy finds the places where it is wrong in its favour. So each round stores what the
-policy does in the simulation, and trains the network on that too.
+The network replaces the simulation while the policy trains. A network that was trained on random actions is wrong in
+the states of a good policy, and the policy exploits these errors. So each round stores the policy's steps in the
+simulation, and trains the network on these too.
 """
 
 import gymnasium as gym

@@ -20,6 +20,12 @@ PRIVATE = {
     *("apart", "bell", "bells", "beside", "excuse", "lifeline", "mend", "mended", "mourn"),
     *("settle", "settled", "settling", "told", "torn", "untold"),
 }
+# Words of pages that a reader has to guess: say connect, continue, again, any, send, share, your own.
+GUESSED = re.compile(
+    r"\b(anew|dials?|dialled|go(es)? on|going on|heeds?|imitators?|lent|one's own|rehears\w+|travels?|wh(at|o)ever)\b",
+    re.IGNORECASE,
+)
+LONGEST = 42  # words of a sentence
 # Names of classes and types that stand in two modules.
 TWICE = {
     "Scale",  # the same in both; the schema of configurations imports no torch
@@ -98,6 +104,33 @@ def test_prose_has_no_words_of_our_own():
     files = [*(ROOT / "physgym").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
     lines = [(file.name, line) for file in files for line in file.read_text().splitlines() if own.search(line)]
     assert lines == []
+
+
+def pages() -> list[Path]:
+    return [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def sentences(text: str) -> Iterator[str]:
+    """The sentences of paragraphs, items and cells of tables; blocks of code are none, and a span of code is a word."""
+    text = re.sub(r"^ *```.*?^ *```$", "\n\n", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]+`", "Code", text))
+    for block in re.split(r"\n\s*\n|\||^\s*(?:[-*]|\d+\.)\s|^#.*$", text, flags=re.MULTILINE):
+        yield from re.split(r"(?<=[.!?])[\")*]*\s+(?=[\"(*\[]*[A-Z0-9])", " ".join(block.split()))
+
+
+def test_sentences_of_pages_are_found():
+    text = "# One\n\nTwo `a. B` [c](d.md). Three\nfour!\n\n- Five.\n- Six\n\n```\nSeven. Eight.\n```\n\n| nine | ten |"
+    assert [s for s in sentences(text) if s] == ["Two Code [c].", "Three four!", "Five.", "Six", "nine", "ten"]
+
+
+def test_no_sentence_of_a_page_is_too_long():
+    found = ((page.name, sentence) for page in pages() for sentence in sentences(page.read_text()))
+    assert [(name, sentence) for name, sentence in found if len(sentence.split()) > LONGEST] == []
+
+
+def test_pages_have_no_words_that_a_reader_guesses():
+    found = ((page.name, sentence) for page in pages() for sentence in sentences(page.read_text()))
+    assert [(name, sentence) for name, sentence in found if GUESSED.search(sentence)] == []
 
 
 def test_a_name_of_a_class_means_one_thing():

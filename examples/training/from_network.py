@@ -1,6 +1,6 @@
 """Start from an existing network.
 
-In the same session, a new set of parameters beside the old ones; or in a session of its own."""
+The session either gets a second set of weights, or the training makes a new session."""
 
 import physgym
 from physgym.nn import MLP, Optimization

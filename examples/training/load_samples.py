@@ -1,7 +1,7 @@
 """Stored samples drive a simulation.
 
-It makes the same steps anew, and gives what the network is fed. Here the stored samples are those of a coarse grid in a
-viscous fluid. What is learned is a finer one with less viscosity."""
+The simulation repeats the stored steps, and computes the inputs of the network. Here the stored samples are those of a
+coarse grid in a viscous fluid. The network learns a finer grid with less viscosity."""
 
 import physgym
 from physgym.data import SampleStream

@@ -1,4 +1,4 @@
-"""The residual of the heat equation in the loss, beside the error."""
+"""The residual of the heat equation in the loss, in addition to the error."""
 
 import physgym
 from physgym.nn import HeatResidual, Optimization, Transforms, UNet
