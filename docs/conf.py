@@ -48,7 +48,7 @@ html_title = f"physgym {release}"
 
 sphinx_gallery_conf = {  # docs.extensions.gallery adds the folders
     "plot_gallery": False,  # examples take minutes: `make gallery` runs them, and draws their pictures
-    "example_extensions": {".py", ".yaml"},
+    "example_extensions": {".py", ".yaml", ".js", ".c", ".cpp"},
     "notebook_extensions": set(),
     "download_all_examples": False,
     "show_signature": False,

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from docs.extensions.gallery import examples, picture, title_of
+from docs.extensions.gallery import PARTS, command_of, examples, picture, title_of
 from docs.pictures.__main__ import makers
 from docs.pictures.configurations import SMALLER
+from docs.pictures.dialled import PROGRAMS
 from docs.pictures.work import IMAGES, ROOT
 from physgym.experiment.config import load_config
 
@@ -43,12 +44,34 @@ def test_pictures_are_small_together():
 def test_an_example_begins_with_a_title(name):
     text = examples()[name].read_text()
     assert 10 <= len(title_of(examples()[name])) <= 80
-    if text.startswith("#"):
+    if examples()[name].suffix == ".yaml":
         assert yaml.safe_load(text)["description"]
-    else:
+    elif examples()[name].suffix == ".py":
         title, _, rest = ast.get_docstring(ast.parse(text)).partition("\n")
         assert title.endswith(".")
         assert rest == "" or rest.startswith("\n")
+
+
+def test_no_file_of_the_examples_is_left_out():
+    shown = set(examples().values())
+    read = {one for file in shown for one in file.with_suffix("").rglob("*")}
+    assert not [
+        file
+        for file in (*(ROOT / "examples").rglob("*"), *(ROOT / "clients").rglob("*.c*"))
+        if file.is_file() and file not in shown | read and file.suffix not in ("", ".pyc") and file.stem not in PARTS
+    ]
+
+
+def test_a_program_in_another_language_is_compiled_and_dials_in():
+    assert command_of(PROGRAMS["spring"].file).splitlines() == [
+        "make -C clients/c",
+        "physgym generate worker:physgym/Spring-v0 --out data --samples 1000 --listen 127.0.0.1:7000 --plain "
+        "--token-file token &",
+        "clients/c/spring 127.0.0.1:7000 --token-file token --envs 4",
+    ]
+    for program in PROGRAMS.values():
+        assert program.env.encode() in program.file.read_bytes()
+        assert (ROOT / program.command.split()[-1]).parent == program.file.parent
 
 
 def test_each_example_stands_once_in_the_gallery():

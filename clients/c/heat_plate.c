@@ -1,7 +1,7 @@
-/* Heat conduction in a square plate whose edges are kept at 0 K: T_t = a (T_xx + T_yy) + q.
+/* Heat conduction in a square plate, in C.
  *
- * The twin of `physgym/Heat-v0` with size=16: sine series in space, exact in time under a constant source. That of
- * Python transforms by FFT, this one by the matrix of sines. */
+ * Its edges are kept at 0 K: T_t = a (T_xx + T_yy) + q. It is the twin of physgym/Heat-v0 with size=16: sine series in
+ * space, exact in time under a constant source. That of Python transforms by FFT, this one by the matrix of sines. */
 #include "physgym.h"
 
 #ifndef SIZE

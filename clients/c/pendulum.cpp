@@ -1,4 +1,5 @@
-// A damped pendulum that a motor turns, in C++11: angle'' = -g/l sin(angle) - c angle' + torque.
+// A damped pendulum that a motor turns, in C++11.
+// Its angle follows angle'' = -g/l sin(angle) - c angle' + torque.
 #include "physgym.h"
 
 class Pendulum {
@@ -15,7 +16,6 @@ class Pendulum {
     }
 
     double angle = 0, speed = 0;
-
   private:
     static constexpr double STEP = 0.005;
     double acceleration(double at, double rate, double u) const { return u - pull * std::sin(at) - friction * rate; }

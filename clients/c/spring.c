@@ -1,6 +1,7 @@
-/* A mass on a damped spring under a force that is constant during a step: m x'' + c x' + k x = F.
+/* A mass on a damped spring, in C.
  *
- * The twin of `physgym/Spring-v0`: for the same seed it gives the same episodes. */
+ * The force is constant during a step: m x'' + c x' + k x = F. It is the twin of
+ * physgym/Spring-v0: for the same seed it gives the same episodes. */
 #include "physgym.h"
 
 #define TIME_STEP 0.1 /* s */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import yaml
@@ -16,15 +17,20 @@ from sphinx.util.docutils import SphinxDirective
 
 from docs.pictures.__main__ import makers
 from docs.pictures.configurations import SMALLER
+from docs.pictures.dialled import PROGRAMS
 from docs.pictures.work import EXAMPLES, IMAGES, ROOT
 
 SECTIONS = {"configurations": "gallery/configurations", "examples": "gallery/examples"}
 PARTS = ("sofa_beam_scene",)  # what an example imports
+# sphinx-gallery finds no comment in JavaScript, whose lexer begins with an empty text
+LIKE_JAVASCRIPT = "Dart"
+MARKS = ('"""', "# ", "// ", "/* ")  # before the title of an example
 
 
 def examples() -> dict[str, Path]:
     """Return the files of the examples by the names of their pages, such as configurations/heat."""
     files = sorted(file for suffix in ("py", "yaml") for file in EXAMPLES.rglob(f"*.{suffix}"))
+    files += sorted(program.file for program in PROGRAMS.values())
     names = {file: "configurations" if file.suffix == ".yaml" else "examples" for file in files}
     return {f"{names[file]}/{file.stem}": file for file in files if file.stem not in PARTS}
 
@@ -36,8 +42,8 @@ def picture(name: str) -> Path:
 
 def title_of(file: Path) -> str:
     """Return the title of an example, which is its first line of text."""
-    first = next(line for line in file.read_text().splitlines() if line.startswith(('"""', "# ")))
-    return first.strip('"# ').removesuffix(".")
+    first = next(line for line in file.read_text().splitlines() if line.startswith(MARKS))
+    return first.strip('"#/* ').removesuffix(".")
 
 
 def collect(app: Sphinx, config: Config) -> None:
@@ -54,11 +60,18 @@ def collect(app: Sphinx, config: Config) -> None:
     config.sphinx_gallery_conf |= {
         "examples_dirs": [str(staged / section) for section in SECTIONS],
         "gallery_dirs": list(SECTIONS.values()),
+        "filetype_parsers": {".js": LIKE_JAVASCRIPT},
     }
 
 
 def command_of(file: Path) -> str:
-    """Return the command that runs an example; empty where its own text has it."""
+    """Return the command that runs an example, a line for each of several; empty where its own text has it."""
+    if program := PROGRAMS.get(file.stem):
+        listen = f"physgym generate worker:{program.env} --out data --samples 1000"
+        where = "127.0.0.1:7000"
+        lines = [f"{listen} --listen {where} --plain --token-file token &"]
+        lines += [f"{program.command} {where} --token-file token --envs 4"]
+        return "\n".join([program.make, *lines] if program.make else lines)
     text, path = file.read_text(), file.relative_to(ROOT).as_posix()
     if file.suffix == ".yaml":
         return f"physgym {'search' if 'search' in yaml.safe_load(text) else 'train'} {path}"
@@ -97,10 +110,11 @@ def complete(app: Sphinx, docname: str, source: list[str]) -> None:
     if file.suffix == ".yaml":
         text = re.sub(r"([*_`|\\])", r"\\\1", yaml.safe_load(file.read_text())["description"])
     if command := command_of(file):
-        text += f"\n\n.. code-block:: bash\n\n    {command}\n"
+        text += f"\n\n.. code-block:: bash\n\n{indent(command, ' ' * 4)}\n"
     code, mark, download = code.partition(".. _sphx_glr_download_")
     download = download.partition("    .. container:: sphx-glr-download sphx-glr-download-zip")[0]  # of one file
-    source[0] = f"{label}\n{introduction(name, file)}\n{text}\n.. GENERATED FROM{code}{beside(file)}{mark}{download}"
+    made = f"{label}\n{introduction(name, file)}\n{text}\n.. GENERATED FROM{code}{beside(file)}{mark}{download}"
+    source[0] = made.replace(LIKE_JAVASCRIPT, "JavaScript") if file.suffix == ".js" else made
 
 
 class Examples(SphinxDirective):

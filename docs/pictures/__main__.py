@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from docs.pictures import agents, configurations, drawing, programs, simulations, trainings
+from docs.pictures import agents, configurations, dialled, drawing, programs, simulations, trainings
 from docs.pictures.work import IMAGES, ROOT, prepare
 
 GROUPS: dict[str, ModuleType] = {
@@ -19,6 +19,7 @@ GROUPS: dict[str, ModuleType] = {
     "agents": agents,
     "programs": programs,
     "trainings": trainings,
+    "dialled": dialled,
 }
 
 

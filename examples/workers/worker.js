@@ -1,5 +1,5 @@
-#!/usr/bin/env node
-// A worker in JavaScript, without packages: pendulums that only this program knows, served as docs/reference/protocol.md says.
+// Pendulums that only this program knows: a worker in JavaScript, without packages.
+// What it answers, and in which bytes, is said in docs/reference/protocol.md.
 'use strict';
 const [crypto, fs, net, os] = ['node:crypto', 'node:fs', 'node:net', 'node:os'].map(require);
 
