@@ -21,6 +21,7 @@ extensions = [
     "docs.extensions.gallery",
     "docs.extensions.generated",
     "docs.extensions.names",
+    "docs.extensions.sought",
 ]
 exclude_patterns = ["_build", "extensions", "pictures", "gallery/*/index.rst"]
 smartquotes = False  # --option stays --option
@@ -43,6 +44,7 @@ copybutton_exclude = ".linenos, .gp, .go"  # prompts and output of consoles are 
 
 html_static_path = ["static"]
 html_css_files = ["gallery.css"]
+html_search_scorer = str(Path(__file__).parent / "extensions" / "scorer.js")
 html_theme = "furo"
 html_title = f"physgym {release}"
 

@@ -31,6 +31,23 @@ SOUGHT = {  # what somebody types, and the page that should come first
     "driving": "howto/driving",
     "protocol": "reference/protocol",
     "hyperparameters": "howto/hyperparameters",
+    "resume": "howto/short/continue_training",
+    "checkpoint": "howto/short/checkpoint",
+    "Normalization": "howto/networks",
+    "Ctrl-C": "howto/command_line",
+    "HDF5": "reference/format",
+    "remote worker": "howto/machines",
+    "ONNX": "howto/short/to_onnx",
+    "crash": "howto/short/survive_crashes",
+    "seed": "howto/short/reproduce",
+    "merge datasets": "howto/short/merge",
+    "GPU": "howto/training",
+    "memory": "troubleshooting/machines",
+    "quick start": "start/first_ten_minutes",
+    "FMU": "howto/fmu",
+    "SLURM": "howto/cluster",
+    "callback": "howto/short/callback",
+    "finite elements": "tutorials/finite_elements",
 }
 # blocks whose text ends behind their edge, where nobody can scroll to it; and how far the page itself is too wide
 MEASURE = """(() => {
