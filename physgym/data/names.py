@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 
@@ -36,9 +37,8 @@ class TakenNames:
         self._stored = stored
         self._last: tuple[int, int] | None = None  # the greatest name; None: to be looked up
         self._runs: dict[int, list[int]] | None = None  # by episode: first step, end, first step, end, ...
-        # equal bytes are found sooner than ascending numbers: those of consecutive steps, and of one episode's number
-        self._steps = 0, b""  # the first one, and the bytes from it on
-        self._episodes = 0, b""
+        # equal bytes are found sooner than ascending numbers: those of consecutive steps
+        self._steps = GREATEST, b""  # the first one, and the bytes from it on
 
     def forget(self) -> None:
         """Look the names up anew: not all that were taken are stored."""
@@ -75,7 +75,16 @@ class TakenNames:
         if self._runs is None:
             episode, step = episodes.item(0), steps.item(0)
             if (episode, step) > self._last:  # type: ignore[operator]
-                if self._consecutive(episodes, steps, episode, step, count):
+                first, known = self._steps
+                begin = WIDTH * (step - first)
+                if not 0 <= begin <= WIDTH * (BLOCK - count):
+                    begin, known = 0, self._anew(step, count)
+                # equal bytes of an episode are equal numbers, whatever their form
+                if (
+                    steps.tobytes() == known[begin : begin + WIDTH * count]
+                    and steps.dtype == INT64
+                    and episodes.tobytes() == episode.to_bytes(WIDTH, sys.byteorder, signed=True) * count
+                ):
                     self._last = episode, step + count - 1
                     return
                 if _ascend(episodes, steps):
@@ -83,22 +92,12 @@ class TakenNames:
                     return
         self._take_runs(np.asarray(episodes, np.int64), np.asarray(steps, np.int64))
 
-    def _consecutive(self, episodes: Array, steps: Array, episode: int, step: int, count: int) -> bool:
-        """Return whether names are a step after the other of one episode, as far as that is seen at once."""
-        if count > BLOCK or steps.dtype != INT64 or episodes.dtype != INT64 or step > GREATEST:
-            return False
-        size, (base, known) = WIDTH * count, self._steps
-        first = WIDTH * (step - base)
-        if first < 0 or first + size > len(known):
-            first, known = 0, (np.arange(BLOCK) + step).tobytes()
-            self._steps = step, known
-        if steps.tobytes() != known[first : first + size]:
-            return False
-        number, known = self._episodes
-        if episode != number or len(known) < size:
-            known = episodes[:1].tobytes() * count
-            self._episodes = episode, known
-        return episodes.tobytes() == known[:size]
+    def _anew(self, step: int, count: int) -> bytes:
+        """Return the bytes of consecutive steps from one on, and keep them; none where there are no so many."""
+        if count > BLOCK or step > GREATEST:
+            return b""
+        self._steps = step, (np.arange(BLOCK) + step).tobytes()
+        return self._steps[1]
 
     def _look_up(self) -> None:
         """Find the greatest name that is stored."""

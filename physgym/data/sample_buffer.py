@@ -31,17 +31,18 @@ class _Place:
         index: Columns of episode, step, seed and environment.
         exact: Those of episode, step and seed as memory, which takes values of exactly its own kind and refuses others.
         fields: Name, column, shape and dtype of each field.
+        formed: A number of samples, and the fields with the shape that so many have.
         end: Row behind the last sample that waits.
     """
 
-    __slots__ = ("_formed", "columns", "end", "exact", "fields", "index", "limit", "mapped")
+    __slots__ = ("columns", "end", "exact", "fields", "formed", "index", "limit", "mapped")
 
     def __init__(self, columns: dict[str, Array], spec: SampleSpec, limit: int, mapped: MappedRows | None) -> None:
         self.columns, self.limit, self.mapped = columns, limit, mapped
         self.index = [columns[f"index/{name}"] for name in ("episode", "step", "seed", "env")]
         self.exact = [column.data for column in self.index[:3]]
         self.fields = [(name, columns[f"data/{name}"], field.shape, field.dtype) for name, field in spec.items()]
-        self._formed: tuple[int, list[tuple[str, Array, tuple[int, ...], Any]]] = (-1, [])
+        self.formed: tuple[int, list[tuple[str, Array, tuple[int, ...], Any]]] = (-1, [])
         self.end = self.begin
 
     @property
@@ -50,11 +51,9 @@ class _Place:
         return 0 if self.mapped is None else self.mapped.table.written
 
     def fields_of(self, count: int) -> list[tuple[str, Array, tuple[int, ...], Any]]:
-        """Return the fields with the shape that so many samples have."""
-        number, formed = self._formed
-        if number != count:
-            formed = [(name, column, (count, *shape), dtype) for name, column, shape, dtype in self.fields]
-            self._formed = count, formed
+        """Return the fields with the shape that so many samples have, and keep them as `formed`."""
+        formed = [(name, column, (count, *shape), dtype) for name, column, shape, dtype in self.fields]
+        self.formed = count, formed
         return formed
 
 
@@ -159,27 +158,31 @@ class SampleBuffer:
         place = self._place
         start, ndarray = place.end, np.ndarray
         at = slice(start, start + count)
-        if len(samples) != len(place.fields) or self._texts or index[1] is None:
+        number, fields = place.formed
+        if number != count:
+            fields = place.fields_of(count)
+        episode, step, seed, env = index
+        if len(samples) != len(fields) or self._texts or step is None:
             return False
-        for name, target, shape, dtype in place.fields_of(count):
+        for name, target, shape, dtype in fields:
             value = samples.get(name)
             if value.__class__ is not ndarray or value.dtype != dtype or value.shape != shape:
                 return False
             target[at] = value
         try:
-            for memory, value in zip(place.exact, index, strict=False):
-                memory[at] = value
+            episodes, steps, seeds = place.exact
+            episodes[at], steps[at], seeds[at] = episode, step, seed  # written out: a loop takes longer than the copies
         except (TypeError, ValueError, NotImplementedError):  # other kinds of numbers, or places that are not aligned
             if not _all_held(place.index[:3], index[:3], at, count):
                 return False
-        if index[3] is not None or self._environments:
+        if env is not None or self._environments:
             self._environments = True
             if not _all_held(place.index[3:], index[3:], at, count):
                 return False
         if count == 1:
             self.taken.take_one(place.index[0].item(start), place.index[1].item(start))
         else:
-            self.taken.take(index[0], index[1])
+            self.taken.take(episode, step)
         place.end = start + count
         return True
 

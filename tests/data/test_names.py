@@ -139,3 +139,21 @@ def test_runs_of_steps_agree_with_a_set_of_them_wherever_they_begin(first):
                 stored.update(new)
                 order += new
                 at += count
+
+
+@pytest.mark.parametrize("dtype", ["<i4", "<i8", ">i8", "<u8", "<i2"])
+def test_numbers_of_any_width_are_taken_for_what_they_are(dtype):
+    def given(*numbers):
+        return np.array(numbers, dtype)
+
+    taken = TakenNames(lambda: iter([]))
+    taken.take(np.zeros(BLOCK - 8, np.int64), np.arange(BLOCK - 8))  # whose bytes are at hand now
+    # steps of half the width, the end of what is at hand: as bytes they are four consecutive ones
+    taken.take(given(*[1] * 8), given(*(number for step in range(BLOCK - 4, BLOCK) for number in (step, step + 99))))
+    with pytest.raises(DatasetError, match=f"episode 1, step {BLOCK - 3 + 99} already"):
+        taken.take(given(1), given(BLOCK - 3 + 99))
+    taken.take(given(2, 2, 2), given(5, 6, 7))
+    with pytest.raises(DatasetError, match="episode 2, step 7 already"):
+        taken.take(given(2, 2), given(7, 8))
+    with pytest.raises(DatasetError, match="episode 3, step 4 already"):
+        taken.take(given(3, 3), given(4, 4))
