@@ -279,14 +279,20 @@ class BlockPolicy(SkippingPolicy):
     def __init__(self, space: LeafColumns, draw: DrawColumns, most: int) -> None:
         self._space, self._draw, self._most = space, draw, most
         self._columns: list[Array] = []
+        self._numbers: list[Any] = []  # where an action is a single one, which nobody can change
         self._row = self._count = 0
 
     def __call__(self, observation: Any, rng: np.random.Generator) -> Any:
         """Return the next action."""
         if self._row == self._count:
-            self._columns = self._draw(rng, self._next_block())
-        self._row += 1
-        return self._space.value(self._columns, self._row - 1)
+            self._draw_block(rng, self._next_block())
+        row = self._row
+        self._row = row + 1
+        return self._numbers[row] if self._numbers else self._space.value(self._columns, row)
+
+    def _draw_block(self, rng: np.random.Generator, size: int) -> None:
+        self._columns = self._draw(rng, size)
+        self._numbers = list(self._columns[0]) if self._space.flat and self._columns[0].ndim == 1 else []
 
     def _next_block(self) -> int:
         """Begin a block, and return its number of actions: an episode may have one step, or thousands."""
@@ -303,7 +309,7 @@ class BlockPolicy(SkippingPolicy):
                     self._skip_blocks(rng, size, blocks)
                     steps, self._row = steps - blocks * size, size
                     continue
-                self._columns = self._draw(rng, size)
+                self._draw_block(rng, size)
             passed = min(steps, self._count - self._row)
             steps, self._row = steps - passed, self._row + passed
 
