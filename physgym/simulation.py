@@ -22,7 +22,7 @@ from physgym import spaces as walk
 from physgym.casting import CastError, as_arrays, as_dtype
 from physgym.checks import integer, positive
 from physgym.cube import Cube
-from physgym.errors import ConfigError, RejectSample, SampleError
+from physgym.errors import ConfigError, PhysGymError, RejectSample, SampleError, WrongValue
 from physgym.feedback import Declaration
 from physgym.generator_state import generator_from, generator_words
 from physgym.sample import FieldKind, FieldRole, Sample, SampleSpec, flat_items
@@ -55,6 +55,10 @@ NO_LOAD_SAMPLE = (
     "{env} has no load_sample, so stored samples cannot drive it. Give it `load_sample(sample)`, which takes the state "
     "that it needs from a stored sample and returns the action for the next step; see docs/howto/simulation.md"
 )
+
+
+# spaces whose elements are arrays of one shape
+ARRAYS = spaces.Box, spaces.MultiBinary, spaces.MultiDiscrete
 
 
 class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]):
@@ -481,6 +485,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             then, if it gives anything that fits.
 
         Raises:
+            WrongValue: The action is a number, or an array of another shape than `action_space` says.
             SampleError: The sample does not fit `sample_space`.
             gymnasium.error.ResetNeeded: The solver failed, and there was no reset before.
         """
@@ -488,22 +493,46 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         try:
             for _ in range(self.simulations_per_step):
                 self.advance(action)
+            self._check_action(action)
             sample = self._spec.check(self._timed_sample(), type(self).__name__, finite=finite)
         except RejectSample as rejection:
             extra: dict[str, Any] = {"rejected": str(rejection)}
             if shown := self.shown_sample():
                 extra["rejected_sample"] = shown
-        except (AttributeError, KeyError, TypeError) as error:  # what a reset sets is not there
-            if "shown_prediction" in vars(self):  # a reset sets it
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error, PhysGymError):
                 raise
-            name = type(self).__name__
-            raise gymnasium.error.ResetNeeded(
-                f"{name}: there was no reset before this step; call reset first"
-            ) from error
+            if "shown_prediction" not in vars(self) and not isinstance(error, (IndexError, ValueError)):
+                name = type(self).__name__  # a reset has not set what is not there
+                raise gymnasium.error.ResetNeeded(
+                    f"{name}: there was no reset before this step; call reset first"
+                ) from error
+            self._check_action(action, error)
+            raise
         else:
             extra = {"sample": sample}
         reward, terminated = self.outcome()
         return self.observation(), reward, terminated, False, {**self.info(), **extra}
+
+    def _check_action(self, action: Any, cause: Exception | None = None) -> None:
+        """Raise WrongValue where an action has not the shape of its space: a solver fails, or takes a part of it."""
+        space = self.action_space
+        if not isinstance(space, ARRAYS) or (action.__class__ is np.ndarray and action.shape == space.shape):
+            return
+        try:
+            got: Any = np.shape(action)
+        except ValueError:  # of lists of unequal lengths
+            got = "unequal rows"
+        if got == space.shape:
+            return
+        what, values = f"an action of shape {got}", f"np.zeros({space.shape}"
+        if np.isscalar(action):
+            what = f"the number {action}"
+            values = f"np.array([{action}]" if space.shape == (1,) else values
+        raise WrongValue(
+            f"{type(self).__name__}: step takes an action of shape {space.shape}, and got {what}; pass {values}, "
+            f"np.{space.dtype}), or another element of action_space"
+        ) from cause
 
     def _timed_sample(self) -> Mapping[str, Any]:
         """Return the sample, with the time of the info where it declares one and does not give it."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from physgym.errors import ConfigError, RejectSample, SampleError
+from physgym.envs.spring import Spring
+from physgym.errors import ConfigError, RejectSample, SampleError, WrongValue
 from physgym.simulation import Simulation
 
 
@@ -294,8 +295,9 @@ def test_a_step_before_the_first_reset_says_what_is_missing():
     with pytest.raises(gymnasium.error.ResetNeeded, match="Counter: there was no reset before this step"):
         env.step(ONE)
     env.reset(seed=0)
+    env.count = None
     with pytest.raises(AttributeError, match="max"):  # a fault of the solver is told as it is
-        env.step(3.0)
+        env.step(ONE)
 
 
 def test_the_parts_of_a_step_must_be_implemented():
@@ -309,3 +311,45 @@ def test_wrappers_of_gymnasium_keep_the_sample():
     *_, truncated, info = env.step(ONE)
     assert truncated
     assert set(info["sample"]) == {"action", "count"}
+
+
+@pytest.mark.parametrize(
+    ("action", "text"),
+    [
+        (0.5, "the number 0.5; pass np.array([0.5], np.float32), or another element of action_space"),
+        (np.float32(0.5), "the number 0.5; pass np.array([0.5], np.float32), or another element of action_space"),
+        (np.array(0.5), "an action of shape (); pass np.zeros((1,), np.float32), or another element of action_space"),
+        (np.zeros(2, "f4"), "an action of shape (2,); pass np.zeros((1,), np.float32), or another"),
+        ([[0.5]], "an action of shape (1, 1); pass np.zeros((1,), np.float32), or another"),
+        ([[0.5], [0.5, 1.0]], "an action of shape unequal rows; pass np.zeros((1,), np.float32), or another"),
+        (None, "an action of shape (); pass np.zeros((1,), np.float32), or another"),
+    ],
+)
+def test_an_action_of_another_shape_is_an_error_that_says_which_is_wanted(action, text):
+    env = Spring()
+    env.reset(seed=0)
+    with pytest.raises(WrongValue) as refused:
+        env.step(action)
+    assert str(refused.value).startswith(f"Spring: step takes an action of shape (1,), and got {text}")
+    assert env.step([0.5])[4]["sample"]["force"] == [0.5]  # a list of that shape is an array as well
+
+
+def test_actions_of_spaces_without_arrays_are_left_alone():
+    env = started()
+    env.action_space = spaces.Dict({"push": spaces.Box(-1, 1, (2,))})
+    env.advance = lambda action: Counter.advance(env, action["push"])
+    assert "sample" in env.step({"push": ONE})[4]
+
+
+def test_a_simulation_that_refuses_an_action_itself_says_so():
+    env = started()
+
+    def refuse(action):
+        raise SampleError("no")
+
+    env.advance = refuse
+    with pytest.raises(SampleError, match="no"):
+        env.step(0.5)
+    env.advance = lambda action: None  # takes whatever comes
+    with pytest.raises(WrongValue, match=r"Counter: step takes an action of shape \(2,\), and got the number 0.5"):
+        env.step(0.5)
