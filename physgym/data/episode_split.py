@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from physgym.checks import integer
 from physgym.errors import ConfigError
 from physgym.spaces import Array
 
@@ -39,12 +40,14 @@ def held_out(episodes: Array, fraction: float, seed: int) -> Array:
 
 def chosen_episodes(count: int, fraction: float, seed: int) -> Array:
     """Return flags of the episodes that are held out, of so many; arguments and errors as of `held_out`."""
+    seed = integer("seed", seed, 0)
     if not 0 < fraction < 1:
         raise ConfigError(f"validation fraction must lie between 0 and 1, not {fraction}")
     if count < 2:
         raise ConfigError(
-            f"a split by episode needs at least two episodes, this dataset has {count}; add samples, or hold "
-            "out none (validation=None, in a configuration validation.fraction: 0)"
+            f"a split by episode needs at least two episodes, this dataset has {count}; add episodes (episodes=2, more "
+            "samples, or a smaller max_steps), or hold out none (validation=None, in a configuration "
+            "validation.fraction: 0)"
         )
     held = min(count - 1, max(1, round(fraction * count)))
     # the order of `Generator.permutation`, in half of its memory

@@ -81,7 +81,10 @@ class Edits:
         for override in self.overrides:
             key, equals, text = override.partition("=")
             if not equals or not key:
-                raise ConfigError(f"{override!r} is not an override; write key.sub=value")
+                raise ConfigError(
+                    f"{override!r} is not an override; write key.sub=value, or put the option that it belongs to in "
+                    f"front, such as --out {override}"
+                )
             _set(data, key, text, override)
         if self.cpu:
             data["device"] = "cpu"
@@ -185,9 +188,14 @@ def _set(data: dict[str, Any], key: str, text: str, what: str) -> None:
     *path, last = key.split(".")
     section = section_at(data, path, what)
     try:
-        section[last] = _typed(text, [*path, last])
+        value = section[last] = _typed(text, [*path, last])
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{what!r}: the value is not YAML") from error
+    if isinstance(value, dict) and (
+        joined := [name for name, one in value.items() if one is None and ":" in str(name)]
+    ):
+        right = ": ".join(str(joined[0]).split(":", 1))
+        raise ConfigError(f"{what!r}: {joined[0]!r} is a key without a value; write a space after the colon, {right}")
 
 
 def section_at(data: dict[str, Any], path: Sequence[str], what: str) -> dict[str, Any]:

@@ -39,9 +39,10 @@ class Recorder:
     A row of the dataset holds an observation, the action that was applied there, the reward, ``terminated`` and
     ``truncated`` each in its own field, and the chosen infos of the step as ``info/NAME``. Observations are stored
     once: the next one is that of the next row, and every episode ends with a row of its last observation, whose flag
-    ``acted`` is False. A network of transitions reads it as ``next_observation`` without more ado (see
-    `physgym.feedback`), windows never cross an episode, and what is no action counts for nothing. What was committed
-    (every half second) survives any end of the program.
+    ``acted`` is False. In that row reward, flags and infos are zeros, which that flag masks: statistics leave them out,
+    and so should you. The time of a step is not recorded. A network of transitions reads it as ``next_observation``
+    without more ado (see `physgym.feedback`), windows never cross an episode, and what is no action counts for nothing.
+    What was committed (every half second) survives any end of the program.
 
     An error in a step or a reset ends the episodes at the observations before it, since nobody knows what the
     environments have done: reset them and go on. So does a vector environment that has started a worker again.

@@ -181,7 +181,9 @@ def test_a_split_keeps_episodes_whole(tmp_path):
     assert set(nested.index("episode")) < set(training.index("episode"))
     with pytest.raises(ConfigError, match="between 0 and 1"):
         dataset.split(1.0)
-    with pytest.raises(ConfigError, match="at least two episodes"):
+    with pytest.raises(ConfigError, match="seed"):
+        dataset.split(0.8, 0.2)
+    with pytest.raises(ConfigError, match=r"at least two episodes, .* has 1; add episodes \(episodes=2, more samples"):
         write(tmp_path / "one", 5).split(0.5)
 
 

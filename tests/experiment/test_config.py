@@ -370,3 +370,25 @@ def test_aliases_that_grow_without_bound_are_refused(tmp_path):
     file.write_text("a: &a [*a]")
     with pytest.raises(ConfigError, match=r"aliases|holds itself|not YAML"):
         load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        (
+            "../data",
+            "'../data' is not an override; write key.sub=value, or put the option that it belongs to in front, s",
+        ),
+        (
+            "network.arguments={hidden: [8], residual:true}",
+            "'residual:true' is a key without a value; write a space after the colon, residual: true",
+        ),
+        (
+            "dataset.split={training:0.8}",
+            "'training:0.8' is a key without a value; write a space after the colon, train",
+        ),
+    ],
+)
+def test_what_is_written_wrong_in_an_override_is_said(tmp_path, override, text):
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        load_config(write(tmp_path, GOOD), [override])
