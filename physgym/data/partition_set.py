@@ -34,6 +34,7 @@ from physgym.data.partition_file import Appender, create_partition, seal, unseal
 from physgym.data.running_statistics import RunningStatistics
 from physgym.data.statistics import Statistics, merged
 from physgym.errors import DatasetError
+from physgym.files import short
 from physgym.spaces import Array
 
 MOST_PARTITIONS = 100_000  # their names have five digits
@@ -50,7 +51,7 @@ def existing_partitions(folder: Path, mode: Mode, resume: bool) -> tuple[list[Pa
     found = partition_files(folder, mode)
     if found and not resume:
         raise DatasetError(
-            f"{folder} already holds {mode} samples ({len(found)} partitions). "
+            f"{short(folder)} already holds {mode} samples ({len(found)} partitions). "
             "Continue it with physgym generate --resume (resume=True), or choose another folder"
         )
     delete_leftovers(folder)

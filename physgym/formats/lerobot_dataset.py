@@ -19,7 +19,7 @@ from physgym.data.dataset_parts import METADATA as SPLIT
 from physgym.data.side_arrays import common_metadata, described
 from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
-from physgym.files import absolute, creating
+from physgym.files import absolute, creating, short
 from physgym.formats.columns import CHUNK_BYTES, checksum
 from physgym.formats.parquet_table import arrow_type, as_arrow, from_arrow
 from physgym.formats.registry import ExportFormat, ExportOptions
@@ -84,7 +84,7 @@ def export_lerobot(
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
             creating(out, durable=False) as written,
-            Progress(len(dataset), f"export to {out}", "sample", enabled=progress) as bar,
+            Progress(len(dataset), f"export to {short(out)}", "sample", enabled=progress) as bar,
         ):
             _write(written, plan, dataset, bar)
     except (OSError, pyarrow.ArrowException) as error:

@@ -22,7 +22,7 @@ from physgym.data.labelled import ORIGINAL, LabelledVariable, labelled_variables
 from physgym.data.side_arrays import described
 from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
-from physgym.files import absolute, creating
+from physgym.files import absolute, creating, short
 from physgym.formats.columns import CHUNK_BYTES, checksum, store_columns
 from physgym.formats.named_axes import NamedAxes, rows_of
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
@@ -79,7 +79,7 @@ def export_netcdf(
         size = sum(one.nbytes for one in variables)
         with (
             creating(out, durable=False) as written,
-            Progress(2 * size, f"export to {out}", "B", enabled=progress) as bar,
+            Progress(2 * size, f"export to {short(out)}", "B", enabled=progress) as bar,
         ):
             with h5netcdf.File(written, "w") as file:
                 file.attrs[ORIGINAL] = json.dumps(described(dataset))

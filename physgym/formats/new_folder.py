@@ -14,6 +14,7 @@ from physgym.data.folder_claim import FolderClaim
 from physgym.data.surgery.unfinished import delete_unfinished, locked
 from physgym.data.writer import SampleWriter, all_or_nothing, remove_mode
 from physgym.errors import DatasetError
+from physgym.files import short
 from physgym.sample import SampleSpec
 from physgym.storage.location import Location, place
 
@@ -53,8 +54,8 @@ def _addition(folder: Path | Location, mode: Mode) -> Iterator[Callable[[], None
     found = Description.read(folder)
     if mode in found.modes and mode not in found.unfinished:
         raise DatasetError(
-            f"{folder} already holds {mode} samples, and an import adds none to them. Choose another folder (--out) or "
-            "part (--mode); two datasets become one by physgym data merge"
+            f"{short(folder)} already holds {mode} samples, and an import adds none to them. Choose another folder "
+            "(--out) or part (--mode); two datasets become one by physgym data merge"
         )
     if mode in found.unfinished:
         claim = FolderClaim(folder)  # which an import at work has

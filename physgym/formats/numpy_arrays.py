@@ -25,7 +25,7 @@ from physgym.data.description import Mode
 from physgym.data.side_arrays import check_episodes, described, side_arrays
 from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
-from physgym.files import absolute, creating
+from physgym.files import absolute, creating, short
 from physgym.formats.columns import store_columns, whole_array
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
@@ -58,7 +58,7 @@ def export_numpy(dataset: SampleDataset, out: str | Path, *, progress: bool = Fa
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
             creating(out, durable=False) as written,
-            Progress(len(dataset) * len(dataset.spec), f"export to {out}", "row", enabled=progress) as bar,
+            Progress(len(dataset) * len(dataset.spec), f"export to {short(out)}", "row", enabled=progress) as bar,
         ):
             write = _write_zip if out.suffix == ".npz" else _write_folder
             write(dataset, written, json.dumps(described(dataset), indent=1), bar)

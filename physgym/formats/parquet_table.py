@@ -23,7 +23,7 @@ from physgym.data.layout import INDEX, Form
 from physgym.data.side_arrays import check_episodes, described
 from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
-from physgym.files import absolute, creating
+from physgym.files import absolute, creating, short
 from physgym.formats.columns import CHUNK_BYTES, asked_roles, checksum, refuse_index, refuse_texts, store_columns
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
 from physgym.progress import Progress
@@ -63,7 +63,7 @@ def export_parquet(dataset: SampleDataset, out: str | Path, *, progress: bool = 
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
             creating(out, durable=False) as written,
-            Progress(2 * len(dataset), f"export to {out}", "sample", enabled=progress) as bar,
+            Progress(2 * len(dataset), f"export to {short(out)}", "sample", enabled=progress) as bar,
         ):
             sums = dict.fromkeys(table.forms, 0)
             with parquet.ParquetWriter(written, schema.with_metadata({OURS: json.dumps(said)})) as file:

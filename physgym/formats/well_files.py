@@ -20,7 +20,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode
 from physgym.data.snapshots import left_snapshots
 from physgym.errors import ConfigError, DatasetError
-from physgym.files import absolute, creating
+from physgym.files import absolute, creating, short
 from physgym.formats.columns import CHUNK_BYTES, store_columns
 from physgym.formats.named_axes import ChainedColumn, NamedAxes, rows_of
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
@@ -76,7 +76,7 @@ def export_well(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (
             creating(folder, durable=False) as written,
-            Progress(len(dataset), f"export to {out}", "sample", enabled=progress) as bar,
+            Progress(len(dataset), f"export to {short(out)}", "sample", enabled=progress) as bar,
         ):
             written.mkdir()
             with h5py.File(written / f"{out.name}.hdf5", "w") as file:

@@ -13,6 +13,7 @@ from physgym.data.provenance import begun, continued
 from physgym.data.times import time_attribute
 from physgym.data.writer import SampleWriter, close_after
 from physgym.errors import ChangedCode, ConfigError, DatasetError
+from physgym.files import short
 from physgym.generation.replayed import check_same_sample
 from physgym.generation.source import recorded_source
 from physgym.running.run_step import record_fields
@@ -53,8 +54,8 @@ class RunRecord:
         self._last: tuple[int, int] | None = None  # episode and step that is stored last, until it was made again
         if isinstance(self._folder, Path) and not resume and partition_files(self._folder, "prediction"):
             raise DatasetError(
-                f"{self._folder} already holds prediction samples. Continue that run with resume=True, or choose "
-                "another folder"
+                f"{short(self._folder)} already holds prediction samples. Continue that run with resume=True, or "
+                "choose another folder"
             )
 
     @property
