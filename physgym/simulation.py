@@ -526,7 +526,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         if got == space.shape:
             return
         what, values = f"an action of shape {got}", f"np.zeros({space.shape}"
-        if np.isscalar(action):
+        if isinstance(action, (int, float, np.number)):
             what = f"the number {action}"
             values = f"np.array([{action}]" if space.shape == (1,) else values
         raise WrongValue(
