@@ -162,7 +162,9 @@ def test_the_commands_copy_a_dataset_and_bring_it_back(tmp_path):
     assert "say either" in physgym("export", d, "--out", small, fault=ConfigError)
     assert "add --out" in physgym("export", d, "--to", "numpy", fault=ConfigError)
     assert "add --name" in physgym("export", d, "--to", "minari", fault=ConfigError)
-    assert "--to must be numpy or" in physgym("export", d, "--to", "csv", "--out", small, fault=ConfigError)
+    assert "there is no format 'csv'. Did you mean parquet? There are numpy, " in physgym(
+        "export", d, "--to", "csv", "--out", small, fault=ConfigError
+    )
     assert "write name=value" in physgym("import", tmp_path / "x.npz", "--out", d, "--role", "x", fault=ConfigError)
 
 

@@ -270,7 +270,7 @@ def test_a_network_that_cannot_be_copied_is_refused(tmp_path):
 def test_the_command_line_knows_both_kinds_of_formats():
     assert registry.network_names() == ("onnx", "pt2")
     assert not set(registry.network_names()) & set(registry.names())
-    with pytest.raises(ConfigError, match=r"--to must be .*, not 'csv', or for a network onnx or pt2"):
+    with pytest.raises(ConfigError, match=r"there is no format 'csv'.*parquet.*, and for a network onnx and pt2"):
         registry.find("csv")
 
 
