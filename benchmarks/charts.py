@@ -39,7 +39,9 @@ def number(cell: str) -> float:
 
 def trained(text: str) -> dict[str, float]:
     """Return the speed of trainings over a bare loop, by the time of a step, from the sentence that has it."""
-    match = re.search(r"([\d.]+) with the smallest network.*?([\d.]+) at 3 ms, ([\d.]+) to [\d.]+ at 15 ms", text, re.S)
+    match = re.search(
+        r"([\d.]+) with the smallest network.*?([\d.]+) at 3 ms, (?:and )?([\d.]+) to [\d.]+ at 15 ms", text, re.S
+    )
     if match is None:
         raise ValueError("the section on training has no sentence with its figures")
     return {"0.35 ms": float(match[1]), "3 ms": float(match[2]), "15 ms": float(match[3])}
@@ -87,20 +89,20 @@ def main() -> None:
         "1 ms": "1 ms of computing",
     }
     speeds = {name: (number(step[row][1]), 1.0) for name, row in rows.items()}
-    pairs(stepping, speeds, "stepping 64 environments: steps/s over AsyncVectorEnv's", "AsyncVectorEnv")
+    pairs(stepping, speeds, "stepping 64 environments:\nsteps/s over AsyncVectorEnv's", "AsyncVectorEnv")
     stepping.set_yscale("log")
     generated = {name.replace(", ", ",\n").replace(" of ", "\nof "): number(row[1]) for name, row in made.items()}
-    ours(generating, generated, "generating by two workers: samples/s over twice a bare loop's")
+    ours(generating, generated, "generating by two workers:\nsamples/s over twice a bare loop's")
     loaded = {
         f"load\n{size}": number(stored["shuffled batches, `Loader`"][place + 1]) for place, size in enumerate(SIZES)
     }
     trained_at = {f"train,\n{name}": value for name, value in trained(text).items()}
-    ours(training, trained_at | loaded, "training over a bare PyTorch loop; loading over arrays in memory")
+    ours(training, trained_at | loaded, "training over a bare PyTorch loop;\nloading over arrays in memory")
     groups = {}
     for verb, row in (("write", "append 32 at a time"), ("read", "shuffled batches, `gather`")):
         peers = best(stored[row][4:6])
         groups |= {f"{verb}\n{size}": (number(stored[row][at + 1]), peers[at]) for at, size in enumerate(SIZES)}
-    title = "storing: write over the disk's speed, read over arrays in memory"
+    title = "storing: write over the disk's speed,\nread over arrays in memory"
     pairs(storing, groups, title, "best of h5py, zarr, sqlite, Minari, HF datasets, lmdb")
     storing.set(yscale="log", ylim=(0.01, 20))
     figure.savefig(ROOT / "docs" / "images" / "figures.png", dpi=90)

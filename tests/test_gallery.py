@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from benchmarks.charts import tables, trained
 from docs.extensions.gallery import PARTS, command_of, examples, picture, title_of
 from docs.pictures.__main__ import makers
 from docs.pictures.configurations import SMALLER
@@ -82,3 +83,9 @@ def test_each_example_stands_once_in_the_gallery():
 def test_smaller_budgets_of_pictures_are_of_configurations():
     for name, changes in SMALLER.items():
         load_config(ROOT / "examples" / f"{name}.yaml", list(changes))
+
+
+def test_the_charts_of_the_readme_find_their_figures():
+    text = (ROOT / "docs" / "concepts" / "figures.md").read_text()
+    assert {"Stepping", "Generating", "Storing and reading"} <= set(tables(text))
+    assert len(trained(text)) == 3

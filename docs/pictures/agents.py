@@ -27,7 +27,7 @@ def _learning(axes: Any, session: Path, title: str) -> None:
     axes.plot(*zip(*learned, strict=True), color="0.6", label="while it explores")
     if judged:
         axes.plot(*zip(*judged, strict=True), "o-", label="without exploration")
-    drawing.finish(axes, "steps of all environments", "mean return", title)
+    drawing.finish(axes, "steps of all environments", "mean return", title, legend=bool(judged))
 
 
 def dqn_cartpole() -> Figure:
@@ -56,7 +56,7 @@ def dqn_track() -> Figure:
     way = left.scatter(*np.array(places).T, c=speeds, s=3, cmap="viridis", zorder=3)
     figure.colorbar(way, ax=left, shrink=0.8, label="speed (m/s)")
     left.set_title(f"{len(places) * 0.05:.0f} s on an unseen road", fontsize=9)
-    _learning(right, SESSIONS / "dqn_track", "returns on 1,000 roads")
+    _learning(right, SESSIONS / "dqn_track", "returns on 1,000 roads, while it explores")
     return figure
 
 
@@ -133,5 +133,5 @@ def donkeycar() -> Figure:
     """Show returns of the first 6,000 steps in a simulator of DonkeyCar."""
     printed("donkeycar", "sessions/donkeycar", "6000")
     figure, axes = drawing.new(1, 5.6, 2.8)
-    _learning(axes, SESSIONS / "donkeycar", "returns in a simulator of DonkeyCar that runs without Unity")
+    _learning(axes, SESSIONS / "donkeycar", "a simulator of DonkeyCar without Unity: the first 6,000 steps")
     return figure

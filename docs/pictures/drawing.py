@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 from physgym.scene.frames import mesh_frame
 
 COLOURS = 96  # of a picture's palette
+COUNTED = ("epoch", "step", "recorded drive")  # what an axis counts, of which there are no halves
 SOLVER, NETWORK = {"color": "0.55", "linewidth": 2.5, "label": "solver"}, {"color": "tab:blue", "label": "network"}
 
 
@@ -72,6 +74,14 @@ def finish(axes: Any, x: str, y: str, title: str = "", *, legend: bool = True) -
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
+    if x.partition(",")[0] in COUNTED:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
+    if axes.get_yscale() == "log":
+        low, high = axes.get_ylim()
+        if high < 100 * low:  # two decades: a power of ten alone would stand there
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     if legend:
         axes.legend(fontsize=8, frameon=False)
 
