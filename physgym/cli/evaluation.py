@@ -87,15 +87,17 @@ def evaluate(
     if cpu and device not in (None, "cpu"):
         raise ConfigError(f"--cpu and --device {device}: leave one of them out")
     device = "cpu" if cpu else device
-    check_there(trained=session, stored=data or ())
-    from physgym.experiment.evaluate import evaluate as run
-    from physgym.experiment.evaluate import network_for, samples_for
+    check_there(trained=session)
     from physgym.experiment.record import has_agent
-    from physgym.experiment.session import CONFIG
-    from physgym.running.evaluation import UsualMetrics
 
     agent = has_agent(session)
     _check_options(context, session, agent=agent, recorded=data is not None)
+    check_there(stored=data or ())
+    from physgym.experiment.evaluate import evaluate as run
+    from physgym.experiment.evaluate import network_for, samples_for
+    from physgym.experiment.session import CONFIG
+    from physgym.running.evaluation import UsualMetrics
+
     if agent:
         from physgym.experiment.agent_acting import compare_agent_of, evaluate_agent_of
 
