@@ -8,7 +8,7 @@ caches, several times as long. Here are the same operations on the same tensors,
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import Any
 
@@ -49,11 +49,10 @@ class FlatMLP:
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
         modules = list(predictor.modules())
         self._hooks = [hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)]
         self._hooks += [_global_forward_hooks, _global_forward_pre_hooks]
-        self._attributes = [vars(one) for one in modules]
+        self._modules, self._form = modules, _form(modules)
         parts = [part for module in modules for part in _parts(module)]
         self._dictionaries, self._names, self._values = (tuple(part[at] for part in parts) for at in range(3))
         self._tensors = [value for value in self._values if isinstance(value, Tensor)]
@@ -82,7 +81,12 @@ class FlatMLP:
     @property
     def holds(self) -> bool:
         """Return whether the predictor consists of what it did, and calls of its modules would do nothing else."""
-        if self._predictor.training or any(self._hooks) or any(map(_contains, self._attributes, repeat("forward"))):
+        attributes = [vars(one) for one in self._modules]
+        if any(self._hooks) or any(map(_contains, attributes, repeat("forward"))):
+            return False
+        if any(map(_get, attributes, repeat("training"))):  # a dropout alone may be training
+            return False
+        if _form(self._modules) != self._form:
             return False
         if not all(map(operator.is_, map(_get, self._dictionaries, self._names), self._values)):
             return False
@@ -148,6 +152,11 @@ def _is_usual(layer: Any) -> bool:
     """Return whether a hidden layer is one that `MLP` makes."""
     kinds = [type(part) for part in layer if type(part) is not nn.Dropout]
     return kinds[-2:-1] == [nn.Linear] and kinds[-1] in ACTIVATIONS and kinds[:-2] in ([], [nn.LayerNorm])
+
+
+def _form(modules: Iterable[nn.Module]) -> list[Any]:
+    """Return the class of each module, and the number of its own modules: to those it had, some may be added."""
+    return [(type(one), len(one._modules)) for one in modules]
 
 
 def _parts(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:

@@ -57,12 +57,13 @@ class JointAdam:
                 continue
             if not _is_plain(options):
                 return False
+            moments = MOMENTS if options["amsgrad"] else MOMENTS[:2]
             group = self._groups.get(number)
-            if group is None or not group.is_of(parameters, optimizer.state):
+            if group is None or group.moments != moments or not group.is_of(parameters, optimizer.state):
                 self._groups.pop(number, None)
-                if not _fit(parameters, optimizer.state, MOMENTS if options["amsgrad"] else MOMENTS[:2]):
+                if not _fit(parameters, optimizer.state, moments):
                     return False
-                group = self._groups[number] = _Group(parameters, optimizer.state)
+                group = self._groups[number] = _Group(parameters, optimizer.state, moments)
             if (gradients := group.gradients()) is None:
                 return False
             found.append((group, options, gradients))
@@ -110,9 +111,14 @@ class _Group:
     Args:
         parameters: These parameters.
         state: That of the optimizer; gets views of the packs in place of its tensors, with the same numbers.
+        moments: The names of the moments that a step takes.
+
+    Attributes:
+        moments: The same.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], state: Known) -> None:
+    def __init__(self, parameters: Sequence[Tensor], state: Known, moments: Sequence[str]) -> None:
+        self.moments = moments
         self._parameters = list(parameters)
         self._known = [state[parameter] for parameter in parameters]
         self._steps = torch.stack([known["step"] for known in self._known])
@@ -216,7 +222,7 @@ class _Pack:
 def _packs(parameters: Sequence[Tensor]) -> list[list[int]]:
     """Return the numbers of the tensors that are stepped together; a large one is alone."""
     packs: list[list[int]] = []
-    filled = TOGETHER  # of the last pack
+    filled = TOGETHER + 1  # of the last pack: nothing fits into one that is not there
     for number, parameter in enumerate(parameters):
         size = parameter.numel()
         if size > TOGETHER:

@@ -24,6 +24,8 @@ FIRST = 1 << 44  # where they begin in the memory, far behind the rows of enviro
 FREE, TAKEN, HELD = range(3)  # a slot is taken by the worker until its parent holds it
 READY = SLOTS  # byte of the first page, behind those of the slots, that is not 0 where the parent reads them
 
+_forks = 0  # of this process and, in a fork, of those before it
+
 
 def rows_of_part(row: int) -> int:
     """Return how many samples of so many bytes a part of a rollout has at most."""
@@ -145,15 +147,27 @@ class SlotReader(SampleSlots):
 
 
 class _HeldSlot:
-    """The owner of the memory of arrays; it lives as long as they and their views."""
+    """The owner of the memory of arrays; it lives as long as they and their views.
+
+    Where the process is forked in the meantime, the slot is held for good: the fork has the arrays too.
+    """
 
     def __init__(self, memory: Array, states: memoryview, number: int) -> None:
-        self._memory, self._states, self._number, self._owner = memory, states, number, os.getpid()
+        self._memory, self._states, self._number, self._forks = memory, states, number, _forks
         self.__array_interface__ = memory.__array_interface__
 
     def __del__(self) -> None:
-        if os.getpid() == self._owner:  # in a fork there is a copy, and its end says nothing
+        if self._forks == _forks:  # a fork reads the same memory, and nobody knows until when
             self._states[self._number] = FREE
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_count_fork)
 
 
 def _whole(size: int, unit: int = mmap.PAGESIZE) -> int:

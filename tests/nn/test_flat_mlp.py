@@ -18,6 +18,11 @@ SEVERAL = {"x": (4, 3), "z": (), "w": (2,), "y": (5,), "v": (2, 3), "u": ()}
 TARGETS = {"y", "v", "u"}
 
 
+@pytest.fixture(autouse=True)
+def on_any_machine(monkeypatch):
+    monkeypatch.setattr("physgym.nn.prepared.SMALL", np.inf)  # where others compute too, a small network may take long
+
+
 def predictor(shapes, *, normalized=True, seed=0, **options) -> Predictor:
     spec = SampleSpec([Field(n, s, np.float32, "target" if n in TARGETS else "input") for n, s in shapes.items()])
     rng = np.random.default_rng(seed)
@@ -140,6 +145,23 @@ def other_forward(found):
     found.network.layers[0].forward = lambda x: 2 * usual(x)
 
 
+def more_layers(found):
+    found.network.layers.append(nn.Sequential(nn.Linear(16, 16), nn.GELU()))
+
+
+def longer_layer(found):
+    found.network.layers[0].append(nn.Tanh())
+
+
+class Twice(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def other_class(found):
+    found.network.head.__class__ = Twice
+
+
 def loaded(found):
     found.load_state_dict({name: value * 2 for name, value in found.state_dict().items()})
 
@@ -154,6 +176,9 @@ def loaded(found):
         other_moments,
         other_transform,
         other_forward,
+        more_layers,
+        longer_layer,
+        other_class,
         loaded,
     ],
 )
@@ -195,6 +220,16 @@ def test_while_training_and_in_other_dtypes_the_network_is_called():
     check_bits(prepared, found, None)
     assert found.training
     assert FlatMLP.of(predictor(ONE).double().eval()) is None
+
+
+def test_a_dropout_that_trains_alone_drops():
+    found = predictor(ONE, dropout=0.5)
+    prepared = PreparedPredictor(found)
+    for part in found.modules():
+        if isinstance(part, nn.Dropout):
+            part.train()
+    given = sample(found)
+    assert len({prepared.predict(given)["y"].tobytes() for _ in range(5)}) > 1
 
 
 class Own(MLP):

@@ -234,3 +234,36 @@ def test_another_optimizer_in_its_place_makes_the_steps():
     gradient(network, 2)
     optimization.step(pytest.fail)
     assert all(torch.equal(one, other) for one, other in zip(weights, network.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), (40000, 0, 3), (0,)])
+def test_a_parameter_without_numbers_is_one_as_well(sizes):
+    def stepped(optimization):
+        parameters = [nn.Parameter(torch.ones(size)) for size in sizes]
+        step = optimization(parameters)
+        for turn in range(3):
+            for parameter in parameters:
+                parameter.grad = torch.full_like(parameter, turn + 1)
+            step()
+        return parameters
+
+    def together(parameters):
+        optimizer = torch.optim.Adam(parameters)
+        joint = JointAdam(optimizer, scheduled=False)
+        return lambda: joint.step() or optimizer.step()
+
+    for mine, its in zip(stepped(together), stepped(lambda parameters: torch.optim.Adam(parameters).step), strict=True):
+        assert torch.equal(mine, its)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_other_moments_in_the_middle_are_seen_by_the_optimizer(amsgrad):
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = torch.optim.Adam(parameters, amsgrad=amsgrad)
+    joint = JointAdam(optimizer, scheduled=False)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert joint.step()
+    optimizer.param_groups[0]["amsgrad"] = not amsgrad
+    assert not joint.step()
