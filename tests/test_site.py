@@ -48,6 +48,11 @@ SOUGHT = {  # what somebody types, and the page that should come first
     "SLURM": "howto/cluster",
     "callback": "howto/short/callback",
     "finite elements": "tutorials/finite_elements",
+    "snapshot": "howto/short/snapshots",
+    "disk full": "concepts/data",
+    "NaN": "howto/generation",
+    "import CSV": "howto/interop",
+    "uncommitted": "howto/short/without_git",
 }
 # blocks whose text ends behind their edge, where nobody can scroll to it; and how far the page itself is too wide
 MEASURE = """(() => {
