@@ -172,10 +172,11 @@ def describe(
     """
     from physgym.data import surgery
     from physgym.data.surgery.sources import SourceDataset
+    from physgym.scene.declared import in_words
 
     if words is None and out is None:
         for key, text in SourceDataset.open(source).metadata.items():
-            print(f"{key}: {text}")
+            print(f"{key}: {in_words(key, text)}")
         return
     said = {}
     for pair in words or []:

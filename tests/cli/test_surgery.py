@@ -8,8 +8,11 @@ from typer.testing import CliRunner
 
 from physgym import SampleDataset, files
 from physgym.cli import app
+from physgym.data import surgery
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import SampleSpec
+from physgym.scene import Scene, field
+from physgym.scene.declared import scene_text
 from tests.support.commands import run_command
 from tests.support.datasets import SPEC, write
 
@@ -55,6 +58,13 @@ def test_datasets_are_merged_filtered_and_changed(folder):
     assert data("describe", "h") == "licence: MIT\n"
     assert "'half' has unit 'J' and 'kJ'" in data("diff", "g", "h", code=1)
     assert data("diff", "a", "a") == "no difference\n"
+
+
+def test_a_scene_among_the_words_is_the_names_of_its_objects(folder):
+    scene = Scene()
+    scene.text("strength", "{:.1f} J", values=field("energy"))
+    surgery.describe(folder / "a", {"scene": scene_text(scene.declaration()), "licence": "MIT"})
+    assert data("describe", "a") == "scene: strength\nlicence: MIT\n"
 
 
 def test_what_is_wrong_is_one_error_and_leaves_nothing(folder):
