@@ -79,11 +79,11 @@ def main(argv: list[str] | None = None) -> None:
     for problem in settings.problem:
         cases = PROBLEMS[problem](settings.budget)
         chosen = [case for case in cases if not settings.cases or case.name.startswith(tuple(settings.cases))]
+        if not chosen:
+            parser.error(f"{problem} has no such case; it has {', '.join(case.name for case in cases)}")
         known = {name for case in chosen for name in (*case.networks, *case.baselines)}
         if missing := [name for name in settings.networks if name not in known]:
             parser.error(f"{problem} has no network {missing[0]!r} there; it has {', '.join(sorted(known))}")
-        if not chosen:
-            parser.error(f"{problem} has no such case; it has {', '.join(case.name for case in cases)}")
         results = Results(settings.results, problem, settings.budget)
         results.begin(command(problem, settings))
         with tempfile.TemporaryDirectory() as temporary:
