@@ -6,6 +6,7 @@ are compiled, those that need no torch are imported, an environment is checked, 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -27,14 +28,23 @@ if __name__ == "__main__":
 
 
 def find(version: str) -> str | None:
-    """Return the path of an interpreter that runs, None where there is none; shims of pyenv may lead nowhere."""
-    path = shutil.which(f"python{version}")
-    if path is None:
-        return None
+    """Return the path of an interpreter that runs, None where there is none.
+
+    Shims of pyenv lead nowhere unless a version is chosen, so its installed versions are looked for as well.
+    """
+    name = f"python{version}"
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    for path in (shutil.which(name), *sorted(pyenv.glob(f"{version}.*/bin/{name}"))):
+        if path is not None and _runs(path):
+            return str(path)
+    return None
+
+
+def _runs(path: str | Path) -> bool:
     done = subprocess.run(
         [path, "-c", "import venv, ensurepip"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60
     )
-    return path if done.returncode == 0 else None
+    return done.returncode == 0
 
 
 def dependencies() -> list[str]:
