@@ -86,7 +86,7 @@ class FlatMLP:
             return False
         if any(map(_get, attributes, repeat("training"))):  # a dropout alone may be training
             return False
-        if _form(self._modules) != self._form:
+        if torch.is_autocast_enabled("cpu") or _form(self._modules) != self._form:
             return False
         if not all(map(operator.is_, map(_get, self._dictionaries, self._names), self._values)):
             return False

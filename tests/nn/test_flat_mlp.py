@@ -232,6 +232,13 @@ def test_a_dropout_that_trains_alone_drops():
     assert len({prepared.predict(given)["y"].tobytes() for _ in range(5)}) > 1
 
 
+def test_in_mixed_precision_the_network_is_called():
+    found = predictor(ONE, normalized=False)
+    prepared = PreparedPredictor(found)
+    with torch.autocast("cpu", torch.bfloat16):
+        check_bits(prepared, found, None)
+
+
 class Own(MLP):
     def forward(self, *inputs):
         return super().forward(*inputs) + 1
