@@ -8,7 +8,7 @@ caches, several times as long. Here are the same operations on the same tensors,
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from typing import Any
 
@@ -52,7 +52,8 @@ class FlatMLP:
         modules = list(predictor.modules())
         self._hooks = [hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)]
         self._hooks += [_global_forward_hooks, _global_forward_pre_hooks]
-        self._modules, self._form = modules, _form(modules)
+        self._modules = modules, [vars(one) for one in modules], [one._modules for one in modules]
+        self._form = [type(one) for one in modules], [len(one._modules) for one in modules]
         parts = [part for module in modules for part in _parts(module)]
         self._dictionaries, self._names, self._values = (tuple(part[at] for part in parts) for at in range(3))
         self._tensors = [value for value in self._values if isinstance(value, Tensor)]
@@ -81,12 +82,14 @@ class FlatMLP:
     @property
     def holds(self) -> bool:
         """Return whether the predictor consists of what it did, and calls of its modules would do nothing else."""
-        attributes = [vars(one) for one in self._modules]
+        modules, attributes, children = self._modules
+        kinds, counts = self._form
         if any(self._hooks) or any(map(_contains, attributes, repeat("forward"))):
             return False
         if any(map(_get, attributes, repeat("training"))):  # a dropout alone may be training
             return False
-        if torch.is_autocast_enabled("cpu") or _form(self._modules) != self._form:
+        # modules may have another class, or more of their own than they had
+        if list(map(type, modules)) != kinds or list(map(len, children)) != counts or torch.is_autocast_enabled("cpu"):
             return False
         if not all(map(operator.is_, map(_get, self._dictionaries, self._names), self._values)):
             return False
@@ -152,11 +155,6 @@ def _is_usual(layer: Any) -> bool:
     """Return whether a hidden layer is one that `MLP` makes."""
     kinds = [type(part) for part in layer if type(part) is not nn.Dropout]
     return kinds[-2:-1] == [nn.Linear] and kinds[-1] in ACTIVATIONS and kinds[:-2] in ([], [nn.LayerNorm])
-
-
-def _form(modules: Iterable[nn.Module]) -> list[Any]:
-    """Return the class of each module, and the number of its own modules: to those it had, some may be added."""
-    return [(type(one), len(one._modules)) for one in modules]
 
 
 def _parts(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
