@@ -24,7 +24,7 @@ FIRST = 1 << 44  # where they begin in the memory, far behind the rows of enviro
 FREE, TAKEN, HELD = range(3)  # a slot is taken by the worker until its parent holds it
 READY = SLOTS  # byte of the first page, behind those of the slots, that is not 0 where the parent reads them
 
-_forks = 0  # of this process and, in a fork, of those before it
+_forks = 0  # grows with each fork of this process, and in the fork
 
 
 def rows_of_part(row: int) -> int:
@@ -167,7 +167,8 @@ def _count_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_count_fork)
+    # before and after: in between another thread may free a slot or get one
+    os.register_at_fork(before=_count_fork, after_in_parent=_count_fork, after_in_child=_count_fork)
 
 
 def _whole(size: int, unit: int = mmap.PAGESIZE) -> int:
