@@ -52,6 +52,12 @@ def check(
     ] = None,
     arg: EnvArguments = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer of --worker.")] = 30.0,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Steps of an episode at most, 5 by default; more find what fails later. Not of --worker."
+        ),
+    ] = None,
 ) -> None:
     """Check an environment against the rules that physgym's parts rely on, or a worker against those of the protocol.
 
@@ -60,23 +66,33 @@ def check(
     physgym check --worker "node worker.js"
     """
     from physgym.testing import check_env, check_worker
+    from physgym.testing.conformance import STEPS
 
     def report(rule: str, fault: str) -> None:
         print(f"{'FAIL' if fault else 'ok  '} {rule.removeprefix('test_').replace('_', ' ')}", flush=True)
 
     def note(rule: str, text: str) -> None:
-        word = "note" if worker is None else "skip"
-        print(f"{word} {rule.removeprefix('test_').replace('_', ' ')}: {text}", flush=True)
+        print(f"note {rule.removeprefix('test_').replace('_', ' ')}: {text}", flush=True)
+
+    def skip(rule: str, text: str) -> None:
+        print(f"skip {rule.removeprefix('test_').replace('_', ' ')}: {text}", flush=True)
 
     try:
+        if worker is not None and steps is not None:
+            raise ConfigError("--steps is for an environment; a worker is checked by rules with steps of their own")
         if worker is not None:
             try:
                 command = shlex.split(worker)
             except ValueError as error:
                 raise ConfigError(f"--worker {worker!r} is no command: {error}") from error
-            check_worker(command, env, arguments_of(arg), report, note, timeout=timeout)
+            check_worker(command, env, arguments_of(arg), report, skip, timeout=timeout)
         elif env:
-            check_env(env, report, note, arguments=arguments_of(arg))
+            longest = steps or STEPS
+            episodes, made = check_env(env, report, note, arguments=arguments_of(arg), steps=longest, skip=skip)
+            print(
+                f"checked the samples of {made} steps in {episodes} episodes, of at most {longest} steps each. What "
+                f"fails later in an episode needs more of them: --steps {max(60, 2 * longest)}"
+            )
         else:
             raise ConfigError("name an environment, or give --worker COMMAND")
     except AssertionError as error:

@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 
 from physgym.data import constants
+from physgym.data.declared_bounds import lines_beyond
 from physgym.data.description import UNKNOWN, Description, Mode, open_partitions
 from physgym.data.layout import EPISODES, REJECTED
 from physgym.data.opened_folders import OpenedFolders
@@ -64,6 +65,7 @@ def summarize(path: str | Path) -> Iterator[str]:
         yield from (f"  {line}" for line in _partitions(partitions))
         statistics = merged((part.statistics for part in partitions), partitions[0].spec) if samples else {}
         yield from (f"  {line}" for line in _fields(partitions[0], statistics))
+        yield from (f"  note: {line}" for line in lines_beyond(partitions[0].attributes, statistics))
         if feedback := partitions[0].spec.feedback:
             yield f"  feedback: {feedback}"
         yield from (f"  {line}" for line in _lines_by_part(partitions))

@@ -16,15 +16,22 @@ from physgym.data.origins import check_not_made_by_surgery
 from physgym.errors import ConfigError, SampleError
 from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES
-from physgym.experiment.generation_plan import answering_network, build_sampler, environment_id, generation_options
+from physgym.experiment.generation_plan import (
+    answering_network,
+    build_sampler,
+    environment_arguments,
+    environment_id,
+    generation_options,
+)
+from physgym.experiment.recorded_environment import STORED_ALONE, check_recorded_arguments, check_recorded_name
 from physgym.experiment.schema import Config
 from physgym.files import short
 from physgym.generation.generate import generate
-from physgym.naming import env_name, same_name
 from physgym.sample import SampleSpec
 from physgym.samplers import rebuild_sampler
 from physgym.storage.location import Location, place
 from physgym.training.foreign import Feed, TorchSamples, as_samples
+from physgym.vector.make import env_factories
 
 DatasetFolders: TypeAlias = Path | Location | list[Path | Location]  # of a dataset, or of several
 ONE_DATASET = "dataset.path: physgym generate writes one dataset; name one folder"
@@ -113,14 +120,25 @@ def existing_spec(config: Config, folder: DatasetFolders | None) -> SampleSpec |
         return None
     dataset = open_dataset(config, path)
     for one in path if isinstance(path, list) else [path]:
-        recorded = SampleDataset(one).source.get("env")
-        if config.environment is None or recorded is None or same_name(recorded, env_name(config.environment.id)):
-            continue
-        raise ConfigError(
-            f"dataset.path: {one} holds samples of {recorded}, the configuration names "
-            f"{config.environment.id}; set environment.id, or choose another dataset"
-        )
+        check_recorded_name(config, SampleDataset(one))
     return dataset.spec
+
+
+def check_environment(config: Config) -> None:
+    """Raise ConfigError if the simulation that is named cannot be found, or stored samples had other arguments."""
+    path = config.dataset.path
+    if config.environment is None:
+        return
+    try:
+        env_factories(config.environment.id, environment_arguments(config))
+    except ConfigError as error:
+        stored = path is not None or config.dataset.type is not None
+        instead = f". {STORED_ALONE}" if stored and config.dataset.produce == "before" else ""
+        raise ConfigError(f"environment: {error}{instead}") from error
+    if path is not None and (isinstance(path, list) or dataset_has_samples(places(path))):
+        for one in [path] if isinstance(path, str) else path:
+            check_recorded_name(config, SampleDataset(one))
+        check_recorded_arguments(config, SampleDataset(path))
 
 
 def check_samplers(config: Config) -> None:
@@ -195,6 +213,17 @@ def shared_dataset(config: Config, folder: DatasetFolders, *, allow_changed_code
     existing_spec(config, folder)
     more = {"allow_changed_code": allow_changed_code, "predictor": answering_network(config)}
     return make_dataset(config, generation_options(config) | more, folder)
+
+
+def note_unused_count(config: Config, dataset: SampleDataset) -> None:
+    """Say that a number of samples limits nothing, where a stored dataset has more of them."""
+    wanted, mini = config.dataset.samples, config.dataset.mini
+    if config.dataset.path is not None and wanted is not None and mini is None and len(dataset) > wanted:
+        text = (
+            f"dataset.samples: {wanted} says how many samples the dataset shall have at least; it has {len(dataset)}, "
+            f"and all are taken. dataset.mini={wanted} takes the first {wanted}"
+        )
+        print(text, file=sys.stderr)
 
 
 def held_out_folder(config: Config, folder: DatasetFolders) -> DatasetFolders | None:

@@ -19,6 +19,7 @@ from physgym.experiment import components
 from physgym.experiment.config import NEW_SAMPLES
 from physgym.experiment.dataset_plan import (
     DatasetFolders,
+    check_environment,
     check_samplers,
     check_stored,
     continued_options,
@@ -28,6 +29,7 @@ from physgym.experiment.dataset_plan import (
     held_out_folder,
     is_complete,
     make_dataset,
+    note_unused_count,
     open_dataset,
     own_samples,
     samples_to_load,
@@ -119,6 +121,7 @@ class TrainingPlan:
         if folder is None:  # a session of before goes on as it was
             check_produced(config)
             check_stored(config)
+            check_environment(config)
         check_device(config.device)
         check_samplers(config)
         self.own = own_samples(config)
@@ -289,6 +292,7 @@ def _samples(plan: TrainingPlan, folder: DatasetFolders, run: Run | None) -> tup
         dataset = make_dataset(config, plan.generation | {"predictor": answers_of(plan.predictor())}, folder)
         if run is not None:
             run.describe_dataset(dataset, split=effective_split(dataset.episode_split, episode_split(config)))
+        note_unused_count(config, dataset)
         _check_physics(config, dataset, plan)
         training, validation = split_samples(config, dataset, folder)
         training = windows = plan.unrolling.windows(training, "dataset")

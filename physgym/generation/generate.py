@@ -9,8 +9,9 @@ from typing import Unpack
 
 from physgym.checks import is_integer
 from physgym.data.dataset import SampleDataset
-from physgym.errors import ConfigError, SampleError
+from physgym.errors import ConfigError, SampleError, WorkerError
 from physgym.events import Callback
+from physgym.files import short
 from physgym.generation.generation_callbacks import GenerationCallbacks
 from physgym.generation.stream import SampleStream
 from physgym.generation.stream_options import StreamOptions
@@ -19,7 +20,7 @@ from physgym.options import complete, takes
 from physgym.progress import Progress
 from physgym.registration import EnvLike
 from physgym.samplers import Breed, find_sampler
-from physgym.storage.location import place
+from physgym.storage.location import Location, place
 
 BREED_ALONE = (
     "parameters: breed chooses parameters by the losses of a training, and there are none here. Use it in online "
@@ -98,10 +99,17 @@ def generate(
             Progress(total, "generate", "sample", initial=stream.stored, enabled=progress) as bar,
         ):
             events.begin()
-            while stream.stored < wanted and not stream.stopped and len(rows := stream.take(wanted - stream.stored)):
-                bar.update(len(rows), f"rejected {stream.rejected}")
-                events.batch(rows)
-                interrupt.check()
+            try:
+                while (
+                    stream.stored < wanted and not stream.stopped and len(rows := stream.take(wanted - stream.stored))
+                ):
+                    bar.update(len(rows), f"rejected {stream.rejected}")
+                    events.batch(rows)
+                    interrupt.check()
+            except WorkerError as error:
+                if error.remote_traceback and not isinstance(error, SampleError):
+                    error.args = (f"{error}\n{_what_is_left(stream, folder)}",)
+                raise
             events.end()
         if episodes is None and limit is not None and stream.stored < wanted and not stream.stopped:
             raise SampleError(
@@ -112,3 +120,13 @@ def generate(
             whose = "" if load is None else " that the stored samples asked for"
             raise SampleError(f"all {stream.rejected} steps{whose} were rejected")
     return SampleDataset(folder, mode=options["mode"])
+
+
+def _what_is_left(stream: SampleStream, folder: Path | Location) -> str:
+    """Say what is intact after an environment has raised, and what leaves its step out."""
+    return (
+        f"{stream.stored} samples before it are complete in {short(str(folder))}. Where the simulation cannot make "
+        'such a step, raise physgym.RejectSample("why") in it: the step is counted, and adds no sample. Then generate '
+        "into a new folder; or go on here with the changed code: --resume --allow-changed-code (resume=True, "
+        "allow_changed_code=True)"
+    )

@@ -29,7 +29,7 @@ def passed_again(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = read_numbers(dict(recorded))
     for name, value in found.items():
-        if _describes(value):
+        if describes_object(value):
             raise ConfigError(
                 f"the simulation had an argument {name!r} of which the dataset holds a description, {value!r}, and not "
                 "the value; pass env_kwargs= with all arguments that it had"
@@ -37,12 +37,12 @@ def passed_again(recorded: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _describes(value: Any) -> bool:
+def describes_object(value: Any) -> bool:
     """Return whether recorded data, or a part of them, describe an object."""
     if isinstance(value, str):
         return OBJECT.fullmatch(value) is not None
     if isinstance(value, list):
-        return any(map(_describes, value))
+        return any(map(describes_object, value))
     if not isinstance(value, dict):
         return False
     first, inner = next(iter(value.items()), ("", None))
@@ -50,4 +50,4 @@ def _describes(value: Any) -> bool:
         return True
     if len(value) == 1 and isinstance(inner, dict) and CLASS.fullmatch(first):  # a dataclass
         return True
-    return any(map(_describes, value.values()))
+    return any(map(describes_object, value.values()))

@@ -21,6 +21,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
+from physgym.checks import integer
 from physgym.episode import Transition, run_episode, sampler
 from physgym.errors import ProtocolError, SampleError
 from physgym.placement import Env, build
@@ -32,10 +33,11 @@ from physgym.sample import SampleSpec, declaration, flat_items
 from physgym.scene.declared import declared_inputs, declared_scene
 from physgym.scene.live import LiveScene
 from physgym.single import single_of
-from physgym.spaces import Array, flatten, leaf_spaces, unflatten, value_range
+from physgym.spaces import Array, flatten, leaf_spaces, unflatten
 from physgym.testing.comparing import observed as _observed
 from physgym.testing.comparing import require as _require
 from physgym.testing.comparing import same_bits as _bits
+from physgym.testing.declared_values import cast_numbers, values_beyond, values_outside
 from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.testing.restoring import check_restored, keeps_states
 from physgym.testing.rules import NothingToCheck, RuleReport, broken_rules, fault_text, listed
@@ -53,13 +55,20 @@ FED = (
     "They are what the network was trained on"
 )
 SKIPPED = 'not checked, since the environment runs in real time (metadata["physgym.real_time"]): no episode comes twice'
+NO_PARAMETERS = "no parameters are declared (parameter_space)"
 CLOSE = (
     1e-3  # relative to the largest value: a prediction has the dtype of its field, the solver may compute in another
 )
 
 
 class EnvConformance:
-    """Base class of a conformance test; subclasses implement `make_env`."""
+    """Base class of a conformance test; subclasses implement `make_env`.
+
+    Attributes:
+        steps: Steps of an episode at most.
+    """
+
+    steps = STEPS
 
     def make_env(self, **kwargs: Any) -> Env:
         """Make a new environment; must pass ``render_mode`` on to it."""
@@ -94,6 +103,8 @@ class EnvConformance:
             raise AssertionError(f"observations and infos must be able to travel between processes: {error}") from error
         finally:
             env.close()
+        if text := cast_numbers(env.observation_space, returned[0]):
+            warnings.warn(text, ConformanceNote, stacklevel=2)
 
     def test_sample_space_is_consistent(self) -> None:
         """Check that fields, roles and units fit together, with something to learn from and something to learn."""
@@ -123,7 +134,10 @@ class EnvConformance:
         env.close()
 
     def test_samples_fit_the_declaration(self) -> None:
-        """Check that steps give samples, each with the declared fields, shapes and dtypes, all finite."""
+        """Check that steps give samples, each with the declared fields, shapes and dtypes, all finite.
+
+        Values beyond declared bounds are a note.
+        """
         transitions = self._episode(self._spec(), SEED)  # checks every sample
         _require(
             any(t.sample is not None for t in transitions),
@@ -132,6 +146,10 @@ class EnvConformance:
                 f"rejected, the last: {transitions[-1].rejected}"
             ),
         )
+        env = self.make_env()
+        env.close()
+        if text := values_beyond(env, transitions):
+            warnings.warn(text, ConformanceNote, stacklevel=2)
 
     def test_same_seed_same_episode(self) -> None:
         """Check that a seed names an episode."""
@@ -163,8 +181,8 @@ class EnvConformance:
         spec, space = self._spec(), self.make_env().observation_space
         env = build(self.make_env, 0, 1)
         for seed in (SEED + 1, SEED + 2):
-            list(run_episode(env, spec, seed=seed, max_steps=STEPS))
-        again = list(run_episode(env, spec, seed=SEED, max_steps=STEPS))
+            list(run_episode(env, spec, seed=seed, max_steps=self.steps))
+        again = list(run_episode(env, spec, seed=SEED, max_steps=self.steps))
         env.close()
         if difference := _difference(space, self._episode(spec, SEED), again):
             raise AssertionError(
@@ -179,9 +197,9 @@ class EnvConformance:
         env = self.make_env()
         env.close()
         if single_of(env.metadata) is not None:
-            return
+            raise NothingToCheck("there is one instance per process or machine, as metadata['physgym.single'] says")
         self._skip_in_real_time()
-        if (found := find_influence(self.make_env, (SEED, SEED + 1), STEPS)) is not None:
+        if (found := find_influence(self.make_env, (SEED, SEED + 1), self.steps)) is not None:
             step = "the reset" if found.step < 0 else f"step {found.step}"
             raise AssertionError(
                 f"instances in one process must not influence each other: next to another one, {found.what} differs at "
@@ -192,9 +210,12 @@ class EnvConformance:
     def test_parameters_are_reported(self) -> None:
         """Check that a reset reports the parameters of its episode, if the environment declares some."""
         env = self.make_env()
-        if declaration(env, "parameter_space") is not None:
+        declared = declaration(env, "parameter_space")
+        if declared is not None:
             _reset_parameters(env, SEED)
         env.close()
+        if declared is None:
+            raise NothingToCheck(NO_PARAMETERS)
 
     def test_parameters_can_be_set(self) -> None:
         """Check that a reset takes parameters and uses them; given those of its own seed, nothing changes."""
@@ -202,7 +223,7 @@ class EnvConformance:
         space = declaration(env, "parameter_space")
         if space is None:
             env.close()
-            return
+            raise NothingToCheck(NO_PARAMETERS)
         for seed in range(SEED + 1, SEED + 1 + STEPS):
             asked = _reset_parameters(env, seed)
             got = _reset_parameters(env, SEED, asked)
@@ -230,19 +251,21 @@ class EnvConformance:
         """Check that a reset raises for parameters that are not in their space."""
         env = self.make_env()
         space = declaration(env, "parameter_space")
-        if space is not None:
-            good = flatten(space, _reset_parameters(env, SEED))
-            for row, (name, leaf) in enumerate(leaf_spaces(space).items()):
-                for wrong in _outside(leaf):
-                    given = unflatten(space, iter([*good[:row], wrong, *good[row + 1 :]]))
-                    try:
-                        env.reset(seed=SEED, options={"parameters": given})
-                    except Exception:  # noqa: BLE001 - which one is for the environment to choose
-                        continue
-                    raise AssertionError(
-                        f'reset must refuse options["parameters"] with {name!r} = {wrong}, which parameter_space does '
-                        "not allow"
-                    )
+        if space is None:
+            env.close()
+            raise NothingToCheck(NO_PARAMETERS)
+        good = flatten(space, _reset_parameters(env, SEED))
+        for row, (name, leaf) in enumerate(leaf_spaces(space).items()):
+            for wrong in values_outside(leaf):
+                given = unflatten(space, iter([*good[:row], wrong, *good[row + 1 :]]))
+                try:
+                    env.reset(seed=SEED, options={"parameters": given})
+                except Exception:  # noqa: BLE001 - which one is for the environment to choose
+                    continue
+                raise AssertionError(
+                    f'reset must refuse options["parameters"] with {name!r} = {wrong}, which parameter_space does '
+                    "not allow"
+                )
         env.close()
 
     def test_observations_are_not_changed_later(self) -> None:
@@ -250,7 +273,7 @@ class EnvConformance:
         env = self.make_env()
         draw, rng = sampler(env), np.random.default_rng(SEED)
         observation, _ = env.reset(seed=SEED)
-        for step in range(STEPS):
+        for step in range(self.steps):
             before = [np.copy(leaf) for leaf in flatten(env.observation_space, observation)]
             following, _, terminated, truncated, _ = env.step(draw(observation, rng))
             if terminated or truncated:
@@ -278,7 +301,7 @@ class EnvConformance:
             draw, rng = sampler(sampling), np.random.default_rng(SEED)
             single = reference.single_action_space
             results = [env.reset(seed=SEED)[:1] for env in (reference, ours)]
-            for step in range(STEPS):
+            for step in range(self.steps):
                 for what, a, b in zip(("observation", "reward", "terminated", "truncated"), *results, strict=False):
                     space = reference.observation_space if what == "observation" else None
                     same = _bits(a, b) if space is None else _equal(space, a, b)
@@ -295,8 +318,8 @@ class EnvConformance:
         self._skip_in_real_time()
         made = self.make_env()
         made.close()
-        if lacking_hooks(made.unwrapped):
-            return
+        if lacking := lacking_hooks(made.unwrapped):
+            raise NothingToCheck(f"the class lacks {', '.join(lacking)}, by which a network stands in for the solver")
         if single_of(made.metadata) is not None:
             raise unittest.SkipTest(
                 "a prediction is compared with the solver in one process, which may hold one of both"
@@ -306,7 +329,7 @@ class EnvConformance:
         spec, draw, rng = self._spec(), sampler(solver), np.random.default_rng(SEED)
         observation, _ = solver.reset(seed=SEED)
         other.reset(seed=SEED)
-        for step in range(STEPS):
+        for step in range(self.steps):
             action = draw(observation, rng)
             fed = dict(flat_items(hooked.inputs(action)))
             observation, _, terminated, truncated, info = solver.step(action)
@@ -348,9 +371,10 @@ class EnvConformance:
         env = self.make_env()
         keeps = keeps_states(env)
         env.close()
-        if keeps:
-            self._skip_in_real_time()
-            check_restored(self.make_env, self._spec(), STEPS, SEED)
+        if not keeps:
+            raise NothingToCheck("the class does not define state() and set_state()")
+        self._skip_in_real_time()
+        check_restored(self.make_env, self._spec(), self.steps, SEED)
 
     def test_inputs_of_a_person_end_with_their_episode(self) -> None:
         """Check that a step takes each input that the scene declares, and the next episode begins without them."""
@@ -358,14 +382,14 @@ class EnvConformance:
         declared = declared_inputs(made)
         made.close()
         if not declared:
-            return
+            raise NothingToCheck("the scene declares no inputs of a person")
         self._skip_in_real_time()
         spec, space = self._spec(), self.make_env().observation_space
         env = GivenInputs(self.make_env())
         changes = [[1, name, one.farthest] for name, one in declared.items()]
         options = {GIVEN: {"changes": changes, "made": 0}}
-        list(run_episode(env, spec, seed=SEED, max_steps=STEPS, options=options, nonfinite="allow"))
-        again = list(run_episode(env, spec, seed=SEED, max_steps=STEPS))
+        list(run_episode(env, spec, seed=SEED, max_steps=self.steps, options=options, nonfinite="allow"))
+        again = list(run_episode(env, spec, seed=SEED, max_steps=self.steps))
         env.close()
         if difference := _difference(space, self._episode(spec, SEED), again):
             raise AssertionError(
@@ -435,7 +459,7 @@ class EnvConformance:
         live = LiveScene(env, type(env.unwrapped).__name__)
         env.reset(seed=SEED)
         live.frame()
-        for transition in run_episode(env, spec, seed=SEED, max_steps=STEPS):
+        for transition in run_episode(env, spec, seed=SEED, max_steps=self.steps):
             live.frame(transition.sample)
         env.close()
 
@@ -447,7 +471,7 @@ class EnvConformance:
         self, spec: SampleSpec, seed: int, options: dict[str, Any] | None = None, place: tuple[int, int] = (0, 1)
     ) -> list[Transition]:
         env = build(self.make_env, *place)
-        transitions = list(run_episode(env, spec, seed=seed, max_steps=STEPS, options=options))
+        transitions = list(run_episode(env, spec, seed=seed, max_steps=self.steps, options=options))
         env.close()
         return transitions
 
@@ -458,10 +482,18 @@ class _Given(EnvConformance):
     def __init__(self, env: str | Callable[..., Env], arguments: Mapping[str, Any]) -> None:
         env_factory(env, arguments)  # which finds what is misspelled
         self._env, self._arguments = env, arguments
+        self.made: list[int] = []  # steps of the episodes whose samples were checked
         self._maker = env_maker(env)  # a worker need not know the registration
 
     def make_env(self, **kwargs: Any) -> Env:
         return NamedFactory(self._env, self._maker, {**self._arguments, **kwargs})()
+
+    def _episode(
+        self, spec: SampleSpec, seed: int, options: dict[str, Any] | None = None, place: tuple[int, int] = (0, 1)
+    ) -> list[Transition]:
+        transitions = super()._episode(spec, seed, options, place)
+        self.made.append(len(transitions))
+        return transitions
 
 
 def check_env(
@@ -470,7 +502,9 @@ def check_env(
     note: RuleReport | None = None,
     *,
     arguments: Mapping[str, Any] | None = None,
-) -> None:
+    steps: int = STEPS,
+    skip: RuleReport | None = None,
+) -> tuple[int, int]:
     """Check an environment against all rules.
 
     Args:
@@ -479,14 +513,22 @@ def check_env(
         note: Called with the name of a rule that holds only nearly, or is not checked in real time, and what there is
             to say; by default a warning.
         arguments: Arguments of its constructor.
+        steps: Steps of an episode at most. What fails later in an episode needs more of them.
+        skip: Called in place of `note` with the name of a rule that does not apply, or is not tried, and why.
+
+    Returns:
+        Number of episodes whose samples were checked, and of their steps.
 
     Raises:
         AssertionError: Rules are broken; the text lists all of them.
         ConfigError: The id is not registered, or the constructor lacks an argument.
     """
-    broken = broken_rules(_Given(env, arguments or {}), report, note)
+    suite = _Given(env, arguments or {})
+    suite.steps = integer("steps", steps, 1)
+    broken = broken_rules(suite, report, note, skip)
     if broken:
         raise AssertionError(f"the environment breaks rules:\n{listed(broken)}")
+    return len(suite.made), sum(suite.made)
 
 
 def _difference(
@@ -522,21 +564,6 @@ def _reset_parameters(env: Env, seed: int, given: Any = None) -> Any:
     for name, leaf in leaf_spaces(space).items():
         _require(leaf.contains(values[name]), REPORTED.format(error=f"{name!r} = {values[name]} is not in {leaf}"))
     return unflatten(space, iter([value.copy()[()] for value in values.values()]))
-
-
-def _outside(space: gymnasium.Space[Any]) -> list[Any]:
-    """Return values of the right form beyond the bounds of a leaf, where it has some and its dtype holds them."""
-    found = value_range(space)
-    if found is None:
-        return []
-    info = np.finfo(found.dtype) if found.dtype.kind == "f" else np.iinfo(found.dtype)
-    wrong = []
-    for bound, has, step in ((found.low, found.has_low, -1), (found.high, found.has_high, 1)):
-        near = np.where(has, bound, 0).astype(np.float64)
-        beyond = near + step * (1 + np.abs(near))
-        if has.any() and (beyond > float(info.min)).all() and (beyond < float(info.max)).all():
-            wrong.append(beyond.astype(found.dtype)[()])
-    return wrong
 
 
 def _close(a: Any, b: Any) -> bool:

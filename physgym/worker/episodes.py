@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from physgym.worker.stepping import Emit
 from physgym.worker.variants import Variants
 
 CLOSING_SECONDS = 0.05  # how often a rollout looks whether it is to end
+LONGEST_PARAMETERS = 500  # characters of the parameters of an episode in an error
 
 
 @dataclass(slots=True)
@@ -37,13 +38,27 @@ class Running:
         reward: Sum of its rewards.
         kept: Number of its samples.
         rejected: Its rejected steps, and why.
+        seed: Its seed.
+        begun: What its reset reported, from then on: "parameters", None where there are none.
     """
 
     episode: int
     transitions: Iterator[Transition]
+    seed: int
+    begun: Mapping[str, Any]
     reward: float = 0.0
     kept: int = 0
     rejected: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def doing(self) -> str:
+        """Say what is being done, for the text of an error."""
+        step = f"step {self.kept + len(self.rejected)}" if self.begun else "the reset"
+        given = self.begun.get("parameters")
+        parameters = "" if given is None else f", parameters {given}"
+        if len(parameters) > LONGEST_PARAMETERS:
+            parameters = f"{parameters[:LONGEST_PARAMETERS]} ..."
+        return f"{step} of episode {self.episode} (seed {self.seed}{parameters})"
 
 
 class EpisodeRunner:
@@ -127,7 +142,15 @@ class EpisodeRunner:
         self, index: int, entry: Sequence[Any], request: Rollout, part: RolloutPart, emit: Emit, running: Running | None
     ) -> None:
         if running is None:
-            running = Running(entry[0], self._transitions(index, entry, request, part))
+            report: dict[str, Any] = {}
+            running = Running(entry[0], self._transitions(index, entry, request, part, report), entry[1], report)
+        try:
+            self._make_steps(index, running, request, part, emit)
+        except Exception as error:
+            raise RequestFailed(index, running.doing) from error
+
+    def _make_steps(self, index: int, running: Running, request: Rollout, part: RolloutPart, emit: Emit) -> None:
+        """Make the steps of an episode that are left, as far as they are wanted."""
         episode, rejected = running.episode, running.rejected
         for transition in running.transitions:
             running.reward += transition.reward
@@ -156,11 +179,16 @@ class EpisodeRunner:
                 raise ClosedError(f"episode {episode} was cut short, since the vector env is being closed")
 
     def _transitions(
-        self, index: int, entry: Sequence[Any], request: Rollout, part: RolloutPart
+        self, index: int, entry: Sequence[Any], request: Rollout, part: RolloutPart, report: dict[str, Any]
     ) -> Iterator[Transition]:
-        """Run an episode from its beginning."""
+        """Run an episode from its beginning; note in `report` what its reset reports."""
         episode, seed = entry[0], entry[1]
         options = entry[2] if len(entry) > 2 else None
+
+        def begun(info: dict[str, Any]) -> None:
+            part.begin(episode, info, options)
+            report["parameters"] = info.get("parameters")
+
         return run_episode(
             self._envs[index],
             part.spec,
@@ -172,7 +200,7 @@ class EpisodeRunner:
             check=False,  # as they are gathered
             nonfinite=request.nonfinite,  # type: ignore[arg-type]  # checked by the protocol
             options=options,
-            begun=lambda info: part.begin(episode, info, options),
+            begun=begun,
             generator=self._generator.of(seed),
         )
 

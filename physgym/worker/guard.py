@@ -38,6 +38,8 @@ class Guard:
         try:
             with self._folders.of(index):
                 result = work(*args, **kwargs)
+        except RequestFailed:  # which says more of what was done
+            raise
         except Exception as error:
             raise RequestFailed(index, doing) from error
         self._folders.compare()
