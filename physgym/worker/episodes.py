@@ -44,8 +44,8 @@ class Running:
 
     episode: int
     transitions: Iterator[Transition]
-    seed: int
-    begun: Mapping[str, Any]
+    seed: int = 0
+    begun: Mapping[str, Any] = field(default_factory=dict)
     reward: float = 0.0
     kept: int = 0
     rejected: dict[int, str] = field(default_factory=dict)
