@@ -1,16 +1,23 @@
-"""What pages say of the code in numbers and lists is so: lines of examples, formats, simulations."""
+"""What pages say of the code is so: lines of examples, formats, simulations, calls and commands within sentences."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium
 import pytest
+import typer
 from gymnasium.envs.registration import load_env_creator
 
 import physgym
 from docs.extensions.gallery import examples
+from physgym import data, nn, rl, runner, samplers, training
+from physgym.cli.app import app
 from physgym.envs import OF_OTHERS
 from physgym.formats import registry
 
@@ -60,3 +67,85 @@ def test_the_simulations_that_stored_samples_drive_are_named():
 def loads(place: str) -> bool:
     """Whether the class of an entry point takes stored samples."""
     return load_env_creator(place).load_sample is not physgym.Simulation.load_sample
+
+
+# --- within sentences and tables
+
+PAGES = [page for page in (ROOT / "README.md", *DOCS.rglob("*.md")) if page.name != "changelog.md"]
+NAMES = {"physgym": physgym, **vars(data), **vars(samplers), **vars(runner), **vars(nn), **vars(rl), **vars(training)}
+COMMAND = typer.main.get_command(app)
+OF_OTHERS_TOO = ("Trainer(max_epochs=10, limit_train_batches=100)",)  # of Lightning
+
+
+def spans(page: Path) -> Iterator[str]:
+    """The pieces of code within the sentences of a page."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.M | re.S)
+    return (" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", text))
+
+
+def meant(node: ast.expr) -> object:
+    """The public object that a name stands for; None for others."""
+    if isinstance(node, ast.Attribute):
+        return getattr(meant(node.value), node.attr, None)
+    return NAMES.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def calls(text: str) -> Iterator[ast.Call]:
+    try:
+        tree = ast.parse(text, mode="eval")
+    except SyntaxError:
+        return
+    yield from (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def raised(called: object) -> bool:
+    """Whether it is a class of errors, which has no signature."""
+    return isinstance(called, type) and issubclass(called, Exception)
+
+
+def test_calls_have_arguments_that_exist():
+    seen, wrong = 0, []
+    for page in PAGES:
+        for span in spans(page):
+            for call in calls(span):
+                called = meant(call.func)
+                own = getattr(called, "__module__", "").startswith("physgym")
+                if span in OF_OTHERS_TOO or not own or not callable(called) or raised(called):
+                    continue
+                known = inspect.signature(called).parameters
+                free = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
+                seen += 1
+                wrong += [(page.name, span) for key in call.keywords if key.arg and not free and key.arg not in known]
+    assert wrong == []
+    assert seen > 60
+
+
+def fault(words: list[str]) -> str:
+    """What is wrong with a command; empty if nothing is."""
+    command = COMMAND
+    while hasattr(command, "commands"):
+        if not words or words[0] not in command.commands:
+            return "" if not words or not re.fullmatch("[a-z-]+", words[0]) or words[0][0] == "-" else "no such command"
+        command = command.commands[words.pop(0)]
+    options = {name: one for one in command.params for name in one.opts if name.startswith("-")}
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    given = 0
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-"):
+            given += 1
+        elif (name := word.partition("=")[0]) not in options:
+            return f"no option {name}"
+        elif "=" not in word and not options[name].is_flag and words:
+            words.pop(0)
+    many = any(one.nargs == -1 for one in arguments)
+    return "" if many or given <= len(arguments) else f"{given} arguments, and it takes {len(arguments)}"
+
+
+def test_commands_have_options_that_exist():
+    commands = [(page.name, span) for page in PAGES for span in spans(page) if span.startswith("physgym ")]
+    wrong = [(page, span, said) for page, span in commands if (said := fault(shlex.split(span)[1:]))]
+    assert wrong == []
+    assert len(commands) > 200
+    assert fault(["data", "describe", "DATA", "author=me"]) == "2 arguments, and it takes 1"
+    assert fault(["generate", "ENV", "--colour", "red"]) == "no option --colour"

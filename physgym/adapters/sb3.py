@@ -34,9 +34,8 @@ class SB3VecEnv(VecEnv):
     """Environments in worker processes, for the algorithms and wrappers of Stable-Baselines3.
 
     It stands where `stable_baselines3.common.vec_env.SubprocVecEnv` would. Observations, rewards, ends and infos are
-    those of `DummyVecEnv` over the same environments, with two exceptions that come from how Gymnasium batches infos:
-    a number of an info arrives as a Python number where its array is of 64 bits or bool, and its dtype and an array's
-    shape must agree among the environments of one step.
+    those of `DummyVecEnv` over the same environments, with one exception that comes from how Gymnasium batches infos:
+    a number of an info arrives as a Python number where its array is of 64 bits or bool.
 
     The environments run where the vector env put them. `get_attr`, `set_attr` and `env_method` take and return what
     can travel: numbers, strings, arrays, spaces, and lists, tuples and dictionaries of them.

@@ -83,6 +83,8 @@ class Optimization:
         one_of("precision", precision, get_args(Precision))
         if not callable(loss):
             raise ConfigError(f"loss must be a loss class or a function of (prediction, target), not {loss!r}")
+        if not (scheduler is None or callable(scheduler)):
+            raise ConfigError(f"scheduler must be a function of the optimizer that makes one, not {scheduler!r}")
         self.idle = False
         self.present: Fields = {}
         self.loss: Loss = loss() if isinstance(loss, type) else loss

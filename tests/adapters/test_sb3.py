@@ -173,6 +173,37 @@ def test_what_a_step_returns_is_not_changed_by_later_steps(view):
     assert_same_values(kept, steps)
 
 
+class Different(gym.Env):
+    observation_space = spaces.Box(-1, 1, (2,))
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, info):
+        self.info = info
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 0.0, False, False, dict(self.info)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_infos_may_differ_in_shape_and_kind(num_workers):
+    infos = [{"k": 3, "a": np.zeros(2)}, {"k": 1.5, "a": np.zeros(3)}, {"k": None, "a": np.zeros((2, 2), np.float32)}]
+    makers = [lambda info=info: Different(info) for info in infos]
+    envs = SB3VecEnv(SocketVectorEnv(makers, num_workers=num_workers, autoreset_mode=AutoresetMode.SAME_STEP))
+    envs.reset()
+    found = envs.step(np.zeros(3, int))[3]
+    envs.close()
+    for info, given in zip(found, infos, strict=True):
+        assert info["k"] == given["k"]
+        assert type(info["k"]) is type(given["k"])
+        assert info["a"].shape == given["a"].shape
+        assert info["a"].dtype == given["a"].dtype
+
+
 def test_options_and_seeds_are_used_once(view):
     ours, reference = view(CASES["dictionaries and infos"]), DummyVecEnv(CASES["dictionaries and infos"])
     each = [{"start": 2}, {}, {"start": 1}, {"start": 2}, {}]

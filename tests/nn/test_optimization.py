@@ -68,6 +68,8 @@ def test_optimizer_by_class_callable_or_object(network):
     assert [id(p) for p in optimization.parameters] == [id(network.bias)]
     with pytest.raises(ConfigError, match="lr goes with an optimizer class"):
         Optimization(network, optimizer=built, lr=1.0)
+    with pytest.raises(ConfigError, match="scheduler must be a function of the optimizer that makes one, not 'cosine'"):
+        Optimization(network, scheduler="cosine")
 
 
 def test_frozen_parameters_are_left_out(network):
