@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -19,6 +20,7 @@ from docs.extensions.gallery import examples
 from physgym import data, nn, rl, runner, samplers, training
 from physgym.cli.app import app
 from physgym.envs import OF_OTHERS
+from physgym.experiment.schema import Config
 from physgym.formats import registry
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,3 +151,37 @@ def test_commands_have_options_that_exist():
     assert len(commands) > 200
     assert fault(["data", "describe", "DATA", "author=me"]) == "2 arguments, and it takes 1"
     assert fault(["generate", "ENV", "--colour", "red"]) == "no option --colour"
+
+
+SCHEMA = Config.model_json_schema()
+
+
+def parts(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A schema and all that it may be in its place."""
+    yield schema
+    others = [SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]] if "$ref" in schema else []
+    for other in (*others, *(one for kind in ("anyOf", "oneOf", "allOf") for one in schema.get(kind, ()))):
+        yield from parts(other)
+
+
+def is_key(path: str) -> bool:
+    """Whether a configuration may have a key."""
+    places = [SCHEMA]
+    for name in path.split("."):
+        here = [one for place in places for one in parts(place)]
+        if any(one.get("additionalProperties") for one in here):
+            return True
+        places = [one["properties"][name] for one in here if name in one.get("properties", {})]
+    return bool(places)
+
+
+def test_keys_with_values_exist():
+    found = [
+        (page.name, m[1]) for page in PAGES for s in spans(page) if (m := re.match(r"([a-z_]+(?:\.[a-z_]+)+)[:=]", s))
+    ]
+    keys = [(page, key) for page, key in found if key.partition(".")[0] in SCHEMA["properties"]]
+    assert [(page, key) for page, key in keys if not is_key(key)] == []
+    assert len(keys) > 12
+    assert is_key("training.early_stopping.patience")
+    assert is_key("network.arguments.hidden")
+    assert not is_key("training.device")
