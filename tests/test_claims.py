@@ -185,3 +185,10 @@ def test_keys_with_values_exist():
     assert is_key("training.early_stopping.patience")
     assert is_key("network.arguments.hidden")
     assert not is_key("training.device")
+
+
+def test_samplers_that_need_a_training_are_no_options_of_other_commands():
+    generate = COMMAND.commands["generate"]
+    (option,) = (one for one in generate.params if "--parameters" in one.opts)
+    assert "table:FILE" in option.help
+    assert "breed" not in option.help

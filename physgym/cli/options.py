@@ -101,8 +101,8 @@ def with_options(*options: KeyOption) -> Callable[[Callable[..., Any]], Callable
 
 
 def _either(what: str) -> str:
-    """Return the names of samplers in a sentence, the last one behind an "or"."""
-    *names, last = shown_names(what)
+    """Return the names of samplers in a sentence, all but breed, which needs a training."""
+    *names, last = (name for name in shown_names(what) if name != "breed")
     return f"{', '.join(names)} or {last}"
 
 
