@@ -62,6 +62,9 @@ OUT = Annotated[
         help="With --rollout: new folder for the figures (rollout.json, rollout.csv), plots (PNG) and animations (GIF)."
     ),
 ]
+NO_ANIMATIONS = Annotated[
+    bool, typer.Option("--no-animations", help="With --out: only the figures and plots; animations take longest.")
+]
 SINGLE_STEPS = {  # options of a run that a rollout has no use for
     "runner.steps": "--steps",
     "runner.surrogate": "--surrogate",
@@ -95,6 +98,8 @@ def check_options(rollout: int | None, only: Mapping[str, Any], given: Mapping[s
         raise ConfigError(f"{', '.join(wanted)}: for a rollout alone; add --rollout STEPS")
     if rollout is None:
         return
+    if only["no-animations"] and only["out"] is None:
+        raise ConfigError("--no-animations leaves animations out of the folder of --out; add --out FOLDER")
     others = [option for key, option in SINGLE_STEPS.items() if key in given] + ["--resume"] * resume
     if only["data"] is not None:
         others += [f"--{key}" for key in ("actions", "parameters", "seed") if f"runner.{key}" in given]
@@ -164,7 +169,9 @@ def roll_out(
     print(report, flush=True)
     if out is not None:
         _save(report, out)
-        print(f"\nfigures, plots and animations: {short(out)}")
+        print(f"\nfigures and plots: {short(out)}", flush=True)
+        if not only["no-animations"]:
+            _animate(report, out)
     return report
 
 
@@ -181,27 +188,45 @@ def _metric(name: str) -> Any:
 
 
 def _save(report: RolloutReport, out: Path) -> None:
-    """Write everything into a new folder, or nothing."""
+    """Write the figures and plots into a new folder, or nothing."""
     from physgym.files import absolute, creating
-    from physgym.progress import Progress
-    from physgym.running.rollout_animation import can_animate
 
     try:
         with creating(absolute(out), durable=False) as folder:
             folder.mkdir(parents=True)
             report.save_json(folder / "rollout.json")
             report.save_csv(folder / "rollout.csv")
-            shown = report.examples[0]
-            moving = [name for name, true in shown.true.items() if can_animate(true.shape[1:]) and shown.finite]
-            with Progress(len(report.errors) + len(moving), "draw", "picture") as bar:
-                for metric in report.errors:
-                    report.plot(folder / f"{_word(metric)}.png", metric)
-                    bar.update()
-                for name in moving:
-                    report.animate(folder / f"{_word(name)}.gif", name)
-                    bar.update()
+            for metric in report.errors:
+                report.plot(folder / f"{_word(metric)}.png", metric)
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+
+
+def _animate(report: RolloutReport, out: Path) -> None:
+    """Add the animations to the folder, which is complete otherwise.
+
+    Raises:
+        KeyboardInterrupt: With a text that says what is there.
+    """
+    from physgym.progress import Progress
+    from physgym.running.rollout_animation import can_animate
+
+    shown = report.examples[0]
+    moving = [name for name, true in shown.true.items() if can_animate(true.shape[1:]) and shown.finite]
+    drawn = 0
+    try:
+        with Progress(len(moving), "draw", "animation") as bar:
+            for name in moving:
+                report.animate(out / f"{_word(name)}.gif", name)
+                drawn += 1
+                bar.update()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; the figures and plots are complete in {short(out)}, with {drawn} of {len(moving)} "
+            "animations (--no-animations leaves them out)"
+        ) from None
+    if moving:
+        print(f"animations: {short(out)}")
 
 
 def _word(name: str) -> str:

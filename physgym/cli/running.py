@@ -50,6 +50,7 @@ def run(
     metric: rollouts.METRICS = None,
     threshold: rollouts.THRESHOLDS = None,
     out: rollouts.OUT = None,
+    no_animations: rollouts.NO_ANIMATIONS = False,
     no_report: NoReport = False,
     view: VIEW = None,
     inputs: Annotated[
@@ -88,6 +89,7 @@ def run(
     chosen = config.runner.model_copy(update=in_section(given | samplers, "runner"))
     options = options_in(chosen, RunnerOptions)
     only = {"episodes": episodes, "data": data, "mode": mode, "metric": metric, "threshold": threshold, "out": out}
+    only["no-animations"] = no_animations
     if config.agent is not None:
         run_agent(
             session,

@@ -32,9 +32,7 @@ def declared_scene(env: Env) -> dict[str, Any] | None:
     Raises:
         SceneError: An object is wrong, or a method of a layer fails.
     """
-    scene = _declared(env)
-    found = None if scene is None else scene.declaration()
-    return found if found is not None and found["objects"] else None
+    return _stored(_declared(env))
 
 
 def declared_inputs(env: Env) -> dict[str, SceneInput]:
@@ -55,18 +53,35 @@ def _declared(env: Env) -> Scene | None:
     return scene_of_env(env, constants_of(env), type(env.unwrapped).__name__)
 
 
+def _stored(scene: Scene | None) -> dict[str, Any] | None:
+    found = None if scene is None else scene.declaration()
+    return found if found is not None and found["objects"] else None
+
+
 def described_scene(env: Env) -> dict[str, Any]:
-    """Return `declared_scene` as ``scene``, and as ``scene_problem`` what is wrong with it, which ends no run."""
+    """Return `declared_scene` as ``scene``, and as ``scene_problem`` what is wrong with it, which ends no run.
+
+    ``scene_unfixed`` names objects whose arrays are not fixed, so that no dataset has them.
+    """
     try:
-        return {"scene": declared_scene(env)}
+        scene = _declared(env)
+        found = {"scene": _stored(scene)}
+        unfixed = [] if scene is None else scene.unfixed(moved=bool(layers(env, "update_scene")))
     except SceneError as error:
         return {"scene": None, "scene_problem": str(error)}
+    return {**found, "scene_unfixed": ", ".join(unfixed)} if unfixed else found
 
 
 def kept_scene(described: Mapping[str, Any]) -> str | None:
-    """Return the scene of `described_scene` as a dataset keeps it; a warning says why there is none."""
+    """Return the scene of `described_scene` as a dataset keeps it; a warning says what is left out, and why."""
     if "scene_problem" in described:
         log.warning("the scene of the simulation is not stored: %s", described["scene_problem"])
+    if "scene_unfixed" in described:
+        log.warning(
+            "not stored of the scene, so that pictures of the dataset do not show it: %s. Its arrays are not fixed; "
+            "declare it with fixed=True if they never change",
+            described["scene_unfixed"],
+        )
     return None if described["scene"] is None else scene_text(described["scene"])
 
 

@@ -49,8 +49,12 @@ class _SceneObject:
     def is_stored(self) -> bool:
         """Return whether a dataset can have it: its arrays are known without the simulation's code."""
         given = all(isinstance(value, Values) or self.settings["fixed"] for value in self.arrays.values())
-        needed = all(name in self.arrays for name in self.rules.needed)
-        return given and needed and (self.kind != "text" or bool(self.settings["text"]))
+        return given and self.is_complete and (self.kind != "text" or bool(self.settings["text"]))
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether all arrays that it needs are there."""
+        return all(name in self.arrays for name in self.rules.needed)
 
 
 class SceneHandle:
@@ -463,6 +467,11 @@ class Scene(SceneInputs):
     def live_only(self) -> list[str]:
         """Return the names of objects that the simulation's code moves, which no dataset can have."""
         return [item.name for item in self._objects.values() if not item.is_stored]
+
+    def unfixed(self, *, moved: bool) -> list[str]:
+        """Return the names of those that only lack ``fixed=True``; where code moves objects, of those with fields."""
+        items = [item for item in self._objects.values() if item.arrays and item.is_complete and not item.is_stored]
+        return [i.name for i in items if not moved or any(isinstance(value, Values) for value in i.arrays.values())]
 
     def declaration(self) -> dict[str, Any]:
         """Return what a dataset stores of the scene, as JSON data: the objects that fields and constants move."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from physgym import SampleDataset
-from physgym.cli.rollouts import check_options
+from physgym.cli.rollouts import check_options, roll_out
 from physgym.data import surgery
 from physgym.errors import ConfigError
+from physgym.running.rollout_evaluation import RolloutEvaluation
 from tests.support.commands import run_command
 from tests.support.repositories import ignoring
 from tests.support.rollouts import turning
 
-NOTHING = dict.fromkeys(("episodes", "data", "mode", "metric", "threshold", "out"))
+NOTHING = dict.fromkeys(("episodes", "data", "mode", "metric", "threshold", "out", "no-animations"))
 
 
 def physgym(folder, *arguments, code=0):
@@ -32,6 +35,8 @@ def physgym(folder, *arguments, code=0):
         (5, {}, {"runner.steps": 3, "runner.frames": "f"}, True, "--steps, --frames, --resume: not for a rollout"),
         (5, {}, {"runner.surrogate": True}, False, "--surrogate: not for a rollout"),
         (5, {}, {"runner.engine": "onnx"}, False, "--engine: not for a rollout"),
+        (None, {"no-animations": True}, {}, False, "--no-animations: for a rollout alone"),
+        (5, {"no-animations": True}, {}, False, "--no-animations leaves animations out of the folder of --out; add"),
         (5, {"mode": "test"}, {}, False, "--mode is the part of a dataset; add --data DATASET"),
         (
             5,
@@ -51,6 +56,48 @@ def test_options_that_fit_pass():
     check_options(None, NOTHING, {"runner.steps": 3}, resume=True)
     check_options(5, NOTHING | {"data": "d", "mode": "test", "metric": ["rmse"]}, {"runner.record": "r"}, resume=False)
     check_options(5, NOTHING | {"episodes": 2}, {"runner.seed": 1, "runner.num_envs": 2}, resume=False)
+
+
+class Measured:
+    """Rollouts of two fields; Ctrl-C comes while the second animation is drawn."""
+
+    errors = ("relative_l2",)
+    examples = (SimpleNamespace(true={"u": np.zeros((2, 3)), "v": np.zeros((2, 3))}, finite=2),)
+
+    def save_json(self, file):
+        file.write_text("{}")
+
+    def save_csv(self, file):
+        file.write_text("step")
+
+    def plot(self, file, metric):
+        file.write_bytes(b"png")
+
+    def animate(self, file, name):
+        assert {one.name for one in file.parent.iterdir()} >= {"rollout.json", "rollout.csv", "relative_l2.png"}
+        if name == "v":
+            raise KeyboardInterrupt
+        file.write_bytes(b"gif")
+
+
+def test_figures_and_plots_are_there_before_animations_and_stay_after_ctrl_c(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(RolloutEvaluation, "__init__", lambda *_, **__: None)
+    monkeypatch.setattr(RolloutEvaluation, "measure", lambda *_, **__: Measured())
+
+    def run(out, **only):
+        config, options = SimpleNamespace(dataset=SimpleNamespace(feedback=None)), {"record": None, "batch_size": 1}
+        roll_out(None, config, 2, options, env=None, dataset=[], only=NOTHING | {"out": tmp_path / out} | only)
+
+    with pytest.raises(KeyboardInterrupt, match=r"the figures and plots are complete in .*out, with 1 of 2 animations"):
+        run("out")
+    figures = {"rollout.json", "rollout.csv", "relative_l2.png"}
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {*figures, "u.gif"}
+    capsys.readouterr()
+    run("without", **{"no-animations": True})
+    assert {one.name for one in (tmp_path / "without").iterdir()} == figures
+    said = capsys.readouterr().out
+    assert "figures and plots: " in said
+    assert "animations: " not in said
 
 
 @pytest.mark.slow
@@ -74,7 +121,7 @@ def test_a_session_is_rolled_out(tmp_path, identity):
         *("--threshold", "0.2", "--record", "predicted", "--out", "out"),
     )
     assert "rollout of 4 steps in 3 episodes" in done.stdout
-    assert "draw: 3/3 in " in done.stderr
+    assert "draw: 1/1 in " in done.stderr
     assert "position of next_state" in done.stdout
     assert "relative_l2 of next_state above 0.2:" in done.stdout
     out = tmp_path / "out"

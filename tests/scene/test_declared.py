@@ -82,6 +82,34 @@ def test_a_wrong_scene_ends_no_run_and_is_said(tmp_path, caplog):
     assert dataset.metadata == {}
 
 
+def test_what_a_dataset_lacks_of_a_scene_is_named(tmp_path, caplog):
+    class Depths(Moving):
+        fixed = False
+
+        def scene(self, scene):
+            scene.points("x", field("x"))
+            scene.curve("solid", field("x")[:, 0], np.arange(1.0), fixed=self.fixed)
+            scene.points("corner", np.zeros((1, 3)), fixed=self.fixed)
+            scene.points("later")
+
+    class Moved(Depths):
+        def update_scene(self, scene):
+            scene.handles["corner"].update(points=np.ones((1, 3)))
+
+    class Fixed(Depths):
+        fixed = True
+
+    for env, said in ((Depths, "solid, corner"), (Moved, "solid"), (Fixed, None)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            made(env, tmp_path / env.__name__)
+        if said is None:
+            assert "not stored" not in caplog.text
+        else:
+            assert f"pictures of the dataset do not show it: {said}. Its arrays are not fixed" in caplog.text
+            assert "fixed=True" in caplog.text
+
+
 def test_a_scene_of_a_later_version_is_refused(tmp_path):
     made(Declared, tmp_path / "d")
     data = json.loads(physgym.SampleDataset(tmp_path / "d").metadata["scene"])
