@@ -273,7 +273,7 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
                 # such a training makes them anew, in its session; if always, it keeps them only where that is said
                 changes["dataset.path"] = str(wanted / "dataset") if produce == "always" else None
             elif samples.get(what):
-                _check_samples(session, path, samples[what])
+                _check_samples(session, path, samples[what], _place(f"{section}.{name}", value, base))
     if start := start_of(config):
         path = changes["network.start_from"] = _absolute(start[0], base)
         _check_weights(
@@ -287,7 +287,7 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
         changes["training.test"] = {name: _absolute(path, base) for name, path in tests.items()}
         for name, path in changes["training.test"].items():
             if then_tested := samples.get(f"test {name}"):
-                _check_samples(session, path, then_tested)
+                _check_samples(session, path, then_tested, _place(f"training.test.{name}", tests[name], base))
     if order := order_of(session, config):
         changes["training.shuffle"] = order  # else the memory and the page cache of today choose it
     if checkpoints_of(config):
@@ -325,11 +325,31 @@ def _absolute(value: Any, base: Path) -> str:
     return str(value) if isinstance(place(str(value)), Location) else str(base / local)
 
 
-def _check_samples(session: Path, path: str | list[str], then: Mapping[str, Any]) -> None:
+def _place(key: str, value: Any, base: Path) -> str:
+    """Say where a configuration expects a dataset: in a folder that relative paths begin at, or exactly where it says.
+
+    Args:
+        key: The key that names the dataset.
+        value: Its value: a path, or several.
+        base: The folder that relative paths begin at.
+    """
+    paths = [str(one) for one in (value if isinstance(value, list) else [value])]
+    said = f"{key} names {', '.join(paths)}"
+    relative = any(_absolute(path, base) != path and not path.startswith("~") for path in paths)
+    return f"{said}, below {base}" if relative else said
+
+
+def _check_samples(session: Path, path: str | list[str], then: Mapping[str, Any], where: str) -> None:
+    """Check that the samples of a session are those that were; the last argument is that of `_place`."""
+    mode = then.get("mode", "training")
     try:
-        now = dataset_hash(SampleDataset(path, then.get("mode", "training"), mini=max(1, then["samples"])))
+        now = dataset_hash(SampleDataset(path, mode, mini=max(1, then["samples"])))
     except DatasetError as error:
-        raise ConfigError(f"the samples of {session} cannot be read: {error}") from error
+        raise ConfigError(
+            f"the samples of {session} cannot be read: {error}. The session used {then['samples']} {mode} samples with "
+            f"the hash {then['hash']}, which are not part of it: {where}. Copy the dataset there, from the person or "
+            "machine that made the session"
+        ) from error
     if now != then["hash"]:
         text = (
             f"the samples in {path} are not those of {session}: their hash is {now}, it was {then['hash']} over "

@@ -462,12 +462,29 @@ def test_other_samples_of_a_mode_or_of_a_test_set_are_an_error_before_the_run(qu
         reproduce(session)
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("data", "dataset.path names data, below /there"),
+        (["a", "/b"], "dataset.path names a, /b, below /there"),
+        ("/data/tanks", "dataset.path names /data/tanks"),
+        ("~/data", "dataset.path names ~/data"),
+        ("s3://bucket/data", "dataset.path names s3://bucket/data"),
+    ],
+)
+def test_the_place_of_a_missing_dataset_is_relative_where_its_configuration_is(value, said):
+    assert tested._place("dataset.path", value, Path("/there")) == said
+
+
 @pytest.mark.slow
 def test_other_samples_are_an_error_before_the_run(quick, repository):
     data = repository / "sub" / "data"
     data.rename(data.with_name("kept"))
-    with pytest.raises(ConfigError, match="cannot be read: there is no dataset"):
+    with pytest.raises(ConfigError, match="cannot be read: there is no dataset") as error:
         reproduce(quick)
+    hashed = read_record(quick)["runs"][-1]["dataset"]["hash"]
+    assert f"used 300 training samples with the hash {hashed}, which are not part of it" in str(error.value)
+    assert f"dataset.path names data, below {repository / 'sub'}. Copy the dataset there" in str(error.value)
     physgym.generate("physgym/Spring-v0", data, samples=300, num_workers=1, progress=False, seed=5)
     with pytest.raises(ConfigError, match=r"are not those of .*: their hash is .* Bring the dataset back"):
         reproduce(quick)
