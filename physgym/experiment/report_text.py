@@ -114,7 +114,8 @@ def _details(run: Mapping[str, Any]) -> list[str]:
     if device := run.get("device"):
         lines.append(f"device:   {device}")
     if code := run.get("code"):
-        lines.append(f"solver:   code {str(code.get('hash'))[:16]}, {len(code.get('modules', ()))} modules")
+        count = len(code.get("modules", ()))
+        lines.append(f"solver:   code {str(code.get('hash'))[:16]}, a hash over the {count} modules that it imports")
     if run["edits"]:
         lines.append(f"edits:    {json.dumps(run['edits'], ensure_ascii=False)}")
     samples = {"dataset": run["dataset"], **run.get("others", {})}

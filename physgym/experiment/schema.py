@@ -441,7 +441,9 @@ else:
 class RunnerSection(_Running):
     """The run of the network by `physgym run SESSION`; its options override this."""
 
-    frames: str | None = Field(None, description="folder for a picture of each step")
+    frames: str | None = Field(
+        None, description="folder for a picture of each step, with the prediction if apply_prediction keeps it"
+    )
     actions: ActionSampler | None = Field(None, description="as in sampler")
     parameters: ParameterSampler | None = Field(None, description="as in sampler")
 

@@ -19,8 +19,8 @@ nav{display:flex;flex-wrap:wrap;gap:4px 18px;margin:14px 0 6px;font-size:.92rem}
 nav a{text-decoration:none}
 nav a:hover{text-decoration:underline}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:12px;margin:18px 0 6px}
-.card{border:1px solid var(--line);border-radius:8px;padding:12px 14px;break-inside:avoid}
-.card .figure{font-size:1.35rem;font-weight:650;line-height:1.25;overflow-wrap:anywhere}
+.card{border:1px solid var(--line);border-radius:8px;padding:12px 10px;break-inside:avoid}
+.card .figure{font-size:1.2rem;font-weight:650;line-height:1.25;overflow-wrap:anywhere}
 .card .what{color:var(--soft);font-size:.86rem}
 .remark{border-left:4px solid #e09f3e;background:#fff8ec;padding:8px 12px;border-radius:0 6px 6px 0}
 .note{color:var(--soft);font-size:.85rem;margin:.25em 0 0;max-width:95ch}

@@ -34,6 +34,7 @@ PLACES = ("points", "positions", "nodes", "coordinates")  # ... that are positio
 MADE_BY_RUNS = (PREDICTION, "error/")
 FEW = 8  # numbers or columns that are seen one by one
 MOST = 8  # fields that are drawn; a picture of more is too small to read
+NUMBERS = 16  # numbers that are written
 
 
 def default_scene(spec: SampleSpec, constants: Mapping[str, Array] | None = None, owner: str = "") -> Scene:
@@ -52,7 +53,8 @@ def add_default(scene: Scene, spec: SampleSpec, constants: Mapping[str, Array]) 
 
     Args:
         scene: The scene.
-        spec: Fields of the samples; the first eight are drawn, inputs and targets before others.
+        spec: Fields of the samples; the first eight are drawn, inputs and targets before others, and besides the first
+            sixteen that are single numbers.
         constants: Constants of the dataset by name.
     """
     shown = [f for f in spec.values() if not f.name.startswith(MADE_BY_RUNS)]
@@ -61,28 +63,46 @@ def add_default(scene: Scene, spec: SampleSpec, constants: Mapping[str, Array]) 
     ordered = sorted((f for f in shown if f.name not in masks), key=lambda f: roles.index(f.role))
     mesh = _Mesh.find(constants)
     rest = ordered if mesh is None else mesh.add(scene, ordered)
-    for each in rest[: MOST if mesh is None else max(0, MOST - len(ordered) + len(rest))]:
-        _add(scene, each, constants)
+    numbers = [f for f in rest if _is_number(f)][:NUMBERS]
+    plots = [f for f in rest if not _is_number(f)][: MOST if mesh is None else max(0, MOST - len(ordered) + len(rest))]
+    for each in rest:
+        if each in numbers or each in plots:
+            _add(scene, each, constants)
 
 
 def _last_part(name: str) -> str:
     return name.rpartition("/")[2].removeprefix("next_")
 
 
+def _unit(each: Field) -> str:
+    """Return the unit of a field as it is printed: none where the field has no dimension."""
+    return "" if each.unit == "1" else each.unit
+
+
+def _is_number(each: Field) -> bool:
+    """Return whether a field is written as a number; what is predicted of a target of shape (1,) is a point over it."""
+    return each.dtype.kind in "biuf" and (not each.shape or (each.shape == (1,) and each.role != "target"))
+
+
+def _add_number(scene: Scene, each: Field) -> None:
+    """Add the text of a number, and that of what a network predicts for it."""
+    name, unit = each.name.replace("{", "(").replace("}", ")"), f" {_unit(each)}" if _unit(each) else ""
+    scene.text(each.name, f"{name} = {{:.6g}}{unit}", values=field(each.name))
+    said = f"{name} = {{:.6g}}{unit}, predicted"
+    scene.text(f"{PREDICTION}{each.name}", said, values=prediction(each.name))
+
+
 def _add(scene: Scene, each: Field, constants: Mapping[str, Array]) -> None:
     """Add a field that belongs to no mesh."""
-    said: dict[str, Any] = {"label": each.name, "unit": each.unit}
+    said: dict[str, Any] = {"label": each.name, "unit": _unit(each)}
     shape = each.shape
     if each.dtype.kind == "c":
         name = each.name.replace("{", "(").replace("}", ")")
         scene.text(each.name, f"{name} is not drawn: its values are complex")
     if each.dtype.kind not in "biuf":
         return
-    if not shape or (shape == (1,) and each.role != "target"):  # what is predicted of a target is drawn over a curve
-        unit = f" {each.unit}" if each.unit else ""
-        scene.text(
-            each.name, f"{each.name.replace('{', '(').replace('}', ')')} = {{:.6g}}{unit}", values=field(each.name)
-        )
+    if _is_number(each):
+        _add_number(scene, each)
     elif (colours := _colours(each)) is not None:
         scene.image(each.name, colours, label=each.name)
     elif len(shape) == 2 and shape[1] in (2, 3) and _last_part(each.name) in PLACES:
@@ -123,12 +143,12 @@ def _add_curve(scene: Scene, each: Field, part: Any, name: str, constants: Mappi
     axis = constants.get("x")
     x = constant("x") if axis is not None and axis.shape == (length,) else None
     panel = f"{length} {each.unit}"  # curves of a length and a unit share their axes
-    symbol = "o" if length <= FEW else ""
+    symbol, xlabel = "o" if length <= FEW else "", "entry" if x is None else "x"
 
     def of(values: Values) -> Values:
         return values[part] if part else values
 
-    scene.curve(name, of(field(each.name)), x, symbol=symbol, panel=panel, label=name, unit=each.unit)
+    scene.curve(name, of(field(each.name)), x, xlabel=xlabel, symbol=symbol, panel=panel, label=name, unit=_unit(each))
     scene.curve(
         f"{PREDICTION}{name}",
         of(prediction(each.name)),
@@ -136,7 +156,7 @@ def _add_curve(scene: Scene, each: Field, part: Any, name: str, constants: Mappi
         symbol=symbol,
         panel=panel,
         label=f"{name}, predicted",
-        unit=each.unit,
+        unit=_unit(each),
         ghost=True,
     )
 
@@ -160,7 +180,7 @@ def _add_images(scene: Scene, each: Field) -> None:
         for taken, called in ((field(each.name), name), (prediction(each.name), f"{PREDICTION}{name}")):
             label = f"{name}{slices}" if called == name else f"{name}, predicted{slices}"
             values = taken[key] if key else taken
-            scene.image(called, values, label=label, unit=each.unit, group=name)
+            scene.image(called, values, label=label, unit=_unit(each), group=name)
 
 
 class _Mesh:
@@ -219,7 +239,7 @@ class _Mesh:
         if len(each.shape) == 2:
             values = norm(values) if each.shape[1] > 1 else values[:, 0]
         key = "scalars" if each.shape[0] == self.count else "cell_scalars"
-        style = {key: values, "panel": each.name, "label": each.name, "unit": each.unit}
+        style = {key: values, "panel": each.name, "label": each.name, "unit": _unit(each)}
         self._add_cells(scene, each.name, points, **style)
 
     def _add_cells(self, scene: Scene, name: str, points: Values, **style: Any) -> None:

@@ -31,6 +31,7 @@ LONGEST_SIDE = 10_000  # pixels of a picture
 _DPI = 128  # a power of two: inches and back is exact, so a frame has exactly the pixels asked for
 _FONT_SIZE = 8.0  # points; readable at 128 dots per inch in a 640 x 480 frame
 _ROOM = 110  # pixels that a side of a picture needs to have texts
+_LETTER = 9  # pixels of a letter, rather more than it has
 _BAR = 75  # pixels of a colour bar with its labels
 _TITLE = 24  # pixels of a line of the title
 
@@ -163,9 +164,13 @@ def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
     """Return a figure of matplotlib with panels: with images as large as they can be, others below each other."""
     images = any(panel.kind == "image" for panel in panels)
     curves = sum(panel.kind == "curves" for panel in panels)
+    texts = [] if images else [panel for panel in panels if not panel.plotted]
+    panels = [panel for panel in panels if panel not in texts] or panels
+    texts = [panel for panel in texts if panel not in panels]
     several = curves > 1  # whose first curves have one colour: one legend of all would be of no use
     columns = _columns(len(panels), size) if images else 2 if len(panels) > 3 else 1
     rows = max(1, -(-len(panels) // columns))
+    lines = _in_lines("\n".join(panel.corner_text for panel in texts), size[0] // _LETTER)
     room = min(size[0] / columns, size[1] / rows) >= _ROOM
     with literal_style(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a layout without room
@@ -175,8 +180,13 @@ def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
             figure.subplots_adjust(0.02, 0.02, 0.98, 0.98, 0.05, 0.05)
         elif images:
             figure.set_layout_engine("compressed")  # "constrained" leaves gaps around panels of fixed aspect
+        grid = figure.add_gridspec(rows + bool(lines), columns, height_ratios=[*[100] * rows, *[1] * bool(lines)])
+        if lines and room:  # in a row as high as they are
+            below = figure.add_subplot(grid[rows, :])
+            below.set_axis_off()
+            below.text(0.0, 1.0, lines, transform=below.transAxes, va="top")
         for number, panel in enumerate(panels):
-            axes = figure.add_subplot(rows, columns, number + 1)
+            axes = figure.add_subplot(grid[divmod(number, columns)])
             panel.draw(axes, decorated=room)
             if several and room and panel.kind == "curves":
                 _name_curves(axes)
@@ -187,6 +197,17 @@ def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
             if curves and not several:
                 figure.legend(loc="outside lower center", ncols=4, frameon=False)
         return figure_frame(figure)
+
+
+def _in_lines(text: str, longest: int) -> str:
+    """Return short lines of a text side by side, in lines of so many letters at most."""
+    found: list[str] = []
+    for line in text.splitlines():
+        if found and len(joined := f"{found[-1]}     {line}") <= longest:
+            found[-1] = joined
+        else:
+            found.append(line)
+    return "\n".join(found)
 
 
 def _name_curves(axes: Axes) -> None:

@@ -45,6 +45,11 @@ class ScenePanel:
         """Return the texts without a place."""
         return "\n".join(item["text"] for item in self.items if item["kind"] == "text" and "point" not in item)
 
+    @property
+    def plotted(self) -> bool:
+        """Return whether there is more than texts without a place."""
+        return any(item["kind"] != "text" or "point" in item for item in self.items)
+
     def draw(self, axes: Axes, *, decorated: bool) -> None:
         """Draw a panel that is not one of space.
 

@@ -44,9 +44,8 @@ GUIDES = {
     "howto/driving": Guide(sketches={2: "needs the simulator of DonkeyCar"}, prepared=False),
     "howto/interop": Guide(
         smaller={"20_000)\n": "1_024)\n", "n_step=1000": "n_step=80", "samples=1000": "samples=200"},
-        sketches={4: "ray starts a cluster", 5: "takes a script of CleanRL"},
+        sketches={5: "ray starts a cluster", 6: "takes a script of CleanRL"},
         optional=True,
-        prepared=False,
     ),
     "howto/loading": Guide(IMPORTS + BEAM, {"range(10)": "range(2)", "< 10": "< 3"}),
     "howto/machines": Guide(sketches={1: "Ray starts a cluster"}, prepared=False),

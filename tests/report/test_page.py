@@ -6,12 +6,25 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import findfont as find_font
+from PIL import ImageFont
 
 from physgym.errors import ConfigError
-from physgym.report import charts, page
+from physgym.report import charts, look, page
 from physgym.report.page import Page
 
 EVIL = "<script>alert(1)</script>"
+
+
+def test_the_longest_word_of_an_outcome_fits_into_a_card():
+    card, padding = (
+        re.search(r"minmax\((\d+)px,1fr\)\)", look.STYLE),
+        re.search(r"\.card\{.*?padding:12px (\d+)px", look.STYLE),
+    )
+    rem = re.search(r"\.card \.figure\{font-size:([\d.]+)rem", look.STYLE)
+    font = ImageFont.truetype(find_font("DejaVu Sans:bold"), 100)  # wider than the fonts of most systems
+    wide = font.getlength("interrupted") / 100 * 16 * float(rem[1])
+    assert wide < int(card[1]) - 2 * int(padding[1]) - 2  # the border
 
 
 def evil_page():

@@ -63,6 +63,33 @@ def test_a_single_value_that_feeds_a_network_is_a_text():
     assert objects["level"]["kind"] == "curve"  # its prediction is drawn over it
 
 
+def test_numbers_take_no_place_of_plots_and_have_no_unit_without_dimension():
+    inputs = [Field(f"p{number}", (), "f4", "input", unit="1") for number in range(9)]
+    targets = [Field("outlet", (), "f4", "target", unit="1"), Field("u", (40,), "f4", "target", unit="1")]
+    fields = SampleSpec([*inputs, *targets])
+    objects = shown(fields, **{"prediction/outlet": np.float32(2)})
+    assert [f"p{number}" for number in range(9)] == [name for name in objects if name[0] == "p" and name[1].isdigit()]
+    assert objects["p0"]["text"] == "p0 = 1"
+    assert objects["outlet"]["text"] == "outlet = 1"
+    assert objects["prediction/outlet"]["text"] == "outlet = 2, predicted"
+    assert objects["u"]["kind"] == "curve"
+    assert (objects["u"]["unit"], objects["u"]["xlabel"]) == ("", "entry")
+
+
+def test_numbers_below_curves_take_as_little_room_as_they_need(monkeypatch):
+    figures = []
+    monkeypatch.setattr("physgym.scene.frames.figure_frame", lambda figure: figures.append(figure) or EMPTY)
+    fields = spec(u=(40,), level=())
+    sample = {f.name: np.ones(f.shape, f.dtype) for f in fields.values()}
+    draw([default_scene(fields).snapshot(sample)], (640, 480))
+    figures[0].canvas.draw()
+    below, curves = figures[0].axes
+    assert [text.get_text() for text in below.texts] == ["level = 1"]
+    assert below.texts[0].get_window_extent().y1 < curves.get_window_extent().y0
+    assert below.texts[0].get_window_extent().y0 >= 0
+    assert curves.get_window_extent().height > 0.6 * 480
+
+
 def test_each_of_several_panels_names_its_curves(monkeypatch):
     figures = []
     monkeypatch.setattr("physgym.scene.frames.figure_frame", lambda figure: figures.append(figure) or EMPTY)
