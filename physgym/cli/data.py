@@ -59,7 +59,6 @@ def generate(
     physgym generate examples/beam.yaml dataset.path=data/beam
     """
     with beginning():
-        from physgym.data.declared_bounds import lines_beyond
         from physgym.experiment.config import check_config
         from physgym.experiment.dataset_plan import ONE_DATASET
         from physgym.experiment.runs import generate_samples
@@ -125,8 +124,6 @@ def generate(
         print(f"parameters of {len(parameters_of)} episodes: {', '.join(dataset.parameters or {})}")
     if dataset.rejected is not None:
         print(f"{len(dataset.rejected.reasons)} rejected samples")
-    for line in lines_beyond(dataset.attributes, dataset.statistics):
-        print(f"warning: {line}", file=sys.stderr)
 
 
 @app.command()

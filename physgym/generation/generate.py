@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Unpack
 
 from physgym.checks import is_integer
 from physgym.data.dataset import SampleDataset
+from physgym.data.declared_bounds import lines_beyond
 from physgym.errors import ConfigError, SampleError, WorkerError
 from physgym.events import Callback
 from physgym.files import short
@@ -26,6 +28,8 @@ BREED_ALONE = (
     "parameters: breed chooses parameters by the losses of a training, and there are none here. Use it in online "
     "training (Online, dataset.produce: online), or another sampler, such as sobol"
 )
+
+log = logging.getLogger(__name__)
 
 
 @takes(StreamOptions)
@@ -119,7 +123,10 @@ def generate(
         if not stream.stored and not stream.stopped:
             whose = "" if load is None else " that the stored samples asked for"
             raise SampleError(f"all {stream.rejected} steps{whose} were rejected")
-    return SampleDataset(folder, mode=options["mode"])
+    dataset = SampleDataset(folder, mode=options["mode"])
+    for line in lines_beyond(dataset.attributes, dataset.statistics):
+        log.warning("%s", line)
+    return dataset
 
 
 def _what_is_left(stream: SampleStream, folder: Path | Location) -> str:
