@@ -642,7 +642,7 @@ def test_a_file_of_the_cache_that_was_cut_short_is_fetched_again(bucket):
 @pytest.mark.slow
 def test_a_second_writer_is_refused_or_takes_over_and_the_first_one_hears_of_it(bucket, tmp_path, monkeypatch):
     first = opened(bucket.url())
-    with pytest.raises(DatasetError, match="another process"):
+    with pytest.raises(DatasetError, match="is being written by this process"):
         opened(bucket.url(), resume=True)  # on the same machine
     monkeypatch.setenv("PHYSGYM_CACHE", str(tmp_path / "other"))
     with pytest.raises(DatasetError, match="is being written, or its writer was killed"):
