@@ -40,11 +40,13 @@ def number(cell: str) -> float:
 def trained(text: str) -> dict[str, float]:
     """Return the speed of trainings over a bare loop, by the time of a step, from the sentence that has it."""
     match = re.search(
-        r"([\d.]+) with the smallest network.*?([\d.]+) at 3 ms, (?:and )?([\d.]+) to [\d.]+ at 15 ms", text, re.S
+        r"([\d.]+) with the smallest network \(([\d.]+ ms) a step\), ([\d.]+) at ([\d.]+ ms),"
+        r" (?:and )?([\d.]+) to\s[\d.]+ at ([\d.]+ ms)",
+        text,
     )
     if match is None:
         raise ValueError("the section on training has no sentence with its figures")
-    return {"0.35 ms": float(match[1]), "3 ms": float(match[2]), "15 ms": float(match[3])}
+    return {match[at + 1]: float(match[at]) for at in (1, 3, 5)}
 
 
 def best(cells: list[str]) -> list[float]:
