@@ -26,10 +26,10 @@ def agent_headline(history: History | None) -> dict[str, str]:
     """Return the most important figures of an agent's training: its steps and its last returns."""
     if history is None or not history.epochs:
         return {}
-    found = {"steps": f"{int(history['step'][-1]):,}"} if history["step"] else {}
+    found = {"steps": f"{int(history['step'][-1]):,}"} if "step" in history else {}
     for name, title in (("return", "return in training, last"), (f"{EVALUATION}return", "return in evaluation, last")):
-        if values := history[name]:
-            found[title] = text_of(values[-1])
+        if name in history:  # no episode may have ended, and nobody may have asked for an evaluation
+            found[title] = text_of(history[name][-1])
     return found
 
 
@@ -70,7 +70,7 @@ def add_agent_times(page: Page, history: History | None, wall: float | None) -> 
         history: The history of its training.
         wall: Seconds of all runs together; None where one has not ended by itself.
     """
-    rates = [] if history is None else history["steps_per_second"]
+    rates = [] if history is None or "steps_per_second" not in history else history["steps_per_second"]
     facts = {}
     if wall is not None:
         facts["time"] = seconds_text(wall)

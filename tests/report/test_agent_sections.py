@@ -47,6 +47,15 @@ def test_a_section_without_anything_says_so_or_is_left_out(tmp_path):
     assert agent_headline(None) == {}
 
 
+def test_an_agent_without_evaluations_and_complete_episodes_has_a_report(tmp_path):
+    bare = History([{"epoch": 1, "step": 100, "episodes": 0}])
+    page = Page("pole", "training")
+    add_agent_curves(page, bare)
+    add_agent_times(page, bare, None)
+    assert "Throughput" not in text_of(tmp_path, page)
+    assert agent_headline(bare) == {"steps": "100"}
+
+
 def test_a_run_shows_its_episodes(tmp_path):
     page = Page("pole", "run")
     add_agent_run(page, AgentRun(30, [10.0, 20.0], [10, 20]))
