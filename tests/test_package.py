@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import physgym
+from tests.support.archives import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -138,7 +139,7 @@ def test_wheel_and_source_have_all_files(tmp_path):
     source = package.copied(tmp_path / "source")
     sdist = package.build(source, "sdist", tmp_path / "dist")
     with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path / "unpacked", filter="data")
+        unpack(archive, tmp_path / "unpacked")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     beside = {
         "LICENSE",

@@ -18,6 +18,7 @@ from physgym.experiment.report_text import record_text
 from physgym.nn import FNO, MLP, Optimization, UNet
 from physgym.sample import Field, SampleSpec
 from physgym.training import Trainer, load_checkpoint
+from tests.support.archives import unpack
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.* has no record of how fields are fed to its network:UserWarning"),
@@ -38,7 +39,7 @@ def files(tmp_path, monkeypatch):
     """The folder with the files, in which the test runs."""
     monkeypatch.chdir(tmp_path)
     with tarfile.open(FILES) as archive:
-        archive.extractall(tmp_path, filter="data")
+        unpack(archive, tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path

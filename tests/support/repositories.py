@@ -25,7 +25,7 @@ def ignoring(folder):
     git(folder, "init", "-q", "-b", "main")
     (folder / ".gitignore").write_text("*\n")
     git(folder, "add", "-f", ".gitignore")
-    git(folder, "commit", "-q", "-m", "ignore all")
+    git(folder, "-c", "user.name=Someone", "-c", "user.email=someone@example.org", "commit", "-q", "-m", "ignore all")
 
 
 def set_identity(monkeypatch):
