@@ -10,7 +10,9 @@ Equal time: every training has as many seconds, offline ones those that their si
 Slow: a step of the simulation takes --pause seconds more, for which it needs no core, as where simulations are dear or
 run elsewhere; so it is for equal time, too.
 
-Errors are mean squared errors over other simulations, in units of (400 K)^2, with the weights of the last step.
+Errors are mean squared errors over other simulations, in units of (400 K)^2, with the weights of the last step. They
+are stored as soon as they are measured, with a record of what made them; `benchmarks/science_page.py` makes the tables
+of docs/howto/online.md.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -30,6 +33,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from gymnasium import spaces  # noqa: E402
 from scipy.fft import dstn, idstn  # noqa: E402
+from yardsticks.results import FOLDER, Results  # noqa: E402
 
 from physgym import SampleDataset, Simulation, generate  # noqa: E402
 from physgym.generation.online import Online  # noqa: E402
@@ -144,34 +148,73 @@ def figures(run: Trainer, test: SampleDataset, seconds: float, simulations: floa
     return {"error": error, "steps": run.step, "seconds": seconds, "simulations": simulations}
 
 
-def measure(settings: argparse.Namespace, folder: Path, seed: int, seconds: float | None) -> Iterator[Row]:
-    slow = {"pause": settings.pause}
-    shared = {"seed": 1000 * seed, "num_workers": 2, "env_kwargs": {} if seconds is None else slow}
+def compared(settings: argparse.Namespace, seconds: float | None) -> dict[str, Callable[..., dict[str, float]]]:
+    """Return what is compared, at equal steps or at so many seconds: by name, functions that train and measure."""
+    names = [*RULES, "reservoir, slow"] if seconds is None else [*RULES]
+    online_ones = {name: partial(online, name, settings, seconds=seconds) for name in names}
+    offline_ones = {
+        f"offline, {count}": partial(offline, count, settings, seconds=seconds) for count in settings.offline
+    }
+    return {**online_ones, **offline_ones}
+
+
+def simulators(settings: argparse.Namespace, seed: int, slow: bool) -> dict[str, object]:
+    """Return the options of the simulations that are trained on."""
+    return {"seed": 1000 * seed, "num_workers": 2, "env_kwargs": {"pause": settings.pause} if slow else {}}
+
+
+def online(
+    name: str, settings: argparse.Namespace, test: SampleDataset, folder: Path, seed: int, *, seconds: float | None
+) -> dict[str, float]:
+    """Train while the simulations run, and return the figures."""
+    rule, _, pausing = name.partition(", ")
+    start = time.perf_counter()
+    options = simulators(settings, seed, slow=bool(pausing) or seconds is not None)
+    stream = SampleStream(Plate, num_envs=2, **options)
+    source = Online(stream, capacity=settings.capacity, minimum=settings.minimum, rule=rule, seed=seed)
+    made = time.perf_counter() - start  # the workers have started
+    rest = None if seconds is None else seconds - made
+    # one epoch: nothing happens at its end
+    steps = settings.steps if seconds is None else 10**7
+    run, took = trained(settings, seed, rest, source=source, produce="always", epochs=1, batches_per_epoch=steps)
+    report = source.report()
+    said = {"waiting %": 100 * report.waiting, "paused s": report.paused, "most": float(report.most)}
+    return {**figures(run, test, made + took, report.received / STEPS), **said, "repeats": report.repeats}
+
+
+def offline(
+    simulations: int,
+    settings: argparse.Namespace,
+    test: SampleDataset,
+    folder: Path,
+    seed: int,
+    *,
+    seconds: float | None,
+) -> dict[str, float]:
+    """Simulate, then train, and return the figures; none where the simulations alone take the time."""
+    start, samples = time.perf_counter(), simulations * STEPS
+    options = simulators(settings, seed, slow=seconds is not None)
+    dataset = generate(Plate, folder / str(simulations), samples=samples, progress=False, **options)
+    made = time.perf_counter() - start
+    if seconds is not None and made >= seconds:
+        return {}
+    epochs = 10**6 if seconds is not None else max(1, round(settings.steps * settings.batch / samples))
+    rest = None if seconds is None else seconds - made
+    run, took = trained(settings, seed, rest, dataset=dataset, epochs=epochs)
+    repeats = run.step * settings.batch / samples
+    return {**figures(run, test, made + took, simulations), "repeats": repeats}
+
+
+def measured(
+    settings: argparse.Namespace, folder: Path, seed: int, chosen: dict[str, Callable[..., dict[str, float]]]
+) -> Iterator[Row]:
+    """Yield the name and the figures of each training of a seed."""
     test = generate(Plate, folder / "test", samples=settings.test * STEPS, seed=77, num_workers=2, progress=False)
-    for name in (*RULES, "reservoir, slow") if seconds is None else RULES:
-        rule, _, pausing = name.partition(", ")
-        start = time.perf_counter()
-        stream = SampleStream(Plate, num_envs=2, **{**shared, **({"env_kwargs": slow} if pausing else {})})
-        source = Online(stream, capacity=settings.capacity, minimum=settings.minimum, rule=rule, seed=seed)
-        made = time.perf_counter() - start  # the workers have started
-        rest = None if seconds is None else seconds - made
-        # one epoch: nothing happens at its end
-        steps = settings.steps if seconds is None else 10**7
-        run, took = trained(settings, seed, rest, source=source, produce="always", epochs=1, batches_per_epoch=steps)
-        report = source.report()
-        told = {"waiting %": 100 * report.waiting, "paused s": report.paused, "most": report.most}
-        yield name, {**figures(run, test, made + took, report.received / STEPS), **told, "repeats": report.repeats}
-    for simulations in settings.offline:
-        start, samples = time.perf_counter(), simulations * STEPS
-        dataset = generate(Plate, folder / str(simulations), samples=samples, progress=False, **shared)
-        made = time.perf_counter() - start
-        if seconds is not None and made >= seconds:
-            return
-        epochs = 10**6 if seconds is not None else max(1, round(settings.steps * settings.batch / samples))
-        rest = None if seconds is None else seconds - made
-        run, took = trained(settings, seed, rest, dataset=dataset, epochs=epochs)
-        repeats = run.step * settings.batch / samples
-        yield f"offline, {simulations}", {**figures(run, test, made + took, simulations), "repeats": repeats}
+    for name, train in chosen.items():
+        row = train(test, folder, seed)
+        if not row:
+            return  # the simulations took all the time, as the more numerous ones after it would
+        yield name, row
 
 
 def show(title: str, found: dict[str, list[dict[str, float]]]) -> None:
@@ -183,6 +226,7 @@ def show(title: str, found: dict[str, list[dict[str, float]]]) -> None:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4000, help="gradient steps, for equal steps")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each training, for equal time")
@@ -190,28 +234,64 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--capacity", type=int, default=6000)
     parser.add_argument("--minimum", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of weights, order and simulations")
     parser.add_argument("--test", type=int, default=50, help="simulations to test with")
     parser.add_argument(
         "--offline", type=int, nargs="*", default=(40, 160, 640), help="simulations of offline trainings"
     )
     parser.add_argument("--only", choices=("steps", "time"), help="one of the two comparisons")
+    parser.add_argument("--trainings", nargs="+", default=[], help='only these, as "fifo" and "offline, 40"')
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it works")
+    parser.add_argument(
+        "--results", type=Path, default=FOLDER, help="folder of the figures; benchmarks/science_results"
+    )
     settings = parser.parse_args()
     if settings.quick:
-        settings.steps, settings.seconds, settings.seeds, settings.test, settings.offline = 40, 4.0, 1, 2, (5,)
+        settings.steps, settings.seconds, settings.seeds, settings.test, settings.offline = 40, 4.0, [0], 2, (5,)
         settings.capacity, settings.minimum = 600, 100
     torch.set_num_threads(1)
+    comparisons = {}
     for what, seconds in (("steps", None), ("time", settings.seconds)):
-        if settings.only not in (None, what):
-            continue
-        found: dict[str, list[dict[str, float]]] = {}
-        for seed in range(settings.seeds):
-            with tempfile.TemporaryDirectory() as folder:
-                for name, row in measure(settings, Path(folder), seed, seconds):
-                    found.setdefault(name, []).append(row)
-                    print(f"seed {seed}: {name}: error {row['error']:.3g}, {row['seconds']:.1f} s", flush=True)
-        show(f"equal {what}, mean of {settings.seeds} seeds", found)
+        if settings.only in (None, what):
+            known = compared(settings, seconds)
+            if missing := [name for name in settings.trainings if name not in known]:
+                parser.error(f"equal {what} has no training {missing[0]!r}; it has {', '.join(map(repr, known))}")
+            names = [name for name in known if name in (settings.trainings or known)]
+            comparisons[f"equal {what}"] = {name: known[name] for name in names}
+    for case, chosen in comparisons.items():
+        results = Results(settings.results, "online", "quick" if settings.quick else "small")
+        results.begin(command(settings, case, parser.parse_args([])))
+        compare(settings, case, chosen, results)
+
+
+def compare(
+    settings: argparse.Namespace, case: str, chosen: dict[str, Callable[..., dict[str, float]]], results: Results
+) -> None:
+    """Measure, store and print the trainings of a comparison."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for seed in settings.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, row in measured(settings, Path(folder), seed, chosen):
+                results.put({"case": case, "network": name, "seed": seed, "test_simulations": settings.test, **row})
+                found.setdefault(name, []).append(row)
+                print(f"seed {seed}: {name}: error {row['error']:.3g}, {row['seconds']:.1f} s", flush=True)
+    show(f"{case}, mean of {len(settings.seeds)} seeds", found)
+
+
+def command(settings: argparse.Namespace, case: str, usual: argparse.Namespace) -> str:
+    """Return the command that measures the same again."""
+    words = ["python benchmarks/online.py --only", case.removeprefix("equal ")]
+    words += ["--seeds", *map(str, settings.seeds)]
+    if settings.trainings:
+        words += ["--trainings", *(f'"{name}"' if " " in name else name for name in settings.trainings)]
+    if settings.quick:
+        return " ".join([*words, "--quick"])
+    for option in ("steps", "seconds", "pause", "batch", "capacity", "minimum", "test"):
+        if (given := getattr(settings, option)) != getattr(usual, option):
+            words += [f"--{option}", f"{given:g}"]
+    if tuple(settings.offline) != usual.offline:
+        words += ["--offline", *map(str, settings.offline)]
+    return " ".join(words)
 
 
 if __name__ == "__main__":

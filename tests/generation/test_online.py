@@ -3,13 +3,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +25,6 @@ from tests.generation.test_generate import Broken
 from tests.generation.test_kill_generation import committed
 from tests.generation.test_load_samples import DrivenLine
 from tests.support import toys
-from tests.support.commands import run_program
 from tests.support.processes import children
 
 RULES = ("fifo", "firo", "reservoir")
@@ -569,18 +566,6 @@ def test_a_program_that_forgets_to_close_ends_all_the_same():
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110)
     assert (process.returncode, process.stderr) == (3, "")
-
-
-@pytest.mark.slow
-def test_the_benchmark_runs():
-    root = Path(__file__).resolve().parents[2]
-    done = run_program(root, root / "benchmarks" / "online.py", "--quick")
-    assert done.returncode == 0, done.stderr
-    tables = done.stdout.partition("equal steps, mean")[2]
-    for name in ("fifo", "firo", "reservoir"):
-        assert len(re.findall(rf"^{name} +[\d.e+-]+ +\d", tables, re.MULTILINE)) == 2
-    for name in ("reservoir, slow", "offline, 5"):
-        assert re.search(rf"^{name} +[\d.e+-]+ +\d", tables, re.MULTILINE)
 
 
 @pytest.mark.slow
