@@ -69,6 +69,16 @@ def disk():
 
 
 @pytest.fixture(autouse=True)
+def stays_in_its_folder():
+    """Find the test that leaves the process in another folder: programs that later tests start would begin there."""
+    home = Path.cwd()
+    yield
+    now = Path.cwd()
+    os.chdir(home)
+    assert now == home, f"the test left the process in {now}"
+
+
+@pytest.fixture(autouse=True)
 def no_process_left():
     before = pids_below(os.getpid())
     yield
