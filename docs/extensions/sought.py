@@ -14,6 +14,7 @@ SOUGHT = {
     "start/installation": ("install", "setup", "pip", "extras", "requirements"),
     "start/first_ten_minutes": ("quick start", "quickstart", "getting started", "first steps"),
     "howto/simulation": ("custom simulation", "own simulation", "wrap a simulation"),
+    "howto/line_program": ("stdin", "stdout", "popen", "pipe", "c++ program"),
     "howto/generation": ("generate", "rejected samples", "nan", "infinity"),
     "howto/training": ("train", "gpu", "cuda", "ddp", "mixed precision"),
     "howto/networks": ("normalization", "normalisation", "transforms", "physics-informed", "network"),

@@ -87,7 +87,7 @@ def read_table(
             chosen = range(width) if places is None else places
             if max(chosen, default=0) >= width:
                 raise SimulatorError(f"{file}: {line.strip()!r} has no column {max(chosen)}; the first is 0")
-            rows.append([_number(cells[place], file) for place in chosen])
+            rows.append([number_in(cells[place], file) for place in chosen])
         return np.array(rows, np.float64)
 
     return read
@@ -112,7 +112,7 @@ def read_matches(file: str, *, pattern: str, which: str = "last") -> OutputReade
         if not found:
             raise SimulatorError(f"nothing in {file} matches {pattern!r}")
         chosen = {"first": found[:1], "last": found[-1:], "all": found}[which]
-        return np.array([[_number(text or "", file) for text in groups] for groups in chosen], np.float64)
+        return np.array([[number_in(text or "", file) for text in groups] for groups in chosen], np.float64)
 
     return read
 
@@ -180,7 +180,16 @@ def _is_text(cell: str) -> bool:
     return False
 
 
-def _number(cell: str, file: str) -> float:
+def number_in(cell: str, file: str) -> float:
+    """Return the number that a text stands for; Fortran's forms of exponents are accepted.
+
+    Args:
+        cell: The text.
+        file: Where it stands, for errors.
+
+    Raises:
+        SimulatorError: It is no number.
+    """
     try:
         return float(_in_python(cell))
     except ValueError:

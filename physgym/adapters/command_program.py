@@ -23,6 +23,7 @@ PREFIX = "physgym-command-"  # of the names of temporary folders
 STDOUT, STDERR = "stdout", "stderr"  # files of what a program printed
 QUOTED = 12  # lines of a program's output in an error
 LONGEST_QUOTED = 500  # characters of such a line
+LOOKED_BACK = 1 << 13  # bytes of an output's end of which lines are quoted
 LOOKED_AT = 1 << 20  # characters of its output in which a pattern is looked for at a time
 OVERLAP = 50  # lines that a pattern may span
 MORE_TIME = "If {who} needs more time, give the simulation a larger timeout."
@@ -130,7 +131,7 @@ class RunRules:
     def __init__(self, timeout: float, statuses: int | Sequence[int], reject: str, reject_timeout: bool) -> None:
         self._statuses = frozenset(integer_list("statuses", statuses))
         self._timeout, self._reject_slow = timeout, flag("reject_timeout", reject_timeout)
-        self._reject = _pattern(reject)
+        self._reject = reject_pattern(reject)
 
     def run(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
         """Run a program to its end.
@@ -259,7 +260,30 @@ class ProgramRuns:
         self.rules.run(self.program.arguments(values), self.program.variables, folder)
 
 
-def _pattern(text: str) -> re.Pattern[str] | None:
+def program_file(name: str, words: Sequence[str]) -> str:
+    """Return the file of the program that a list of words starts.
+
+    Args:
+        name: Argument that has the words, for errors.
+        words: The program and its arguments.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if isinstance(words, str) or not words or not all(isinstance(word, str) for word in words):
+        raise ConfigError(f"{name} is a list of words, as ['solver', '-i', 'job'], not {words!r}")
+    found = str(absolute(words[0])) if absolute(words[0]).is_file() else shutil.which(words[0])
+    if found is None:
+        raise ConfigError(f"{name}: there is no program {words[0]!r}; give its path")
+    return found
+
+
+def reject_pattern(text: str) -> re.Pattern[str] | None:
+    """Return the pattern by which a step is rejected, None for an empty text.
+
+    Raises:
+        ConfigError: It is no regular expression.
+    """
     try:
         return re.compile(text, re.MULTILINE) if text else None
     except (re.error, TypeError) as error:
@@ -290,8 +314,17 @@ def last_output(folder: Path) -> str:
     """Return the last lines that a program printed, for an error."""
     said = []
     for name in (STDOUT, STDERR):
-        if lines := _last(folder / name, 1 << 13).split("\n"):
-            shown = (line.replace("\0", "").rstrip()[-LONGEST_QUOTED:] for line in lines[-QUOTED - 1 :])
-            text = "\n  ".join(line for line in shown if line)
-            said += [f"\n{name} ends with:\n  {text}"] if text else []
+        said.append(quoted(name, _last(folder / name, LOOKED_BACK)))
     return "".join(said) or "; it printed nothing"
+
+
+def quoted(name: str, text: str) -> str:
+    """Return the last lines of an output for an error, nothing where there are none.
+
+    Args:
+        name: Of the output.
+        text: Its end.
+    """
+    lines = (line.replace("\0", "").rstrip()[-LONGEST_QUOTED:] for line in text.split("\n")[-QUOTED - 1 :])
+    shown = "\n  ".join(line for line in lines if line)
+    return f"\n{name} ends with:\n  {shown}" if shown else ""

@@ -24,12 +24,11 @@ import numpy as np
 from gymnasium import spaces
 
 from physgym.adapters.command_fields import DECLARED, WHOLE, FieldsOf, declared_space, taken
-from physgym.adapters.command_program import MORE_TIME, STDERR, STDOUT, last_output
+from physgym.adapters.command_program import MORE_TIME, STDERR, STDOUT, last_output, program_file
 from physgym.adapters.mpi_exchange import FIELDS, FOLDER, MpiExchange, RankAnswer, RankRequest
 from physgym.casting import as_dtype
 from physgym.checks import flag, integer, mapping, positive
 from physgym.errors import ConfigError, RejectSample, SimulatorError
-from physgym.files import absolute
 from physgym.simulation import Simulation
 from physgym.single import COSTLY_START
 from physgym.spaces import Array
@@ -214,7 +213,7 @@ class MpiSimulation(Simulation[Any, Any]):
         given = {"parameters": parameters, "actions": actions, "states": states, "outputs": outputs}
         self._fields = _fields(given)
         integer("ranks", ranks, 1)
-        file = _program("program", program)
+        file = program_file("program", program)
         self._command = [*_launcher(launcher, ranks), *([sys.executable, file] if file.endswith(".py") else [file])]
         self._command += program[1:]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
@@ -358,20 +357,6 @@ def _launcher(words: Sequence[str], ranks: int) -> list[str]:
             "its path"
         )
     return [found, *(word.replace("{ranks}", str(ranks)) for word in words[1:])]
-
-
-def _program(name: str, words: Sequence[str]) -> str:
-    """Return the file of a program.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if isinstance(words, str) or not words or not all(isinstance(word, str) for word in words):
-        raise ConfigError(f"{name} is a list of words, as ['solver.py'], not {words!r}")
-    found = str(absolute(words[0])) if absolute(words[0]).is_file() else shutil.which(words[0])
-    if found is None:
-        raise ConfigError(f"{name}: there is no program {words[0]!r}; give its path")
-    return found
 
 
 def _fields(given: Mapping[str, FieldsOf | None]) -> MpiFields:

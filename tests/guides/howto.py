@@ -14,6 +14,11 @@ GUIDES = {
     "howto/short/other_machine": Guide(),
     "howto/reports": Guide(),
     "howto/command": Guide(sketches={2: "needs OpenFOAM"}, prepared=False),
+    "howto/line_program": Guide(
+        smaller={"--samples 2000 --max-steps 100": "--samples 200 --max-steps 20", "epochs=20": "epochs=2"},
+        prepared=False,
+        commands=True,
+    ),
     "howto/batched": Guide(
         IMPORTS + "from physgym.batched.simulation import BatchedSimulation\n",
         smaller={
