@@ -24,6 +24,7 @@ ORDER = [
     "_version",
     "system",
     "progress",
+    "closed_on_exit",
     "html_parts",
     "interrupt",
     "files",

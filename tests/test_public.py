@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
 import re
 from pathlib import Path
@@ -15,8 +16,12 @@ from typer.main import get_command
 
 import physgym
 from physgym import cli
+from physgym.events import Callback
 from physgym.experiment.config import annotation_of, known_keys
 from physgym.experiment.schema import Config
+from physgym.rl import AgentTrainer
+from physgym.rl.recorder import VectorRecorder
+from physgym.runner import SurrogateVectorEnv
 
 ROOT = Path(__file__).parents[1]
 DOCS = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
@@ -81,6 +86,18 @@ def test_what_a_public_module_hands_on_is_in_the_list(module):
     handed_on = {alias.name for alias in aliases if alias.asname == alias.name} | set(getattr(found, "__all__", ()))
     public = {name for name in handed_on if name[0] != "_" and not isinstance(getattr(found, name), ModuleType)}
     assert public <= set(NAMES[module].split())
+
+
+def test_what_is_to_be_closed_is_closed_by_a_with_block():
+    """A callback is closed by what calls it; all else by whoever has made it."""
+    listed = [(module, name) for module, names in NAMES.items() for name in names.split()]
+    classes = [getattr(importlib.import_module(module), name) for module, name in listed]
+    classes += [AgentTrainer, VectorRecorder]
+    closed = [
+        one for one in classes if inspect.isclass(one) and hasattr(one, "close") and not issubclass(one, Callback)
+    ]
+    assert SurrogateVectorEnv in closed
+    assert not [one.__name__ for one in closed if not (hasattr(one, "__enter__") and hasattr(one, "__exit__"))]
 
 
 @pytest.mark.slow

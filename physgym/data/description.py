@@ -256,7 +256,10 @@ def unwritten(folder: Path) -> Any:
         return
     try:
         if lock(handle, folder, warn=False) == "taken":
-            raise DatasetError(f"{folder} is being written by another process, which keeps its description")
+            raise DatasetError(
+                f"{folder} is being written by another process, or by a writer of this one that is not closed; the "
+                "writer keeps the description"
+            )
         yield
     finally:
         os.close(handle)

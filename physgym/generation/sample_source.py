@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from physgym.closed_on_exit import ClosedOnExit
 from physgym.data.stream_origin import HasOrigin
 from physgym.sample import Sample, SampleSpec
 
 
-class SampleSource(HasOrigin, ABC):
+class SampleSource(HasOrigin, ClosedOnExit):
     """A producer of samples; `physgym.data.SampleStream` and `physgym.data.Online` are two.
 
     A subclass has `spec` and `draw`; all else has a default, for a source that stores nothing and cannot be resumed.

@@ -12,6 +12,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from physgym import limits
+from physgym.closed_on_exit import ClosedOnExit
 from physgym.errors import ConfigError
 from physgym.events import Callback
 from physgym.generator_state import generator_words
@@ -56,7 +57,7 @@ NOT_THE_SAME = (
 )
 
 
-class AgentTrainer:
+class AgentTrainer(ClosedOnExit):
     """Trains an agent that acts in environments, or learns from recordings.
 
         trainer = AgentTrainer("dqn", "CartPole-v1", steps=50_000, session="sessions/cartpole")

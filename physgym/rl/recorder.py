@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from physgym.casting import CastError, as_dtype
+from physgym.closed_on_exit import ClosedOnExit
 from physgym.data.description import Mode
 from physgym.data.recordings import FLAGS
 from physgym.errors import ConfigError, SampleError
@@ -167,7 +168,7 @@ class EnvRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.log.end(0, self._before)
 
 
-class VectorRecorder(VectorWrapper):
+class VectorRecorder(VectorWrapper, ClosedOnExit):
     """Record the steps of a vector environment, in every autoreset mode; made by `Recorder`.
 
     Args:

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import iterate
 
 from physgym import placement
 from physgym.checks import integer
+from physgym.closed_on_exit import ClosedOnExit
 from physgym.engine_names import Engine
 from physgym.errors import ConfigError, RejectSample
 from physgym.feedback import Declaration
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from physgym.nn import Predictor
 
 
-class SurrogateVectorEnv(SyncVectorEnv):
+class SurrogateVectorEnv(SyncVectorEnv, ClosedOnExit):
     """Surrogates of several simulations in this process, stepped with one batched prediction.
 
     Equal to a `gymnasium.vector.SyncVectorEnv` of `SurrogateEnv`, seed for seed, up to the rounding of a prediction in
