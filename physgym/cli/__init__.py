@@ -12,6 +12,7 @@ import errno
 import gc
 import os
 import sys
+import warnings
 from pathlib import Path
 
 # each module adds its commands
@@ -43,6 +44,9 @@ from physgym.interrupt import command
 
 __all__ = ["app", "main"]
 
+PACKAGE = Path(__file__).parents[1]
+_warning_with_place = warnings.formatwarning
+
 
 def main() -> None:
     """Run the command line; the entry point of the console script."""
@@ -65,11 +69,21 @@ def _prepare() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as under some schedulers
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the end
+    warnings.formatwarning = _plain_warning
     with contextlib.suppress(FileNotFoundError):  # the folder may have been deleted
         sys.path.insert(0, str(Path.cwd()))  # "module:id" means a module in the user's working folder
     sys.argv[1:] = [_at_home(argument) for argument in sys.argv[1:]]
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _say_nothing_of_ctrl_c
+
+
+def _plain_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return the text of a warning; of physgym's own, which users can act on, without the place in the code."""
+    if category is UserWarning and Path(filename).is_relative_to(PACKAGE):
+        return f"warning: {message}\n"
+    return _warning_with_place(message, category, filename, lineno, line)
 
 
 def _say_nothing_of_ctrl_c(unraisable: sys.UnraisableHookArgs) -> None:

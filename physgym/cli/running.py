@@ -17,6 +17,7 @@ from physgym.errors import ConfigError
 from physgym.files import short
 
 if TYPE_CHECKING:
+    from physgym.data.dataset import SampleDataset
     from physgym.experiment.schema import Config
     from physgym.report.page import Page
     from physgym.running.rollout_report import RolloutReport
@@ -168,8 +169,12 @@ def replay(
     *,
     data: Annotated[Path, typer.Option(help="Dataset folder.")],
     mode: Annotated[
-        str, typer.Option(help="Part of the dataset: training, validation, test or prediction.")
-    ] = "training",
+        str | None,
+        typer.Option(
+            help="Part of the dataset: training, validation, test or prediction.",
+            show_default="test, else validation, else training",
+        ),
+    ] = None,
     solver: Annotated[
         bool, typer.Option("--solver", help="Run the simulation too, from the stored seeds, and check that it agrees.")
     ] = False,
@@ -191,19 +196,33 @@ def replay(
         raise ConfigError("--frames and --actions need the simulation: add --solver")
     check_there(trained=session, stored=(data,))
     from physgym.experiment.config import Edits, load_config
-    from physgym.experiment.evaluate import open_part, recorded_split
     from physgym.experiment.session import CONFIG
     from physgym.scene.inputs import RECORD
 
     config = None  # a training from Python alone has none
     if solver or overrides or (session / CONFIG).exists():
         config = load_config(config_of(session), Edits(overrides=overrides or (), cpu=cpu))
-    dataset = open_part(data, mode, recorded_split(session, data))  # type: ignore[arg-type]  # checked by it
+    dataset, more["trained_on"] = _replayed(session, data, mode)
     more |= {"allow_changed_code": allow_changed_code, "view": _view(view, session)}
     if solver and (kept := data / RECORD).exists():
         more["inputs"] = kept
     if _run(session, config, which, steps, frames=frames, stored=dataset, solver=solver, **more).interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _replayed(session: Path, data: Path, mode: str | None) -> tuple[SampleDataset, SampleDataset | None]:
+    """Return the samples that a replay takes, and those of the training; where nobody names a part, say which."""
+    from physgym.data.provenance import learned_samples
+    from physgym.experiment.evaluate import open_part, recorded_split
+    from physgym.experiment.unseen_samples import learned_without, unseen_samples
+
+    if mode is not None:
+        chosen = open_part(data, mode, recorded_split(session, data))  # type: ignore[arg-type]  # checked by it
+        return chosen, learned_samples(session)
+    found = unseen_samples(session, data)
+    none = "" if found.unseen else ", since there is no test or validation part"
+    print(f"replayed: {found.name} of {short(data)}, {len(found.dataset)} samples{none} (--mode)", file=sys.stderr)
+    return found.dataset, learned_without(session, found.dataset) if found.unseen else learned_samples(session)
 
 
 def _view(name: str | None, session: Path) -> Any:
@@ -278,7 +297,8 @@ def _run(
         env, more["env_kwargs"] = config.environment.id, environment_arguments(config, **pictures)
         compared = _environment_of(session) in (None, env) and stored is None
         more["learned"] = recorded_code(session) if compared else {}
-    more["trained_on"] = learned_samples(session)
+    if "trained_on" not in more:
+        more["trained_on"] = learned_samples(session)
     try:
         with Runner(env, load_network(None if by_python(session) else config, session, which), **more) as runner:
             report = runner.run(

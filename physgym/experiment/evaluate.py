@@ -120,14 +120,14 @@ def build_metrics(config: Config, predictor: Predictor) -> list[Metrics]:
     section, tests = config.training, {}
     if not section.metrics and not section.test:
         return []
-    trained = None if config.dataset.path is None else _all_named(places(config.dataset.path))
+    trained = None if config.dataset.path is None else all_named(places(config.dataset.path))
     for name, path in section.test.items():
         folder = place(path)
         try:
-            dataset = open_part(folder, None, episode_split(config) if _all_named(folder) == trained else None)
+            dataset = open_part(folder, None, episode_split(config) if all_named(folder) == trained else None)
         except PhysGymError as error:
             hint = ""
-            if _all_named(folder) == trained and not dataset_has_samples(folder):
+            if all_named(folder) == trained and not dataset_has_samples(folder):
                 hint = ". This training is to generate it, and has no test part before: physgym generate CONFIG first"
             raise ConfigError(f"training.test.{name}: {error}{hint}") from error
         mini = config.dataset.mini
@@ -178,12 +178,12 @@ def recorded_split(session: Path, folder: DatasetFolders) -> EpisodeSplit | None
         return None
     used = read_record(session)["runs"][-1].get("dataset") or {}
     mine = [place(one) for one in str(used.get("path", "")).split(", ")]
-    if used.get("split") is None or _all_named(mine) != _all_named(folder):
+    if used.get("split") is None or all_named(mine) != all_named(folder):
         return None
     return EpisodeSplit.of(used["split"])
 
 
-def _all_named(folders: DatasetFolders) -> list[str]:
+def all_named(folders: DatasetFolders) -> list[str]:
     """Return the names of folders, which are the same however the path to them is written."""
     given = folders if isinstance(folders, list) else [folders]
     return [str(one.resolve() if isinstance(one, Path) else one) for one in given]

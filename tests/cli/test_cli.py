@@ -107,11 +107,17 @@ def test_generate_train_run(folder):
 def test_replay(folder):
     physgym(folder, *GENERATE[:-4], "--samples", "64", "sims:toy/Line-v0")
     physgym(folder, "train", config(folder), "dataset.path=data")
-    done = physgym(folder, "replay", "sessions/line", "--data", "data", "--record", "again", "--batch-size", "16")
+    done = physgym(folder, "replay", "sessions/line", "--data", "data", "--steps", "3")
+    assert "replayed: the validation part of data, " in done.stderr  # what the training has held out
+    assert "warning" not in done.stderr.lower()
+    whole = ("--data", "data", "--mode", "training")
+    done = physgym(folder, "replay", "sessions/line", *whole, "--record", "again", "--batch-size", "16")
     assert "64 steps, 0 rejected" in done.stdout
+    assert "UserWarning" not in done.stderr  # and not the line of code that gives it
+    assert re.search(r"^warning: 16 of the 16 episodes of the replayed samples are among those", done.stderr, re.M)
     assert "solver median" not in done.stdout
     assert len(SampleDataset(folder / "again", mode="prediction")) == 64
-    done = physgym(folder, "replay", "sessions/line", "--data", "data", "--solver", "--steps", "9")
+    done = physgym(folder, "replay", "sessions/line", *whole, "--solver", "--steps", "9")
     assert "9 steps, 0 rejected" in done.stdout
     assert "solver median" in done.stdout
     (folder / "sessions" / "line" / "config.yaml").unlink()  # which stored samples do not need
