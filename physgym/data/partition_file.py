@@ -146,9 +146,17 @@ def seal(part: Partition, statistics: Mapping[str, Statistics] | None = None, *,
     return Partition(part.path)
 
 
-def sealed_copy(part: Partition, path: Path) -> Partition:
-    """Make a sealed partition of exact size of the committed rows, in another file; this one stays as it is."""
-    return _copy(part, path, _counts(part), part.statistics, False)
+def sealed_copy(part: Partition, path: Path, rows: Mapping[str, int] | None = None) -> Partition:
+    """Make a sealed partition of exact size, in another file; this one stays as it is.
+
+    Args:
+        part: The partition.
+        path: The new file.
+        rows: How many of the first rows of each table; by default all that are committed.
+    """
+    if rows is None:
+        return _copy(part, path, _counts(part), part.statistics, False)
+    return seal(_copy(part, path, rows, None, False))
 
 
 def unseal(part: Partition, capacity: int, *, durable: bool = False) -> Partition:
@@ -167,7 +175,7 @@ def _copy(
     statistics: Mapping[str, Statistics] | None,
     durable: bool,
 ) -> Partition:
-    """Put the committed rows in a file of other capacities, sealed if there are statistics."""
+    """Put the committed rows, as many as there is room for, in a file of other capacities; seal it with statistics."""
     attributes = {name: value for name, value in part.attributes.items() if name != "archive"}
     with files.replacing(path, durable=durable) as temporary:
         header_image(part.layout, capacities, attributes).save(temporary)
@@ -175,8 +183,9 @@ def _copy(
         with Appender(copy) as appender:
             for table in part.tables.values():
                 rows_at_once = max(1, COPY // max(1, max(column.row for column in table.columns.values())))
-                for start in range(0, table.count, rows_at_once):
-                    stop = min(table.count, start + rows_at_once)
+                count = min(table.count, capacities[table.name])
+                for start in range(0, count, rows_at_once):
+                    stop = min(count, start + rows_at_once)
                     # unnamed: the next portion is not read while this one is still there
                     appender.write(table.name, {name: part.read(name, start, stop) for name in table.columns})
             appender.commit()

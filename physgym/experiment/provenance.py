@@ -235,7 +235,7 @@ def threads() -> int | None:
     return None if torch is None else int(torch.get_num_threads())
 
 
-def dataset_hash(dataset: SampleDataset) -> str:
+def dataset_hash(dataset: SampleDataset, stored: int | None = None) -> str:
     """Return the hash of a dataset's samples, whatever its folder is called and whether it is compressed.
 
     It covers the fields (name, shape, dtype, role, unit) and every partition that the samples lie in: the number of its
@@ -246,21 +246,24 @@ def dataset_hash(dataset: SampleDataset) -> str:
 
     Args:
         dataset: The dataset; of one with only the first samples (``mini``) the partitions that these lie in count.
+        stored: Hash of the time when it had so many samples, of one that has grown.
 
     Returns:
         A SHA-256, hexadecimal.
     """
+    from physgym.data.first_samples import digest_of_first  # h5py, which records of other runs do without
+
     digest = hashlib.sha256()
 
     def add(value: Any) -> None:
         digest.update(json.dumps(value, separators=(",", ":")).encode() + b"\n")
 
-    wanted = len(dataset)
+    wanted, left = len(dataset), sys.maxsize if stored is None else stored
     add([dataset.mode, dataset.partitions[0].spec.to_json(), wanted])
     for part in dataset.partitions:
         if wanted <= 0:
             break
-        if part.count:
-            add([part.count, part.checksum or part.digest()])
-        wanted -= part.count
+        if count := min(part.count, left):
+            add([count, digest_of_first(part, count)])
+        wanted, left = wanted - count, left - count
     return digest.hexdigest()

@@ -37,6 +37,7 @@ class _DatasetPart(BaseModel):
     path: str
     samples: int
     hash: str
+    stored: int | None = None  # later than the rest
     code: dict[str, Any] | None = None  # later than the rest
 
 

@@ -6,7 +6,6 @@ import contextlib
 import glob
 import itertools
 import json
-import math
 import os
 import re
 import shutil
@@ -15,18 +14,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
 
-import numpy as np
-
-from physgym.data.dataset import SampleDataset
 from physgym.data.description import Mode, partition_files
-from physgym.errors import CheckpointError, ConfigError, DatasetError
-from physgym.experiment.provenance import NUMERICS, THREADS, dataset_hash, hardware
+from physgym.errors import CheckpointError, ConfigError
+from physgym.experiment.provenance import NUMERICS, THREADS, hardware
 from physgym.experiment.record import read_config, read_record, state
+from physgym.experiment.recorded_samples import RecordedSamples
 from physgym.experiment.references import (
     NETWORK,
     SAMPLES,
@@ -38,14 +34,13 @@ from physgym.experiment.references import (
     weights_digest,
 )
 from physgym.experiment.repository import add_worktree, find_repository, has_commit, printable_name, remove_worktree
+from physgym.experiment.rerun_comparison import Comparison
 from physgym.experiment.search.section import PRUNED
 from physgym.experiment.session import CONFIG, check_session
 from physgym.files import lock
 from physgym.git import NO_GIT, GitError, git
 from physgym.interrupt import SignalRelay
-from physgym.real_time import SOURCE
 from physgym.samplers import Breed
-from physgym.storage.location import Location, place
 from physgym.system.children import Child, capture
 from physgym.training.breeding import CHOICES
 
@@ -53,8 +48,6 @@ AGAIN = "again"
 TEMPORARY, OWNED = "physgym-again-", ".owned"  # folders with the code of a run, and the file whose lock says whose
 PATHS = (*SAMPLES.values(), ("network", "start_from"))  # keys of configurations whose values are paths that are read
 KINDS = {"train": "training", "generate": "generation"}
-LISTED = 20  # packages of another version that are named
-TIMES = ("seconds", "_ms", "_per_second")  # ends of names of results that are times, and never the same
 POLL = 1.0  # seconds between looks at whether the run has ended
 PATIENCE = 3  # Ctrl-C's after which the run is killed
 MODULE = re.compile(r"([A-Za-z_]\w*)(?:\.\w+)*:[\w./-]+")
@@ -71,54 +64,6 @@ for name in sys.argv[1:]:
     found[name] = next((place for place in places if place and place not in ("built-in", "frozen")), None)
 print(json.dumps(found))
 """
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Results of a session that was run again.
-
-    Attributes:
-        session: The new session.
-        metrics: Values then and now, by name; those of times are left out.
-        dataset: Hashes of the samples then and now, None where there are none.
-        weights: Hashes of the final weights then and now, None where there are none.
-        differences: What else is different: versions, machine.
-        statistics: Mean and standard deviation then and now, by field, where samples of a simulator in real time were
-            made again; None where all is to be the same.
-    """
-
-    session: Path
-    metrics: Mapping[str, tuple[Any, Any]]
-    dataset: tuple[str | None, str | None]
-    weights: tuple[str | None, str | None]
-    differences: tuple[str, ...] = field(default=())
-    statistics: Mapping[str, tuple[Any, Any]] | None = None
-
-    @property
-    def equal(self) -> bool:
-        """Return whether metrics, samples and weights are the same, bit for bit; in real time, the fields alone."""
-        if self.statistics is not None:
-            return all(None not in pair for pair in self.statistics.values())
-        return all(then == now for then, now in (*self.metrics.values(), self.dataset, self.weights))
-
-    def __str__(self) -> str:
-        lines = _table("", {name: (_figure(a), _figure(b), _difference(a, b)) for name, (a, b) in self.metrics.items()})
-        if self.statistics is not None:
-            lines += [
-                "samples: of a simulator in real time, whose bytes nobody promises; mean and deviation of a field:"
-            ]
-            lines += _table("  ", {name: (_spread(a), _spread(b), "") for name, (a, b) in self.statistics.items()})
-            lines += [f"  {line}" for line in self.differences]
-            said = "made again" if self.equal else "NOT reproduced, the fields are others"
-            return "\n".join([*lines, f"{said}: {self.session}"])
-        for what, (then, now) in {"samples": self.dataset, "weights": self.weights}.items():
-            if then or now:
-                same = f"the same, bit for bit (sha256 {str(then)[:16]}...)"
-                lines.append(f"{what}: {same if then == now else f'different: sha256 {then} then, {now} now'}")
-        if self.differences:
-            lines += ["otherwise different:", *(f"  {line}" for line in self.differences)]
-        lines.append(f"{'reproduced' if self.equal else 'NOT reproduced'}: {self.session}")
-        return "\n".join(lines)
 
 
 def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> Comparison:
@@ -142,11 +87,33 @@ def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> 
     config = read_config(session)
     root = _repository(session, then["git"])
     patch = (session / then["patch"]).read_bytes() if then["patch"] else b""
-    base = Path(then["folder"]) if Path(then["folder"]).is_dir() else root / then["git"]["folder"]
     wanted = session.with_name(f"{session.name}-{AGAIN}") if out is None else check_session(out).absolute()
     if get(config, "dataset", "produce") == "always" and get(config, "dataset", "path"):
         wanted = _free(wanted)  # only below a known folder can such a training keep its samples
-    changes = _changes(session, config, then, base, wanted)
+    copies = _free(wanted.with_name(f"{wanted.name}-samples"))
+    samples = RecordedSamples(session, (root / then["git"]["folder"], Path(then["folder"])), copies)
+    try:
+        return _run_again(session, then, root, patch, wanted, samples, keep=keep)
+    except BaseException:
+        configs = wanted.parent.glob(f"{glob.escape(wanted.name)}*/{CONFIG}")
+        if not any(str(copies) in config.read_text(encoding="utf-8") for config in configs):
+            samples.remove_copies()  # else there is a session that may be resumed
+        raise
+
+
+def _run_again(
+    session: Path,
+    then: Mapping[str, Any],
+    root: Path,
+    patch: bytes,
+    wanted: Path,
+    samples: RecordedSamples,
+    *,
+    keep: bool,
+) -> Comparison:
+    """Run a session again in a worktree of its commit, and compare; see `reproduce`."""
+    config = read_config(session)
+    changes = _changes(session, config, then, samples, wanted)
     command = [then["kind"], str(session / CONFIG), *changes]
     if then["kind"] == "generate":
         command += ["--mode", _mode(session)]
@@ -169,19 +136,7 @@ def reproduce(session: Path, *, out: Path | None = None, keep: bool = False) -> 
             raise ConfigError(f"the {KINDS[then['kind']]} failed, with exit status {code}{kept}")
         if again is None:
             raise ConfigError(f"the {KINDS[then['kind']]} left no session in the folder of {wanted}")
-    now = read_record(again)["runs"][-1]
-    return Comparison(
-        again,
-        {
-            name: (then["results"].get(name), now["results"].get(name))
-            for name in {**then["results"], **now["results"]}
-            if not name.endswith(TIMES)
-        },
-        (_hash(then), _hash(now)),
-        (then["weights"], now["weights"]),
-        tuple(_differences(then, now)),
-        _statistics(then, now, base),
-    )
+    return Comparison.of(session, again, then, read_record(again)["runs"][-1], samples)
 
 
 # --- what is to be run
@@ -256,26 +211,29 @@ def _repository(session: Path, found: Mapping[str, Any]) -> Path:
     )
 
 
-def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], base: Path, wanted: Path) -> list[str]:
+def _changes(
+    session: Path, config: Mapping[str, Any], then: Mapping[str, Any], samples: RecordedSamples, wanted: Path
+) -> list[str]:
     """Return the overrides with which a session's configuration does the same elsewhere.
 
     Raises:
         ConfigError: The samples or the network that it began with are others now.
     """
     changes: dict[str, Any] = {"session": str(wanted)}
-    samples = {"dataset": then["dataset"], **(then.get("others") or {})}
+    used = {"dataset": then["dataset"], **(then.get("others") or {})}
+    first = get(config, "dataset", "mini") is not None
     for what, (section, name) in SAMPLES.items():
         if value := get(config, section, name):
-            path = changes[f"{section}.{name}"] = (
-                [_absolute(one, base) for one in value] if isinstance(value, list) else _absolute(value, base)
-            )
+            key = f"{section}.{name}"
             if what == "dataset" and (produce := get(config, "dataset", "produce")) not in (None, "before"):
                 # such a training makes them anew, in its session; if always, it keeps them only where that is said
-                changes["dataset.path"] = str(wanted / "dataset") if produce == "always" else None
-            elif samples.get(what):
-                _check_samples(session, path, samples[what], _place(f"{section}.{name}", value, base))
+                changes[key] = str(wanted / "dataset") if produce == "always" else None
+            elif about := used.get(what):
+                changes[key] = samples.find(key, value, about, bounded=first and what in ("dataset", "validation"))
+            else:
+                changes[key] = samples.paths(value)
     if start := start_of(config):
-        path = changes["network.start_from"] = _absolute(start[0], base)
+        path = changes["network.start_from"] = samples.path(start[0])
         _check_weights(
             "the network in {path}, from which {session} started, is another one now. Bring it back as it was",
             session,
@@ -284,16 +242,16 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
             then.get("start_from"),
         )
     if tests := get(config, "training", "test"):
-        changes["training.test"] = {name: _absolute(path, base) for name, path in tests.items()}
-        for name, path in changes["training.test"].items():
-            if then_tested := samples.get(f"test {name}"):
-                _check_samples(session, path, then_tested, _place(f"training.test.{name}", tests[name], base))
+        changes["training.test"] = found = {}
+        for name, value in tests.items():
+            about, key = used.get(f"test {name}"), f"training.test.{name}"
+            found[name] = samples.path(value) if about is None else samples.find(key, value, about, bounded=False)
     if order := order_of(session, config):
         changes["training.shuffle"] = order  # else the memory and the page cache of today choose it
     if checkpoints_of(config):
         changes["training.checkpoints.path"] = None  # the old ones lie there
     if actions := actions_of(config):
-        path = _absolute(actions[0], base)
+        path = samples.path(actions[0])
         changes["sampler.actions.type"] = f"{NETWORK}{path}"
         _check_weights(
             "the network in {path}, which acted in {session}, is another one now. Bring it back as it was",
@@ -307,7 +265,7 @@ def _changes(session: Path, config: Mapping[str, Any], then: Mapping[str, Any], 
     arguments: Mapping[str, Any] = {}
     if isinstance(parameters, Mapping):
         kind, arguments = parameters.get("type"), parameters.get("arguments") or {}
-    if kind == Breed.name and (chosen := (base / session / CHOICES)).exists():
+    if kind == Breed.name and (chosen := (session / CHOICES)).exists():
         # its choices follow from losses, and these from the speed of both sides
         changes["sampler.parameters"] = {"type": kind, "arguments": {**arguments, "choices": str(chosen)}}
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
@@ -317,45 +275,6 @@ def _free(wanted: Path) -> Path:
     """Return a folder that is not there yet, named as `new_session` names it."""
     names = (wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(1))
     return next(folder for folder in names if not folder.exists())
-
-
-def _absolute(value: Any, base: Path) -> str:
-    """Return a path relative to a folder as an absolute one."""
-    local = Path(str(value)).expanduser()
-    return str(value) if isinstance(place(str(value)), Location) else str(base / local)
-
-
-def _place(key: str, value: Any, base: Path) -> str:
-    """Say where a configuration expects a dataset: in a folder that relative paths begin at, or exactly where it says.
-
-    Args:
-        key: The key that names the dataset.
-        value: Its value: a path, or several.
-        base: The folder that relative paths begin at.
-    """
-    paths = [str(one) for one in (value if isinstance(value, list) else [value])]
-    said = f"{key} names {', '.join(paths)}"
-    relative = any(_absolute(path, base) != path and not path.startswith("~") for path in paths)
-    return f"{said}, below {base}" if relative else said
-
-
-def _check_samples(session: Path, path: str | list[str], then: Mapping[str, Any], where: str) -> None:
-    """Check that the samples of a session are those that were; the last argument is that of `_place`."""
-    mode = then.get("mode", "training")
-    try:
-        now = dataset_hash(SampleDataset(path, mode, mini=max(1, then["samples"])))
-    except DatasetError as error:
-        raise ConfigError(
-            f"the samples of {session} cannot be read: {error}. The session used {then['samples']} {mode} samples with "
-            f"the hash {then['hash']}, which are not part of it: {where}. Copy the dataset there, from the person or "
-            "machine that made the session"
-        ) from error
-    if now != then["hash"]:
-        text = (
-            f"the samples in {path} are not those of {session}: their hash is {now}, it was {then['hash']} over "
-            f"{then['samples']} samples. Bring the dataset back as it was"
-        )
-        raise ConfigError(text)
 
 
 def _check_weights(message: str, session: Path, path: str, which: str, then: str | None) -> None:
@@ -515,83 +434,3 @@ def _session_of(pid: int, wanted: Path) -> Path | None:
             if read_record(folder)["runs"][-1].get("pid") == pid:
                 return folder
     return None
-
-
-# --- what came out
-
-
-def _hash(run: Mapping[str, Any]) -> str | None:
-    return run["dataset"]["hash"] if run["dataset"] else None
-
-
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the other differences, a line each."""
-    for name in ("python", "platform", "threads"):
-        if then[name] != now[name]:
-            yield f"{name}: {then[name]} then, {now[name]} now"
-    for name in ("cpu", "cores", "gpus", "cuda"):
-        if (old := then["hardware"].get(name)) != (new := now["hardware"].get(name)):
-            yield f"{name}: {old} then, {new} now"
-    versions = {
-        name: (then["packages"].get(name), now["packages"].get(name)) for name in then["packages"] | now["packages"]
-    }
-    others = {name: pair for name, pair in versions.items() if pair[0] != pair[1]}
-    for name, (old, new) in list(others.items())[:LISTED]:
-        yield f"package {name}: {old or 'none'} then, {new or 'none'} now"
-    if len(others) > LISTED:
-        yield f"and {len(others) - LISTED} more packages"
-    own = [(run.get("physgym") or {}).get("commit") for run in (then, now)]
-    if own[0] != own[1]:
-        yield f"commit of physgym: {own[0]} then, {own[1]} now"
-
-
-def _statistics(then: Mapping[str, Any], now: Mapping[str, Any], base: Path) -> dict[str, tuple[Any, Any]] | None:
-    """Return what `Comparison.statistics` has, of two runs."""
-    if _hash(then) == _hash(now) or not all((run["dataset"] or {}).get(SOURCE) for run in (then, now)):
-        return None
-    found = []
-    for run in (then, now):
-        about = run["dataset"]
-        try:
-            dataset = SampleDataset(
-                _absolute(about["path"], base), about.get("mode", "training"), mini=about["samples"]
-            )
-        except DatasetError as error:
-            raise ConfigError(f"the samples in {about['path']} cannot be read, and not be compared: {error}") from error
-        found.append(
-            {
-                name: (float(np.mean(one.mean)), float(np.sqrt(np.mean(np.square(one.std)))))
-                for name, one in dataset.statistics.items()
-            }
-        )
-    old, new = found
-    return {name: (old.get(name), new.get(name)) for name in {**old, **new}}
-
-
-def _table(indent: str, rows: Mapping[str, tuple[str, str, str]]) -> list[str]:
-    """Return rows with what was, what is and the difference as lines, below a head; none of no rows."""
-    if not rows:
-        return []
-    table = [("", "then", "now", "difference" if any(row[2] for row in rows.values()) else "")]
-    table += [(name, *row) for name, row in rows.items()]
-    widths = [max(len(row[column]) for row in table) for column in range(4)]
-    lines = []
-    for name, *figures in table:
-        columns = (figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True))
-        lines.append(indent + "  ".join([name.ljust(widths[0]), *columns]).rstrip())
-    return lines
-
-
-def _spread(found: tuple[float, float] | None) -> str:
-    return "-" if found is None else f"{found[0]:.3g} ± {found[1]:.3g}"
-
-
-def _figure(value: Any) -> str:
-    return f"{value:.9g}" if isinstance(value, float) else "-" if value is None else str(value)
-
-
-def _difference(then: Any, now: Any) -> str:
-    if then == now:
-        return "0"
-    numbers = all(isinstance(value, (int, float)) for value in (then, now))
-    return f"{now - then:.3g}" if numbers and math.isfinite(now - then) else "different"

@@ -207,7 +207,7 @@ class Run:
         samples = _described(dataset, path)
         if split is not None:
             samples["split"] = split.to_json()
-        self._note(self._run if what == "dataset" else self._run["others"], what, samples)
+        self._note(self._run if what == "dataset" else self._run["others"], what, samples, dataset)
 
     def describe_replay(self, dataset: SampleDataset) -> None:
         """Note what an agent has recorded while it learned; of a bounded replay the oldest files are gone.
@@ -232,23 +232,39 @@ class Run:
             ConfigError: As for `describe_dataset`.
         """
         whole = type(dataset)(dataset.places, dataset.mode)
-        self._note(self._run["others"], f"test {name}", _described(whole, ", ".join(map(str, dataset.places))))
+        samples = _described(whole, ", ".join(map(str, dataset.places)))
+        self._note(self._run["others"], f"test {name}", samples, whole)
 
-    def _note(self, notes: dict[str, Any], what: str, samples: dict[str, Any]) -> None:
-        self._check_continued(what, samples)
+    def _note(self, notes: dict[str, Any], what: str, samples: dict[str, Any], dataset: SampleDataset) -> None:
+        self._check_continued(what, samples, dataset)
         if samples != notes.get(what):
             notes[what] = samples
             self._save_or_refuse()
 
-    def _check_continued(self, what: str, samples: Mapping[str, Any]) -> None:
-        """Raise ConfigError where a training that is continued finds as many samples in the same place, but others."""
-        alike = ("path", "samples", "mode")
+    def _check_continued(self, what: str, samples: Mapping[str, Any], dataset: SampleDataset) -> None:
+        """Raise ConfigError where a training that is continued finds other samples in the same place, or more.
+
+        More samples to validate, to test or to begin with are said.
+        """
         for before in self._record["runs"][:-1]:
             others = before.get("others") or {}  # of an early version, which noted none
             then = (before["dataset"] if what == "dataset" else others.get(what)) or samples
             if before["kind"] != "train" or self._run["kind"] != "train":
                 continue
-            if all(then.get(key) == samples.get(key) for key in alike) and then["hash"] != samples["hash"]:
+            if any(then.get(key) != samples.get(key) for key in ("path", "mode")):
+                continue
+            if samples["samples"] > then["samples"] and get(self._config, "dataset", "produce") in (None, "before"):
+                text = f"{samples['path']} ({what}) has grown since this session began, from {then['samples']} samples"
+                if what != "dataset":
+                    print(f"{text}; all {samples['samples']} are taken from now on", file=sys.stderr)
+                    continue
+                raise ConfigError(
+                    f"{text} to {samples['samples']}. A training goes on with the samples with which it began, which "
+                    f"are the first ones: dataset.mini={then['samples']}. Or begin a new session with all"
+                )
+            if then["samples"] != samples["samples"] or then["hash"] == samples["hash"]:
+                continue
+            if dataset_hash(dataset, then.get("stored", then["samples"])) != then["hash"]:  # it may have grown
                 raise ConfigError(
                     f"the {samples['samples']} samples in {samples['path']} ({what}) are not those with which this "
                     f"session began: their hash is {samples['hash'][:16]}, it was {then['hash'][:16]}. Bring them "
@@ -322,4 +338,6 @@ def _described(dataset: SampleDataset, path: str) -> dict[str, Any]:
     found: dict[str, Any] = {"path": path, "samples": len(dataset), **mode, "hash": dataset_hash(dataset)}
     if was_in_real_time(dataset.source):
         found[SOURCE] = True
+    if (stored := sum(part.count for part in dataset.partitions)) != len(dataset):
+        found["stored"] = stored
     return {**found, "code": code_of_part(dataset.provenance)}

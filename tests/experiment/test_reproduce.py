@@ -24,6 +24,7 @@ from physgym.experiment import reproduce as tested
 from physgym.experiment.config import check_config
 from physgym.experiment.provenance import Origin
 from physgym.experiment.record import read_record
+from physgym.experiment.recorded_samples import RecordedSamples
 from physgym.experiment.references import order_of
 from physgym.experiment.reproduce import reproduce
 from physgym.experiment.run import Run, _described
@@ -250,6 +251,11 @@ def quick(repository, monkeypatch):
     return train(check_config(settings, "test"), origin=Origin.here(save_diff=True)).session.resolve()
 
 
+def at(folder):
+    """Where the samples of a session are found whose project is in a folder."""
+    return RecordedSamples(folder / "s", [folder], folder / "again-samples")
+
+
 def edit(session, **changes):
     record = json.loads((session / "record.json").read_text())
     record["runs"][-1] |= changes
@@ -473,7 +479,7 @@ def test_other_samples_of_a_mode_or_of_a_test_set_are_an_error_before_the_run(qu
     ],
 )
 def test_the_place_of_a_missing_dataset_is_relative_where_its_configuration_is(value, said):
-    assert tested._place("dataset.path", value, Path("/there")) == said
+    assert RecordedSamples(Path("s"), [Path("/there")], Path("c")).place_of("dataset.path", value) == said
 
 
 @pytest.mark.slow
@@ -627,7 +633,7 @@ def test_without_git_it_says_so(quick, monkeypatch):
 
 def test_test_sets_are_those_of_the_session(tmp_path):
     config = {"training": {"test": {"far": "data/far", "bucket": "s3://bucket/far"}}}
-    changed = tested._changes(tmp_path / "s", config, {"dataset": None}, tmp_path, tmp_path / "again")
+    changed = tested._changes(tmp_path / "s", config, {"dataset": None}, at(tmp_path), tmp_path / "again")
     wanted = {"far": str(tmp_path / "data/far"), "bucket": "s3://bucket/far"}
     assert f"training.test={json.dumps(wanted)}" in changed
 
@@ -642,10 +648,113 @@ def test_samples_come_in_the_order_of_the_session_whatever_the_memory_holds_now(
     Trainer(MLP.from_spec(spec, hidden=(2,)), dataset, shuffle=order, session=tmp_path / "s", **options).fit()
     for given, wanted in ((None, order), (True, order), (False, None), ("random", None)):
         config = {"training": {"epochs": 1} if given is None else {"epochs": 1, "shuffle": given}}
-        changed = tested._changes(tmp_path / "s", config, {"dataset": None}, tmp_path, tmp_path / "again")
+        changed = tested._changes(tmp_path / "s", config, {"dataset": None}, at(tmp_path), tmp_path / "again")
         assert [one for one in changed if "shuffle" in one] == ([f'training.shuffle="{wanted}"'] if wanted else [])
     for produced in ("online", "always"):
         assert order_of(tmp_path / "s", {"training": {"epochs": 1}, "dataset": {"produce": produced}}) is None
     assert order_of(tmp_path, {"training": {"epochs": 1}}) is None
     (tmp_path / "s" / "networks" / "epoch-0001" / "network.safetensors").write_bytes(b"")
     assert order_of(tmp_path / "s", {"training": {"epochs": 1}}) is None
+
+
+# --- datasets that have grown, and those of a colleague
+
+
+GROWN = {"num_workers": 1, "max_steps": 20, "progress": False}
+
+
+def grow(folder, samples, **more):
+    physgym.generate("physgym/Spring-v0", folder, samples=samples, resume=True, **GROWN, **more)
+
+
+def session_of_310(repository, monkeypatch, **settings):
+    """A session on 310 samples of a dataset, and where it is."""
+    monkeypatch.chdir(repository)
+    grow("data", 310)
+    settings = {
+        "session": "sessions/one",
+        "environment": {"id": "physgym/Spring-v0"},
+        "dataset": {"path": "data"},
+        "network": {"arguments": {"hidden": [4]}},
+        "training": {"epochs": 1},
+        **settings,
+    }
+    return train(check_config(settings, "test"), origin=Origin.here(save_diff=True)).session.resolve()
+
+
+@pytest.mark.slow
+def test_of_a_dataset_that_has_grown_the_first_samples_are_taken(repository, monkeypatch, capfd):
+    grow(repository / "held", 40, seed=5)
+    session = session_of_310(repository, monkeypatch, validation={"path": "held"})
+    grow("data", 500)
+    grow("held", 60, seed=5)
+    comparison = reproduce(session)
+    assert comparison.equal, str(comparison)
+    said = str(comparison)
+    copies = repository / "sessions" / "one-again-samples"
+    for key, folder, first, there in (("dataset", "data", 310, 500), ("validation", "held", 40, 60)):
+        line = f"{key}.path: {first} training samples in {repository}/{folder}, sha256 "
+        assert line in said
+        assert f"grown to {there} since: the first {first} are copied to sessions/one-again-samples/{key}.path" in said
+        assert len(SampleDataset(copies / f"{key}.path")) == first
+    assert "samples: the same, bit for bit (sha256 " in said
+    assert "read from sessions/one-again-samples/dataset.path" in said
+    assert "weights: the same, bit for bit" in said
+    assert "sessions/one-again/networks compared with the record of sessions/one" in said
+    assert len(SampleDataset("data")) == 500
+    assert "copies" not in git(repository, "status", "--porcelain")
+    # what was run again can be run again, with the copy
+    assert reproduce(comparison.session).equal
+
+
+@pytest.mark.slow
+def test_first_samples_that_are_others_are_no_first_samples(repository, monkeypatch):
+    session = session_of_310(repository, monkeypatch)
+    shutil.rmtree("data")
+    grow("data", 500, seed=3)
+    with pytest.raises(ConfigError, match=r"has 500 samples now, and the first 310 are others as well"):
+        reproduce(session)
+    assert not list(session.parent.glob("*again*"))
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_with_the_samples_with_which_it_began(repository, monkeypatch, capfd):
+    def further(**changes):
+        copy = repository / "sessions" / f"copy-{len(changes)}"
+        shutil.copytree(session, copy)
+        settings = yaml.safe_load((copy / "config.yaml").read_text())
+        settings["training"]["epochs"] = 2
+        settings["dataset"] |= changes
+        train(check_config(settings, "test"), resume=copy)
+        return weights(copy)
+
+    session = session_of_310(repository, monkeypatch)
+    expected = further()
+    grow("data", 500)
+    shutil.rmtree(repository / "sessions" / "copy-0")
+    with pytest.raises(ConfigError, match=r"data \(dataset\) has grown .* from 310 samples to 500.* dataset.mini=310"):
+        further()
+    assert same_arrays(further(mini=310), expected)
+    assert read_record(repository / "sessions" / "copy-1")["runs"][-1]["dataset"]["stored"] == 500
+
+
+@pytest.mark.slow
+def test_the_data_of_a_clone_come_first_and_those_of_the_author_are_named(quick, repository, tmp_path, monkeypatch):
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(repository), str(clone))
+    monkeypatch.chdir(clone)
+    shutil.copytree(quick, clone / "one")
+    comparison = reproduce(clone / "one")
+    said = f"dataset.path: 300 training samples in {repository}/sub/data, sha256 "
+    assert said in str(comparison)
+    assert f"; {clone}/sub/data has none, so that these are of the folder in which the session was run" in str(
+        comparison
+    )
+    shutil.copytree(repository / "sub" / "data", clone / "sub" / "data")
+    comparison = reproduce(clone / "one", out=Path("two"))
+    assert f"dataset.path: 300 training samples in {clone}/sub/data, sha256 " in str(comparison)
+    assert str(repository) not in str(comparison).replace(f"{repository}/sessions", "")
+    shutil.rmtree(clone / "sub" / "data")
+    grow(clone / "sub" / "data", 300, seed=9)
+    with pytest.raises(ConfigError, match=rf"the samples in {clone}/sub/data are not those of {clone}/one"):
+        reproduce(clone / "one", out=Path("three"))
