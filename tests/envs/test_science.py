@@ -185,40 +185,6 @@ def test_a_row_replaces_the_one_of_its_case_network_and_seed(tmp_path):
     assert set(stored["records"][0]) == {"command", "commit", "changed", "versions", "threads", "cores"}
 
 
-def test_the_tables_of_the_page_are_those_of_the_stored_figures():
-    from science_page import MARKED, PAGE, tables
-    from yardsticks.results import FOLDER
-
-    page = PAGE.read_text()
-    assert tables(page) == page, "python benchmarks/science_page.py makes them"
-    assert {f"{found[2]}-{found[3]}" for found in MARKED.finditer(page)} >= {
-        path.stem for path in FOLDER.glob("*.json")
-    }
-
-
-def test_a_table_has_the_mean_of_the_seeds_with_its_spread_and_what_is_published(tmp_path):
-    from science_page import tables
-    from yardsticks.results import Results
-
-    page = "<!-- figures of burgers, small -->\nold\n<!-- end of figures -->\n"
-    assert tables(page, tmp_path) == page.replace("old", "Not run.")
-    results = Results(tmp_path, "burgers", "small")
-    results.begin("the command")
-    alone = {"case": "viscosity 0.1", "samples": 1000, "test_samples": 200}
-    took = {"parameters": 1234, "epochs": 30, "cpu_seconds": 59.6}
-    for seed, error in enumerate((0.01, 0.0201, 0.03)):
-        figures = {"relative_l2": error, "median": 5e-5, "worst": 500.0}
-        results.put({**alone, "network": "FNO", "seed": seed, **figures, **took})
-    results.put({**alone, "network": "linear map", "seed": None, "relative_l2": 0.1, "median": 1.0, "worst": 2.0})
-    lines = tables(page, tmp_path).splitlines()
-    assert lines[3] == "| viscosity 0.1 | linear map | 0.100 | 1.00 | 2.00 |  |  |  |  |  |"
-    assert lines[4] == (
-        "| viscosity 0.1 | `FNO` | 0.0200 (0.0100 to 0.0300) | 5e-05 | over 100 | 0.0139 | 1,234 | 30 | 3 | 60 |"
-    )
-    assert lines[6].startswith("*1,000 training and 200 test samples. Commit ")
-    assert tables("\n".join(lines), tmp_path) == "\n".join(lines)
-
-
 @pytest.mark.slow
 def test_every_problem_has_its_figures(tmp_path):
     done = run(
