@@ -65,6 +65,7 @@ class Progress:
         self._total, self._description, self._unit = total, description, unit
         self._count, self._first, self._note = initial, initial, ""
         self._start = self._said = time.monotonic()
+        self._said_count: int | None = None  # of the last line
 
     def update(self, count: int = 1, note: str | None = None) -> None:
         """Add a number of things that are done.
@@ -84,12 +85,12 @@ class Progress:
     def close(self) -> None:
         """End the bar, or say the last state; calling it again does no harm."""
         self._bar.close()
-        if self._lines or self._logged:
+        if (self._lines or self._logged) and self._said_count != self._count:
             self._say()
-            self._lines = self._logged = False
+        self._lines = self._logged = False
 
     def _say(self) -> None:
-        self._said = time.monotonic()
+        self._said, self._said_count = time.monotonic(), self._count
         seconds = self._said - self._start
         rate = (self._count - self._first) / seconds if seconds else 0.0
         whole = "" if self._total is None else f"/{self._total}"

@@ -65,6 +65,7 @@ ORDER = [
     "scene.pictures",
     "scene.films",
     "scene.objects",
+    "scene.over_time",
     "scene.default",
     "scene.live",
     "generator_state",

@@ -209,17 +209,16 @@ def _animate(report: RolloutReport, out: Path) -> None:
         KeyboardInterrupt: With a text that says what is there.
     """
     from physgym.progress import Progress
-    from physgym.running.rollout_animation import can_animate
+    from physgym.running.rollout_animation import can_animate, frames_of
 
     shown = report.examples[0]
     moving = [name for name, true in shown.true.items() if can_animate(true.shape[1:]) and shown.finite]
     drawn = 0
     try:
-        with Progress(len(moving), "draw", "animation") as bar:
+        with Progress(len(moving) * frames_of(shown), "draw animations", "frame") as bar:
             for name in moving:
-                report.animate(out / f"{_word(name)}.gif", name)
+                report.animate(out / f"{_word(name)}.gif", name, drawn=bar.update)
                 drawn += 1
-                bar.update()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"interrupted; the figures and plots are complete in {short(out)}, with {drawn} of {len(moving)} "

@@ -55,7 +55,10 @@ def view(
     ] = None,
     fps: Annotated[float, typer.Option(help="Frames in a second of a film.")] = 10.0,
     size: Annotated[
-        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels of a picture.", show_default="640x480")
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT", help="Pixels of a picture.", show_default="640x480, more for several scenes"
+        ),
     ] = None,
     env: Annotated[
         bool, typer.Option("--env", help="Construct the simulation, for objects that its code moves.")
@@ -118,11 +121,11 @@ def view(
         allow_changed_code=allow_changed_code,
     ) as found:
         for path, _ in films:
-            film = found.save(path, overwrite=overwrite)
+            film = found.save(path, overwrite=overwrite, progress=True)
             assert film is not None
             print(f"{short(path)}: {len(film.frames)} pictures, {film.seconds:.3g} s")
         if frames is not None:
-            print(f"{short(frames)}: {found.save_frames(frames)} pictures")
+            print(f"{short(frames)}: {found.save_frames(frames, progress=True)} pictures")
         if png is not None:
             found.save(png, overwrite=overwrite)
             print(short(png))

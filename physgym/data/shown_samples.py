@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from physgym.sample import Field, SampleSpec, present
+from physgym.scene.over_time import is_small, units_of, without_earlier
 from physgym.scene.pictures import ArrayPanel, Picture, draw_arrays
 from physgym.spaces import Array
 
@@ -18,7 +19,7 @@ COMPONENTS = 4  # a last axis up to this long holds components
 
 
 def draw_sample(spec: SampleSpec, sample: Mapping[str, Array], title: str) -> Picture:
-    """Draw the fields of one sample: numbers and texts above, an array of numbers as a curve or an image.
+    """Draw the fields of one sample: numbers and texts above, an array of numbers as bars, a curve or an image.
 
     Args:
         spec: The fields.
@@ -32,7 +33,9 @@ def draw_sample(spec: SampleSpec, sample: Mapping[str, Array], title: str) -> Pi
     single, panels = [], []
     for name, field in spec.items():
         values = found[name][0]
-        if values.size > 1 and values.dtype.kind in NUMBERS:
+        if values.size > 1 and values.dtype.kind in "biuf" and is_small(field, {}):
+            panels += _panels_of_numbers(name, field, values)
+        elif values.size > 1 and values.dtype.kind in NUMBERS:
             panels.append(_panel_of_sample(name, field, values))
         else:
             single.append(f"{name} = {_text(values)}{_unit(field)}")
@@ -45,7 +48,8 @@ def draw_sample(spec: SampleSpec, sample: Mapping[str, Array], title: str) -> Pi
 def draw_episode(spec: SampleSpec, samples: Mapping[str, Array], steps: Array, title: str) -> Picture:
     """Draw the fields of an episode over its steps: as curves, or as an image where a field has many components.
 
-    Of a field with several axes the root mean square is drawn, as its title says.
+    Of a field with several axes the root mean square is drawn, as its title says. A few numbers have a panel each, and
+    those that are the same as others a step before have none.
 
     Args:
         spec: The fields.
@@ -58,11 +62,20 @@ def draw_episode(spec: SampleSpec, samples: Mapping[str, Array], steps: Array, t
     """
     found = _readable(samples, spec)
     panels, texts = [], []
-    for name, field in spec.items():
+    fields = without_earlier([*spec.values()])
+    several = [field for field in fields if field.shape[:1] > (1,) and is_small(field, {})]
+    separate = len(fields) + sum(field.shape[0] - 1 for field in several) <= LARGEST
+    for name, field in ((field.name, field) for field in fields):
         if found[name].dtype.kind not in NUMBERS or not math.prod(field.shape):
             texts.append(name)
             continue
         columns, shown = _numbers(found[name]).reshape(len(steps), -1), _name(name, found[name])
+        if field in several and (separate or len({*units_of(field)}) > 1):
+            panels += [
+                ArrayPanel(f"{name}[{number}]", columns[:, number], unit, steps, "step")
+                for number, unit in enumerate(units_of(field))
+            ]
+            continue
         if len(field.shape) > 1:
             columns, shown = np.sqrt(_mean_of_present(columns**2)), f"root mean square of {name}"
         elif columns.shape[1] == 1:
@@ -70,6 +83,15 @@ def draw_episode(spec: SampleSpec, samples: Mapping[str, Array], steps: Array, t
         panels.append(ArrayPanel(shown, columns, field.unit, steps, "step"))
     lines = [title, *_left_out(panels), *([f"no numbers: {', '.join(texts)}"] if texts else [])]
     return draw_arrays(panels[:LARGEST], title="\n".join(lines))
+
+
+def _panels_of_numbers(name: str, field: Field, values: Array) -> list[ArrayPanel]:
+    """Return the panels of a few numbers, those of one unit together."""
+    units, found = units_of(field), []
+    for unit in dict.fromkeys(units):
+        places = tuple(number for number, one in enumerate(units) if one == unit)
+        found.append(ArrayPanel(f"{name} {field.shape}", _numbers(values)[[*places]], unit, places=places))
+    return found
 
 
 def _panel_of_sample(name: str, field: Field, values: Array) -> ArrayPanel:
@@ -83,7 +105,9 @@ def _panel_of_sample(name: str, field: Field, values: Array) -> ArrayPanel:
         part = ", ".join([*map(str, before), ":", ":", *(["0"] if last else [])])
         shown = shown[(*before, ..., 0)] if last else shown[before]
         title = f"{title}[{part}]"
-    return ArrayPanel(f"{title} {field.shape}", np.atleast_1d(shown.squeeze() if shown.ndim > 2 else shown), field.unit)
+    shown = np.atleast_1d(shown.squeeze() if shown.ndim > 2 else shown)
+    label = "" if shown.ndim > 1 else "grid point" if field.dimensions == 1 else "index"
+    return ArrayPanel(f"{title} {field.shape}", shown, field.unit, label=label)
 
 
 def _readable(samples: Mapping[str, Array], spec: SampleSpec) -> dict[str, Array]:

@@ -26,6 +26,7 @@ from physgym.nn import MLP, Optimization, Predictor, RelativeL2, Transforms
 from physgym.running.prediction_errors import compare
 from physgym.running.runner import Runner
 from physgym.scene.frames import mesh_frame
+from physgym.scene.plots import whole_ticks
 from physgym.spaces import Array
 from physgym.training import Callback, History, Trainer
 
@@ -328,6 +329,7 @@ def _draw_curves(axes: Any, history: History) -> None:
     axes.semilogy(epochs, history["loss"], label="training")
     axes.semilogy(epochs, history["validation_loss"], label="validation")
     axes.set(xlabel="epoch", ylabel="loss (relative L2)", title="loss")
+    whole_ticks(axes)
     axes.grid(alpha=0.3)
     axes.legend()
 

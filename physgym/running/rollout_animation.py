@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,28 @@ from physgym.errors import ConfigError
 from physgym.running.autoregression import PredictedTrajectory
 from physgym.scene.films import GIF, Film, save_film
 from physgym.scene.frames import figure_frame, new_figure, style
+from physgym.scene.over_time import SMALL, in_units
+from physgym.scene.plots import whole_ticks
 from physgym.scene.style import COLOUR_MAP, GHOST_COLOUR
 from physgym.spaces import Array
 
-FEW = 8  # numbers of a field that are drawn over time
+FRAMES = 100  # of an animation at most
 FPS = 12.5
-CURVES, PICTURES = (640, 480), (900, 340)
+CURVES, MANY_CURVES, PICTURES = (640, 480), (960, 600), (900, 340)
+SOLVER: dict[str, Any] = {"linewidth": 1.6, "label": "solver"}
+NETWORK: dict[str, Any] = {"color": GHOST_COLOUR, "linestyle": "--", "linewidth": 1.4, "label": "network"}
+
+Drawing = tuple[Any, Callable[[int], None]]  # a figure, and what draws a step in it
 
 
-def save_animation(file: Path, rollout: PredictedTrajectory, name: str, unit: str, frames: int = 100) -> None:
+def save_animation(
+    file: Path,
+    rollout: PredictedTrajectory,
+    name: str,
+    unit: str,
+    frames: int = FRAMES,
+    drawn: Callable[[], None] | None = None,
+) -> None:
     """Write a rollout as a GIF.
 
     Args:
@@ -29,6 +43,7 @@ def save_animation(file: Path, rollout: PredictedTrajectory, name: str, unit: st
         name: The field.
         unit: Its unit.
         frames: Largest number of frames.
+        drawn: Called after each frame that was drawn.
 
     Raises:
         ConfigError: The field has too many axes, nothing is finite, or the file cannot be written.
@@ -43,14 +58,28 @@ def save_animation(file: Path, rollout: PredictedTrajectory, name: str, unit: st
     labels = tuple(f"{one} ({unit})" if unit else one for one in (label, "error"))
     shown = np.unique(np.linspace(0, count - 1, min(count, frames)).round().astype(int))
     titles = [_title(rollout, i) for i in range(count)]
-    if predicted.ndim == 3:
-        pictures = _pictures(predicted, true, labels, titles, shown)
-    elif predicted.shape[1] <= FEW:
-        pictures = _series(predicted, true, labels, rollout.seconds, titles, shown)
-    else:
-        pictures = _curves(predicted, true, labels, titles, shown)
+    with style():
+        if predicted.ndim == 3:
+            figure, draw = _images(predicted, true, labels)
+        elif predicted.shape[1] <= SMALL:
+            figure, draw = _series(predicted, true, name, unit, rollout.seconds)
+        else:
+            figure, draw = _curves(predicted, true, labels)
+        pictures = []
+        for i in shown:  # in one figure, whose parts move: a new one for each step would take three times as long
+            figure.suptitle(titles[i])
+            draw(int(i))
+            pictures.append(figure_frame(figure))
+            figure.set_layout_engine("none")  # what was placed stays there
+            if drawn is not None:
+                drawn()
     last = round(FPS)  # frames for which the last one stays: a second
     save_film(file, Film(pictures.__getitem__, [*[1] * (len(pictures) - 1), last], FPS), overwrite=True)
+
+
+def frames_of(rollout: PredictedTrajectory, frames: int = FRAMES) -> int:
+    """Return how many frames an animation of a rollout draws."""
+    return min(rollout.finite, frames)
 
 
 def can_animate(shape: tuple[int, ...]) -> bool:
@@ -86,73 +115,75 @@ def _limits(*values: Array) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _curves(predicted: Array, true: Array, labels: tuple[str, ...], titles: list[str], shown: Array) -> list[Array]:
+def _curves(predicted: Array, true: Array, labels: tuple[str, ...]) -> Drawing:
     """Draw fields of one axis: both above, the error below; the true field sets the scale of the upper one."""
     x, error = np.arange(true.shape[1]), predicted - true
-    high, low = _limits(true), _limits(error)
-    found = []
-    for i in shown:
-        with style():
-            figure = new_figure(CURVES)
-            upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-            upper.plot(x, true[i], linewidth=1.6, label="solver")
-            upper.plot(x, predicted[i], color=GHOST_COLOUR, linestyle="--", linewidth=1.4, label="network")
-            lower.plot(x, error[i], color="0.3", linewidth=1.2)
-            upper.set(ylabel=labels[0], ylim=high, title=titles[i])
-            lower.set(ylabel=labels[1], ylim=low, xlabel="entry of the field")
-            upper.legend(loc="upper right")
-            for axes in (upper, lower):
-                axes.grid(alpha=0.3)
-            found.append(figure_frame(figure))
-    return found
+    figure = new_figure(CURVES)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    lines = [upper.plot(x, true[0], **SOLVER)[0], upper.plot(x, predicted[0], **NETWORK)[0]]
+    lines += lower.plot(x, error[0], color="0.3", linewidth=1.2)
+    upper.set(ylabel=labels[0], ylim=_limits(true))
+    lower.set(ylabel=labels[1], ylim=_limits(error), xlabel="index", xlim=(0, max(1, len(x) - 1)))
+    whole_ticks(lower)
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    figure.legend(handles=lines[:2], loc="outside lower center", ncols=2, frameon=False)
+
+    def draw(i: int) -> None:
+        for line, values in zip(lines, (true, predicted, error), strict=True):
+            line.set_ydata(values[i])
+
+    return figure, draw
 
 
-def _series(
-    predicted: Array, true: Array, labels: tuple[str, ...], seconds: Array | None, titles: list[str], shown: Array
-) -> list[Array]:
-    """Draw a few numbers over time, up to each step."""
+def _series(predicted: Array, true: Array, name: str, unit: str, seconds: Array | None) -> Drawing:
+    """Draw a few numbers over time up to each step, each in a panel of its own."""
     time = np.arange(1, len(true) + 1) if seconds is None else seconds[: len(true)]
-    error = predicted - true
-    high, low = _limits(true), _limits(error)
+    count = true.shape[1]
+    columns = 1 if count < 3 else 2 if count < 7 else 3
+    figure = new_figure(CURVES if count < 3 else MANY_CURVES)
+    rows = -(-count // columns)
     ends = (float(time[0]), float(time[-1]) if len(time) > 1 else float(time[0]) + 1)
-    found = []
-    for i in shown:
-        with style():
-            figure = new_figure(CURVES)
-            upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-            for part in range(true.shape[1]):
-                colour = f"C{part}"
-                upper.plot(time[: i + 1], true[: i + 1, part], color=colour, label=f"[{part}] solver")
-                upper.plot(time[: i + 1], predicted[: i + 1, part], color=colour, ls="--", label=f"[{part}] network")
-                lower.plot(time[: i + 1], error[: i + 1, part], color=colour)
-            upper.set(ylabel=labels[0], ylim=high, xlim=ends, title=titles[i])
-            lower.set(ylabel=labels[1], ylim=low, xlabel="step" if seconds is None else "time (s)")
-            upper.legend(loc="upper right", ncols=2)
-            for axes in (upper, lower):
-                axes.grid(alpha=0.3)
-            found.append(figure_frame(figure))
-    return found
+    lines = []
+    for part, one in enumerate(in_units(unit, count)):
+        axes = figure.add_subplot(rows, columns, part + 1)
+        axes.plot(time, true[:, part], color="0.85", linewidth=1.0)  # what is to come
+        lines.append((axes.plot([], [], **SOLVER)[0], axes.plot([], [], **NETWORK)[0]))
+        axes.set(title=f"{name}[{part}]" if count > 1 else name, ylabel=one, xlim=ends, ylim=_limits(true[:, part]))
+        axes.grid(alpha=0.3)
+        if part + columns >= count:
+            axes.set_xlabel("step" if seconds is None else "time (s)")
+        if seconds is None:
+            whole_ticks(axes)
+    figure.legend(handles=lines[0], loc="outside lower center", ncols=2, frameon=False)
+
+    def draw(i: int) -> None:
+        for part, (solver, network) in enumerate(lines):
+            solver.set_data(time[: i + 1], true[: i + 1, part])
+            network.set_data(time[: i + 1], predicted[: i + 1, part])
+
+    return figure, draw
 
 
-def _pictures(predicted: Array, true: Array, labels: tuple[str, ...], titles: list[str], shown: Array) -> list[Array]:
+def _images(predicted: Array, true: Array, labels: tuple[str, ...]) -> Drawing:
     """Draw fields of two axes: network, solver, error; the true field sets the scale of the first two."""
+    error = predicted - true
     low, high = float(true.min()), float(true.max())
-    largest = float(np.abs(predicted - true).max()) or 1.0
-    found = []
-    for i in shown:
-        panels: list[tuple[str, Array, dict[str, Any]]] = [
-            ("network", predicted[i], {"cmap": COLOUR_MAP, "vmin": low, "vmax": high}),
-            ("solver", true[i], {"cmap": COLOUR_MAP, "vmin": low, "vmax": high}),
-            ("error", predicted[i] - true[i], {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}),
-        ]
-        with style():
-            figure = new_figure(PICTURES)
-            figure.set_layout_engine("compressed")
-            for number, (title, values, colours) in enumerate(panels):
-                axes = figure.add_subplot(1, 3, number + 1)
-                image = axes.imshow(values, origin="lower", **colours)
-                axes.set(title=title, xticks=[], yticks=[])
-                figure.colorbar(image, ax=axes, location="bottom", aspect=25, pad=0.04, label=labels[number == 2])
-            figure.suptitle(titles[i])
-            found.append(figure_frame(figure))
-    return found
+    largest = float(np.abs(error).max()) or 1.0
+    both: dict[str, Any] = {"cmap": COLOUR_MAP, "vmin": low, "vmax": high}
+    signed: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+    figure = new_figure(PICTURES)
+    figure.set_layout_engine("compressed")
+    images = []
+    for number, (title, values) in enumerate((("network", predicted), ("solver", true), ("error", error))):
+        axes = figure.add_subplot(1, 3, number + 1)
+        image = axes.imshow(values[0], origin="lower", **(signed if number == 2 else both))
+        axes.set(title=title, xticks=[], yticks=[])
+        figure.colorbar(image, ax=axes, location="bottom", aspect=25, pad=0.04, label=labels[number == 2])
+        images.append((image, values))
+
+    def draw(i: int) -> None:
+        for image, values in images:
+            image.set_data(values[i])
+
+    return figure, draw

@@ -11,6 +11,7 @@ import numpy as np
 from physgym.errors import ConfigError
 from physgym.files import replacing
 from physgym.scene.frames import new_figure, style
+from physgym.scene.plots import whole_ticks
 from physgym.spaces import Array
 
 ENDINGS = ("png", "pdf", "svg")
@@ -61,10 +62,13 @@ def save_error_plot(
         if len(good) and good.min() > 0 and good.max() > 30 * good.min():
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
+        if seconds is None:
+            whole_ticks(axes)
         if len(set(counts.tolist())) > 1:
             other = axes.twinx()
             other.step(across, counts, where="mid", color="0.6", linewidth=0.8)
             other.set(ylabel="episodes", ylim=(0, None))
+            whole_ticks(other, "y")
         axes.set_title(f"rollouts of {counts[0]} episodes")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from physgym.errors import ConfigError
 from physgym.files import absolute, write_atomically
 from physgym.running.autoregression import PredictedTrajectory
-from physgym.running.rollout_animation import save_animation
+from physgym.running.rollout_animation import FRAMES, save_animation
 from physgym.running.rollout_plot import save_error_plot
 from physgym.running.threshold_times import ThresholdTimes
 from physgym.spaces import Array
@@ -252,7 +253,15 @@ class RolloutReport:
         units = {name: self.units.get(f"{chosen}/{name}", "") for name in curves}
         save_error_plot(absolute(file), chosen, curves, units, self.quantiles, self.counts, self.seconds, limits)
 
-    def animate(self, file: str | Path, name: str | None = None, *, example: int = 0, frames: int = 100) -> None:
+    def animate(
+        self,
+        file: str | Path,
+        name: str | None = None,
+        *,
+        example: int = 0,
+        frames: int = FRAMES,
+        drawn: Callable[[], None] | None = None,
+    ) -> None:
         """Show a rollout as a GIF: a field as it is predicted, as the solver has it, and the error.
 
         A field of one axis is drawn as curves, one of two axes as pictures; vectors of at most three components by
@@ -263,6 +272,7 @@ class RolloutReport:
             name: The field; the first one by default.
             example: Number of the rollout in `examples`.
             frames: Largest number of frames; of longer rollouts some steps are shown.
+            drawn: Called after each frame that was drawn, as for a bar.
 
         Raises:
             ConfigError: There is no such field or example, the field has too many axes, or the file cannot be written.
@@ -270,7 +280,8 @@ class RolloutReport:
         chosen = _known("field", name, self.errors[_known("metric", None, self.errors)])
         if not -len(self.examples) <= example < len(self.examples):
             raise ConfigError(f"there is no example {example}; {len(self.examples)} rollouts were kept (examples=)")
-        save_animation(absolute(file), self.examples[example], chosen, self.field_units.get(chosen, ""), frames)
+        rollout, unit = self.examples[example], self.field_units.get(chosen, "")
+        save_animation(absolute(file), rollout, chosen, unit, frames, drawn)
 
 
 def _is_shown(step: int) -> bool:

@@ -32,7 +32,8 @@ class ChosenSamples:
         step: The step of that episode to begin with.
         sample: In place of an episode the index of a sample, as in ``dataset[17]``.
         rejected: Whether rejected samples are shown as well, at their steps.
-        sides: Which scenes of a sample: "solver", "network" and "error"; by default all where predictions are stored.
+        sides: Which scenes of a sample: "solver", "network" and "error"; by default all where predictions are stored,
+            and the solver's, with the predictions over it, where these are curves over time.
         grid: How many episodes at once: the first one, the next one and so on, each of which goes on with the next one
             that is left.
         speed: Time of the samples that passes in a second: in s, or in steps where their time is not known.
@@ -70,7 +71,7 @@ class ChosenSamples:
         if live and self._grid > 1:
             raise ConfigError("the simulation itself shows one episode at a time; leave out grid, or live")
         self._episodes = EpisodeScenes(dataset, allow_changed_code=allow_changed_code) if live else None
-        self.scenes = SampleScenes(dataset, sides, self._episodes)
+        self.scenes = SampleScenes(dataset, sides, self._episodes, self.timeline)
         self._ready = live  # else it would make all steps beforehand
 
     def __enter__(self) -> Self:

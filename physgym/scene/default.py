@@ -1,6 +1,7 @@
 """The default scene of samples, for simulations that declare none: made of their fields by role and shape.
 
-One-dimensional fields are curves, those on grids are images, those of a mesh are its colours, numbers are texts.
+One-dimensional fields are curves, those on grids are images, those of a mesh are its colours, numbers are texts. A few
+numbers are curves over time, where the whole episode is known, and texts elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from physgym.sample import Field, SampleSpec
 from physgym.scene.meshes import CELLS
 from physgym.scene.objects import Scene
+from physgym.scene.over_time import add_over_time, is_small, units_of, without_earlier
 from physgym.scene.values import (
     PREDICTION,
     Values,
@@ -32,19 +34,22 @@ CELLS_OF = ("cells", "mesh/cells")  # ... its cells, or with /KIND behind it tho
 MOVES = ("displacement", "displacements")  # last parts of the names of fields that move a mesh
 PLACES = ("points", "positions", "nodes", "coordinates")  # ... that are positions
 MADE_BY_RUNS = (PREDICTION, "error/")
-FEW = 8  # numbers or columns that are seen one by one
+FEW = 8  # columns that are seen one by one
+MARKED = 40  # numbers of a curve that are seen as such
 MOST = 8  # fields that are drawn; a picture of more is too small to read
 NUMBERS = 16  # numbers that are written
 
 
-def default_scene(spec: SampleSpec, constants: Mapping[str, Array] | None = None, owner: str = "") -> Scene:
+def default_scene(
+    spec: SampleSpec, constants: Mapping[str, Array] | None = None, owner: str = "", *, time: str = "time"
+) -> Scene:
     """Return a scene for samples whose simulation declares none, see `add_default`."""
     scene = Scene(owner)
-    add_default(scene, spec, constants or {})
+    add_default(scene, spec, constants or {}, time=time)
     return scene
 
 
-def add_default(scene: Scene, spec: SampleSpec, constants: Mapping[str, Array]) -> None:
+def add_default(scene: Scene, spec: SampleSpec, constants: Mapping[str, Array], *, time: str = "time") -> None:
     """Add the objects that show the fields of samples.
 
     A mesh is known where constants are called ``nodes`` and ``cells``, or as an import of meshes calls them. A field
@@ -54,20 +59,24 @@ def add_default(scene: Scene, spec: SampleSpec, constants: Mapping[str, Array]) 
     Args:
         scene: The scene.
         spec: Fields of the samples; the first eight are drawn, inputs and targets before others, and besides the first
-            sixteen that are single numbers.
+            sixteen that are a few numbers.
         constants: Constants of the dataset by name.
+        time: Label of the abscissae of curves over time.
     """
     shown = [f for f in spec.values() if not f.name.startswith(MADE_BY_RUNS)]
     masks = {f.mask for f in shown}
     roles = ("input", "target", "additional")
     ordered = sorted((f for f in shown if f.name not in masks), key=lambda f: roles.index(f.role))
+    ordered = without_earlier(ordered)
     mesh = _Mesh.find(constants)
     rest = ordered if mesh is None else mesh.add(scene, ordered)
-    numbers = [f for f in rest if _is_number(f)][:NUMBERS]
-    plots = [f for f in rest if not _is_number(f)][: MOST if mesh is None else max(0, MOST - len(ordered) + len(rest))]
+    numbers = [f for f in rest if _is_number(f, constants)][:NUMBERS]
+    most = MOST if mesh is None else max(0, MOST - len(ordered) + len(rest))
+    plots = [f for f in rest if not _is_number(f, constants)][:most]
     for each in rest:
         if each in numbers or each in plots:
             _add(scene, each, constants)
+    add_over_time(scene, [f for f in numbers if is_small(f, constants)][:MOST], time)
 
 
 def _last_part(name: str) -> str:
@@ -79,17 +88,20 @@ def _unit(each: Field) -> str:
     return "" if each.unit == "1" else each.unit
 
 
-def _is_number(each: Field) -> bool:
-    """Return whether a field is written as a number; what is predicted of a target of shape (1,) is a point over it."""
-    return each.dtype.kind in "biuf" and (not each.shape or (each.shape == (1,) and each.role != "target"))
+def _is_number(each: Field, constants: Mapping[str, Array]) -> bool:
+    """Return whether a field is written as numbers."""
+    return is_small(each, constants) or (each.dtype.kind in "biuf" and each.shape in ((), (1,)))
 
 
 def _add_number(scene: Scene, each: Field) -> None:
-    """Add the text of a number, and that of what a network predicts for it."""
-    name, unit = each.name.replace("{", "(").replace("}", ")"), f" {_unit(each)}" if _unit(each) else ""
-    scene.text(each.name, f"{name} = {{:.6g}}{unit}", values=field(each.name))
-    said = f"{name} = {{:.6g}}{unit}, predicted"
-    scene.text(f"{PREDICTION}{each.name}", said, values=prediction(each.name))
+    """Add the text of a few numbers, and that of what a network predicts for them."""
+    name, units = each.name.replace("{", "(").replace("}", ")"), units_of(each)
+    form = "{:.6g}" if len(units) == 1 else "{:.4g}"
+    numbers = [f"{form} {unit}".strip() for unit in units] if len({*units}) > 1 else [form] * len(units)
+    said = numbers[0] if len(units) == 1 else f"({', '.join(numbers)})"
+    text = f"{name} = {said} {units[0] if len({*units}) == 1 else ''}".strip()
+    scene.text(each.name, text, values=field(each.name))
+    scene.text(f"{PREDICTION}{each.name}", f"{text}, predicted", values=prediction(each.name))
 
 
 def _add(scene: Scene, each: Field, constants: Mapping[str, Array]) -> None:
@@ -101,7 +113,7 @@ def _add(scene: Scene, each: Field, constants: Mapping[str, Array]) -> None:
         scene.text(each.name, f"{name} is not drawn: its values are complex")
     if each.dtype.kind not in "biuf":
         return
-    if _is_number(each):
+    if _is_number(each, constants):
         _add_number(scene, each)
     elif (colours := _colours(each)) is not None:
         scene.image(each.name, colours, label=each.name)
@@ -143,12 +155,15 @@ def _add_curve(scene: Scene, each: Field, part: Any, name: str, constants: Mappi
     axis = constants.get("x")
     x = constant("x") if axis is not None and axis.shape == (length,) else None
     panel = f"{length} {each.unit}"  # curves of a length and a unit share their axes
-    symbol, xlabel = "o" if length <= FEW else "", "entry" if x is None else "x"
+    dots = length <= MARKED and len(each.shape) == 1 and x is None and each.dimensions is None  # a line says: a grid
+    symbol = "o" if length <= MARKED else ""
+    xlabel = "x" if x is not None else "grid point" if each.dimensions == 1 else "index"
 
     def of(values: Values) -> Values:
         return values[part] if part else values
 
-    scene.curve(name, of(field(each.name)), x, xlabel=xlabel, symbol=symbol, panel=panel, label=name, unit=_unit(each))
+    style: dict[str, Any] = {"unit": _unit(each), "line_width": 0.0 if dots else 1.0}
+    scene.curve(name, of(field(each.name)), x, xlabel=xlabel, symbol=symbol, panel=panel, label=name, **style)
     scene.curve(
         f"{PREDICTION}{name}",
         of(prediction(each.name)),
@@ -156,8 +171,8 @@ def _add_curve(scene: Scene, each: Field, part: Any, name: str, constants: Mappi
         symbol=symbol,
         panel=panel,
         label=f"{name}, predicted",
-        unit=_unit(each),
         ghost=True,
+        **style,
     )
 
 

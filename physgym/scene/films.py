@@ -11,7 +11,7 @@ import io
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from physgym.errors import ConfigError, needs
 from physgym.files import absolute, creating, is_temporary, replacing
+from physgym.progress import Progress
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
@@ -122,13 +123,14 @@ def png(picture: Array) -> bytes:
     return held.getvalue()
 
 
-def save_film(path: str | Path, film: Film, *, overwrite: bool = False) -> None:
+def save_film(path: str | Path, film: Film, *, overwrite: bool = False, progress: bool = False) -> None:
     """Write a film as a video or a GIF, as the suffix says.
 
     Args:
         path: The file: .mp4, .mov, .mkv or .webm, which need ``pip install 'physgym[video]'``, or .gif.
         film: The pictures.
         overwrite: Whether a file may be replaced.
+        progress: Show how many pictures are drawn.
 
     Raises:
         ConfigError: The suffix is none of these, the file is there or cannot be written, or the package is missing.
@@ -138,26 +140,42 @@ def save_film(path: str | Path, film: Film, *, overwrite: bool = False) -> None:
     if write is _write_video:
         with needs("imageio_ffmpeg", "video", "a video"):
             import imageio_ffmpeg  # noqa: F401  # before anything is drawn
-    with _written(file, overwrite=overwrite) as temporary:
-        write(temporary, film, file.suffix.lower())
+    with _written(file, overwrite=overwrite) as temporary, _shown(film, progress) as shown:
+        write(temporary, shown, file.suffix.lower())
 
 
-def save_frames(path: str | Path, film: Film, names: Sequence[str]) -> None:
+@contextlib.contextmanager
+def _shown(film: Film, progress: bool) -> Iterator[Film]:
+    """Give a film that shows how many of its pictures are drawn, each for the first time."""
+    with Progress(len(film.frames), "draw", "picture", enabled=progress) as bar:
+        seen: set[int] = set()
+
+        def picture(number: int) -> Array:
+            found = film.picture(number)
+            bar.update(number not in seen)
+            seen.add(number)
+            return found
+
+        yield replace(film, picture=picture)
+
+
+def save_frames(path: str | Path, film: Film, names: Sequence[str], *, progress: bool = False) -> None:
     """Write each picture of a film once, as a PNG file in a new folder.
 
     Args:
         path: The folder; an empty one may be there.
         film: The pictures.
         names: A name for each, without suffix.
+        progress: Show how many pictures are drawn.
 
     Raises:
         ConfigError: The folder holds something, or cannot be written.
     """
     folder = check_folder(path)
-    with _written(folder, overwrite=False) as temporary:
+    with _written(folder, overwrite=False) as temporary, _shown(film, progress) as shown:
         temporary.mkdir()
         for number, name in enumerate(names):
-            (temporary / f"{name}{PNG}").write_bytes(png(film.picture(number)))
+            (temporary / f"{name}{PNG}").write_bytes(png(shown.picture(number)))
 
 
 def check_folder(path: str | Path) -> Path:

@@ -32,6 +32,8 @@ _DPI = 128  # a power of two: inches and back is exact, so a frame has exactly t
 _FONT_SIZE = 8.0  # points; readable at 128 dots per inch in a 640 x 480 frame
 _ROOM = 110  # pixels that a side of a picture needs to have texts
 _LETTER = 9  # pixels of a letter, rather more than it has
+FEW_PANELS = 4  # in a picture of the usual size
+_WIDE = 1.8  # width of a panel of curves over its height
 _BAR = 75  # pixels of a colour bar with its labels
 _TITLE = 24  # pixels of a line of the title
 
@@ -134,16 +136,20 @@ def _boxes(count: int, size: Size, columns: int | None) -> list[tuple[int, int, 
     ]
 
 
-def _columns(count: int, size: Size) -> int:
+def _columns(count: int, size: tuple[float, float]) -> int:
     """Return how many squares side by side make them largest; of several numbers the smallest."""
+    count = max(1, count)
     return max(range(1, count + 1), key=lambda columns: min(size[0] / columns, size[1] / -(-count // columns)))
 
 
 def _one(snapshot: SceneSnapshot, size: Size, title: str) -> Array:
-    """Return the picture of a snapshot: a block for each panel of space, and one for all others."""
+    """Return the picture of a snapshot: a block for each large panel, such as those of space, and one for others."""
     panels = panels_of(snapshot)
-    plots = [panel for panel in panels if panel.kind != "space"]
-    blocks = [[panel] for panel in panels if panel.kind == "space"] + ([plots] if plots or not panels else [])
+    large = [panel for panel in panels if panel.kind == "space"]
+    if len(panels) > FEW_PANELS:  # next to so many a drawing in the plane would be small
+        large += [panel for panel in panels if panel.kind == "plane" and panel.plotted]
+    plots = [panel for panel in panels if panel not in large]
+    blocks = [[panel] for panel in large] + ([plots] if plots or not panels else [])
     if len(blocks) == 1:
         return _block(blocks[0], size, title)
     columns = len(blocks) if size[0] > 2 * size[1] else 1 if len(blocks) == 2 else None
@@ -164,11 +170,11 @@ def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
     """Return a figure of matplotlib with panels: with images as large as they can be, others below each other."""
     images = any(panel.kind == "image" for panel in panels)
     curves = sum(panel.kind == "curves" for panel in panels)
-    texts = [] if images else [panel for panel in panels if not panel.plotted]
+    texts = [panel for panel in panels if not panel.plotted]
     panels = [panel for panel in panels if panel not in texts] or panels
     texts = [panel for panel in texts if panel not in panels]
     several = curves > 1  # whose first curves have one colour: one legend of all would be of no use
-    columns = _columns(len(panels), size) if images else 2 if len(panels) > 3 else 1
+    columns = _columns(len(panels), size) if images else _columns(len(panels), (size[0] / _WIDE, size[1]))
     rows = max(1, -(-len(panels) // columns))
     lines = _in_lines("\n".join(panel.corner_text for panel in texts), size[0] // _LETTER)
     room = min(size[0] / columns, size[1] / rows) >= _ROOM
@@ -185,17 +191,21 @@ def _plots_block(panels: Sequence[ScenePanel], size: Size, title: str) -> Array:
             below = figure.add_subplot(grid[rows, :])
             below.set_axis_off()
             below.text(0.0, 1.0, lines, transform=below.transAxes, va="top")
+        ghosts: dict[str, Any] = {}
         for number, panel in enumerate(panels):
             axes = figure.add_subplot(grid[divmod(number, columns)])
             panel.draw(axes, decorated=room)
             if several and room and panel.kind == "curves":
-                _name_curves(axes)
+                ghosts |= _name_curves(axes, panel)
+                if any(_alike(panel, other) for other in panels[number + columns :: columns]):
+                    axes.set_xlabel("")  # it stands below
             if columns > 2:  # a title is soon wider than its image
                 axes.title.set_fontsize("small")
         if room:
             figure.suptitle(title)
-            if curves and not several:
-                figure.legend(loc="outside lower center", ncols=4, frameon=False)
+            if ghosts or (curves and not several):
+                every = {"handles": [*ghosts.values()], "labels": [*ghosts]} if ghosts else {}
+                figure.legend(loc="outside lower center", ncols=4, frameon=False, **every)
         return figure_frame(figure)
 
 
@@ -210,13 +220,29 @@ def _in_lines(text: str, longest: int) -> str:
     return "\n".join(found)
 
 
-def _name_curves(axes: Axes) -> None:
-    """Name the curves of a panel in the panel itself: one by its title, several by a legend."""
-    labels = axes.get_legend_handles_labels()[1]
-    if len(labels) == 1:
+def _alike(one: ScenePanel, other: ScenePanel) -> bool:
+    """Return whether two panels are curves over the same abscissae."""
+    if one.kind != "curves" or other.kind != "curves":
+        return False
+    first, second = one.items[0], other.items[0]
+    return first["xlabel"] == second["xlabel"] and np.array_equal(first["x"], second["x"])
+
+
+def _name_curves(axes: Axes, panel: ScenePanel) -> dict[str, Any]:
+    """Name the curves of a panel: one by the title of the panel, several by a legend to its right.
+
+    Returns:
+        What a legend of the whole picture says besides: which curve is solid, and which is dashed, by text.
+    """
+    lines, labels = axes.get_legend_handles_labels()
+    ghosts = [item["label"] for item in panel.items if item["kind"] == "curve" and item["ghost"]]
+    solid = [label for label in labels if label not in ghosts]
+    if len(solid) == 1 and labels[1:] in ([], [f"{solid[0]}, predicted"]):
         axes.set_title(labels[0])
-    elif labels:
-        axes.legend(loc="best")
+        return dict(zip(("solver", "predicted"), lines, strict=True)) if len(lines) == 2 else {}
+    if labels:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), borderaxespad=0.2, frameon=False)
+    return {}
 
 
 def _space_block(panel: ScenePanel, size: Size, title: str) -> Array:

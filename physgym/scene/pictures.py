@@ -12,6 +12,7 @@ import numpy as np
 
 from physgym.errors import ConfigError
 from physgym.scene.frames import new_figure, style
+from physgym.scene.plots import whole_ticks
 from physgym.spaces import Array
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class ArrayPanel:
         unit: Of the values.
         axis: Abscissae of the n rows, shape (n,); their numbers by default.
         label: Text of that axis.
+        places: Numbers of the n values where these are no grid, which are bars then; empty for a curve.
     """
 
     title: str
@@ -68,21 +70,30 @@ class ArrayPanel:
     unit: str = ""
     axis: Array | None = None
     label: str = ""
+    places: tuple[int, ...] = ()
 
     def draw(self, axes: Axes) -> None:
         """Draw it."""
         rows = np.arange(len(self.values)) if self.axis is None else self.axis
         axes.set(title=self.title)
+        if self.places:
+            axes.bar(range(len(self.values)), self.values)
+            axes.set_xticks(range(len(self.values)), [f"[{place}]" for place in self.places])
+            axes.set(ylabel=self.unit)
+            axes.grid(alpha=0.3, axis="y")
+            return
+        if np.array_equal(rows, np.round(rows)):
+            whole_ticks(axes)
         if self.values.ndim == 1 or self.values.shape[1] <= FEW:
             columns = self.values.reshape(len(self.values), -1)
             for number in range(columns.shape[1]):
                 axes.plot(
-                    rows, columns[:, number], label=str(number), marker="." if len(rows) < 30 else "", linewidth=1
+                    rows, columns[:, number], label=f"[{number}]", marker="." if len(rows) < 30 else "", linewidth=1
                 )
             axes.set(xlabel=self.label, ylabel=self.unit)
             axes.grid(alpha=0.3)
             if columns.shape[1] > 1:
-                axes.legend(fontsize="x-small")
+                axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.03), frameon=False)
             return
         image = axes.imshow(self.values, origin="lower", aspect="auto", interpolation="nearest")
         axes.set(ylabel=self.label)
@@ -122,6 +133,8 @@ def draw_curves(curves: Mapping[str, tuple[Array, Array]], *, label: str, logari
         for name, (x, y) in curves.items():
             axes.plot(x, y, label=name, marker="." if len(x) < MARKED else "")
         axes.set(xlabel=label, yscale="log" if logarithmic else "linear")
+        if all(np.array_equal(x, np.round(x)) for x, _ in curves.values()):  # epochs, or steps
+            whole_ticks(axes)
         axes.grid(alpha=0.3)
         axes.legend()
 

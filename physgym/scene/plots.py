@@ -104,12 +104,22 @@ def _draw_curves(axes: Axes, items: Sequence[Mapping[str, Any]], *, decorated: b
         margin = 0.05 * (right - left) or 0.5
         left, right = left - margin, right + margin
     axes.set_xlim(float(left), float(right))
+    if x and all(np.array_equal(one, np.round(one)) for one in x):  # steps, or numbers of grid points
+        whole_ticks(axes)
     if not decorated:
         axes.set_axis_off()
         return
     units = dict.fromkeys(item["unit"] for item in items if item["unit"])
     axes.set(xlabel=next((item["xlabel"] for item in items if item["xlabel"]), ""), ylabel=", ".join(units))
     axes.grid(alpha=0.3)
+
+
+def whole_ticks(axes: Axes, axis: Literal["x", "y"] = "x") -> None:
+    """Let an axis have ticks at whole numbers alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    chosen = axes.xaxis if axis == "x" else axes.yaxis
+    chosen.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
 def _draw_image(axes: Axes, item: Mapping[str, Any], *, decorated: bool) -> None:

@@ -18,12 +18,14 @@ from physgym.sample import Sample, SampleSpec, present
 from physgym.scene.changes import SceneSnapshot
 from physgym.scene.default import default_scene
 from physgym.scene.episode_scenes import EpisodeScenes
+from physgym.scene.episode_series import EpisodeSeries
 from physgym.scene.kinds import PLOTS
 from physgym.scene.message import MESSAGE, message_scene
 from physgym.scene.objects import Scene
+from physgym.scene.over_time import NOW, SERIES, TIMES
 from physgym.scene.prediction_error import PredictionErrors, common_unit
 from physgym.scene.stored import scene_of
-from physgym.scene.timeline import Timeline
+from physgym.scene.timeline import Timeline, timeline_of
 from physgym.scene.values import FIELD
 from physgym.spaces import Array
 
@@ -39,9 +41,10 @@ class SampleScenes:
     Args:
         dataset: The samples.
         sides: Which scenes of a sample: the solver's, the network's, and the error between them. By default all three
-            where predictions are stored, else the solver's. Where it is the solver's alone, what a network predicts is
-            in it as well, as a ghost.
+            where predictions are stored and something else than curves over time shows them, else the solver's. Where
+            it is the solver's alone, what a network predicts is in it as well, as a ghost.
         live: Scenes of the simulation itself in place of the solver's that follow from the samples.
+        timeline: Their episodes, for curves over time; by default all.
 
     Attributes:
         sides: The same, in that order.
@@ -51,27 +54,43 @@ class SampleScenes:
     """
 
     def __init__(
-        self, dataset: SampleDataset, sides: Sequence[Side] | None = None, live: EpisodeScenes | None = None
+        self,
+        dataset: SampleDataset,
+        sides: Sequence[Side] | None = None,
+        live: EpisodeScenes | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         self._dataset, self._live = dataset, live
         self._said: set[str] = set()  # errors
-        self._predicted = [name.removeprefix(PREDICTION) for name in dataset.spec if name.startswith(PREDICTION)]
+        spec, line = dataset.spec, timeline_of(dataset) if timeline is None else timeline
+        self._predicted = [name.removeprefix(PREDICTION) for name in spec if name.startswith(PREDICTION)]
         self.sides = _checked(sides, predicted=bool(self._predicted), live=live is not None)
         # one for all sides, so that their colours and cameras are the same
-        self._scene, shown = self._scene_and_predicted()
-        self._errors = PredictionErrors(shown, self._unit)
-        self._padded = _plotted_and_padded(self._scene, dataset.spec)
+        self._scene, shown = self._scene_and_predicted("time (s)" if line.unit == "s" else "step")
+        if sides is None and shown and all(map(over_time, shown)):
+            self.sides = ("solver",)
+        self._errors = PredictionErrors([one["name"] for one in shown], self._unit)
+        self._padded = _plotted_and_padded(self._scene, spec)
+        named = {*_fields(self._scene.declaration())}
+        small = [name for name in spec if f"{name}{SERIES}" in named]
+        self._series = EpisodeSeries(dataset, line, small)
+        self._written = _texts_of(self._scene, small)
 
-    def _scene_and_predicted(self) -> tuple[Scene, list[str]]:
-        """Return the scene, and those of its objects that a predicted field moves or colours."""
-        scene = scene_of(self._dataset)
+    def _scene_and_predicted(self, time: str) -> tuple[Scene, list[dict[str, Any]]]:
+        """Return the scene, and the declarations of those of its objects that a predicted field moves or colours.
+
+        Where a simulation declares none of these, the plots of the predicted fields are added to its scene.
+        """
+        scene = scene_of(self._dataset, time=time)
         if self.sides == ("solver",):
             return scene, []
-        if not (shown := objects_of(scene, self._predicted)):
-            log.warning("the scene shows none of the predicted fields %s: all fields are drawn", self._predicted)
-            scene = default_scene(without_additions(self._dataset.spec), self._dataset.constants)
-            shown = objects_of(scene, self._predicted)
-        return scene, shown
+        names = [*self._predicted, *(f"{name}{SERIES}" for name in self._predicted)]
+        if not objects_of(scene, names):
+            log.info("the scene shows none of the predicted fields %s: they are drawn besides", self._predicted)
+            fields = [one for one in without_additions(self._dataset.spec).values() if one.name in self._predicted]
+            scene = _joined(scene, default_scene(SampleSpec(fields), self._dataset.constants, time=time))
+        shown = objects_of(scene, names)
+        return scene, [one for one in scene.declaration()["objects"] if one["name"] in shown]
 
     @property
     def _unit(self) -> str:
@@ -86,7 +105,7 @@ class SampleScenes:
         if self.sides == ("solver",):
             return [self._drawn(row)]
         true = {name: value for name, value in row.items() if not name.startswith(PREDICTION)}
-        predicted = {name: row[f"{PREDICTION}{name}"] for name in self._predicted if f"{PREDICTION}{name}" in row}
+        predicted = {key.removeprefix(PREDICTION): value for key, value in row.items() if key.startswith(PREDICTION)}
         self._drawn({**true, **predicted})  # its colours and camera are those of both
         solver, network = self._drawn(true), self._drawn({**true, **predicted})
         unable = next((one for one in (network, solver) if MESSAGE in one["objects"]), None)
@@ -108,12 +127,15 @@ class SampleScenes:
 
     def _drawn(self, row: Mapping[str, Array]) -> SceneSnapshot:
         try:
-            return self._scene.snapshot(row, self._dataset.constants)
+            found = self._scene.snapshot(row, self._dataset.constants)
         except SceneError as error:  # what was rejected or predicted need not be finite
             if str(error) not in self._said:
                 self._said.add(str(error))
                 log.warning("%s", error)
             return message_scene(f"not drawn: {error}")
+        if TIMES not in row:
+            return found
+        return {**found, "objects": {name: one for name, one in found["objects"].items() if name not in self._written}}
 
     def _row(self, timeline: Timeline, position: int) -> Sample:
         number = int(timeline.rows[position])
@@ -125,7 +147,8 @@ class SampleScenes:
         for name in self._padded:
             there = present(spec[name], spec[spec[name].mask], np.asarray(row[spec[name].mask])[np.newaxis])[0]
             row |= {key: np.where(there, row[key], np.nan) for key in (name, f"{PREDICTION}{name}") if key in row}
-        return row
+        folder, episode = int(timeline.folder[position]), int(timeline.episode[position])
+        return {**row, **self._series.of(folder, episode, float(timeline.time[position]))}
 
     @cached_property
     def _rejected(self) -> RejectedSamples:
@@ -160,6 +183,29 @@ def _plotted_and_padded(scene: Scene, spec: SampleSpec) -> list[str]:
             shown = {kinds[each] for each in objects_of(scene, [name])}
             found += [name] if shown and shown <= {*PLOTS} else []
     return found
+
+
+def _joined(scene: Scene, other: Scene) -> Scene:
+    """Return a scene with the objects of another one besides, some of which get another name."""
+    found, names = scene.declaration(), {*scene.handles}
+    for one in other.declaration()["objects"]:
+        while one["name"] in names:
+            one["name"] += "'"
+        names.add(one["name"])
+        found["objects"].append(one)
+    return Scene.from_declaration(found, scene.owner)
+
+
+def _texts_of(scene: Scene, fields: Sequence[str]) -> set[str]:
+    """Return the names of the texts that say the values of fields, in whose place there are curves."""
+    said = [{"values": {FIELD: f"{start}{name}"}} for name in fields for start in ("", PREDICTION)]
+    every = scene.declaration()["objects"]
+    return {one["name"] for one in every if one["kind"] == "text" and one["arrays"] in said}
+
+
+def over_time(declared: Mapping[str, Any]) -> bool:
+    """Return whether an object of a declaration is a curve over time, or a text."""
+    return declared["kind"] == "text" or declared["arrays"].get("x") in ({FIELD: TIMES}, {FIELD: NOW})
 
 
 def objects_of(scene: Scene, fields: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from physgym.checks import integer, positive
 from physgym.data.dataset import SampleDataset
 from physgym.html_parts import html_image
+from physgym.scene.changes import SceneSnapshot
 from physgym.scene.chosen_samples import ChosenSamples, Shown
 from physgym.scene.films import (
     GIF,
@@ -29,8 +30,9 @@ from physgym.scene.films import (
     save_frames,
     save_picture,
 )
-from physgym.scene.frames import draw
+from physgym.scene.frames import FEW_PANELS, draw
 from physgym.scene.player import shown_at
+from physgym.scene.plots import panels_of
 from physgym.scene.sample_scenes import Side
 from physgym.scene.space import Size
 from physgym.scene.timeline import Timeline
@@ -152,10 +154,12 @@ class SampleView(ChosenSamples):
     def _picture(self, shown: Shown) -> Array:
         snapshots = self.snapshots(shown)
         titles = self.titles(shown)
-        title = "" if len(shown) > 1 else self.title(*shown[0])
+        own = snapshots[0]["title"]
+        title = ", ".join(filter(None, (own, "" if len(shown) > 1 else self.title(*shown[0]))))
         columns = self.columns
-        size = self._size or (ONE if len(snapshots) == 1 else _times(SEVERAL, columns, -(-len(snapshots) // columns)))
-        return draw(snapshots, size, titles=titles, title=title, columns=columns)
+        if self._size is None:
+            self._size = _size_of(snapshots, columns)
+        return draw(snapshots, self._size, titles=titles, title=title, columns=columns)
 
     @property
     def columns(self) -> int:
@@ -166,12 +170,13 @@ class SampleView(ChosenSamples):
 
     # --- files
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Film | None:
+    def save(self, path: str | Path, *, overwrite: bool = False, progress: bool = False) -> Film | None:
         """Write the film, or the picture of the first sample, as the suffix says.
 
         Args:
             path: The file: .mp4, .mov, .mkv or .webm (``pip install 'physgym[video]'``), .gif, or .png for a picture.
             overwrite: Whether a file may be replaced.
+            progress: Show how many pictures of a film are drawn.
 
         Returns:
             The film, None for a picture.
@@ -184,10 +189,10 @@ class SampleView(ChosenSamples):
             return None
         check_output(path, [*VIDEOS, GIF, PNG], overwrite=overwrite)
         film = self.film()
-        save_film(path, film, overwrite=overwrite)
+        save_film(path, film, overwrite=overwrite, progress=progress)
         return film
 
-    def save_frames(self, folder: str | Path) -> int:
+    def save_frames(self, folder: str | Path, *, progress: bool = False) -> int:
         """Write a picture of each sample of the film as a PNG file in a new folder, and return how many.
 
         Their names are in order, and tell episode and step.
@@ -203,7 +208,7 @@ class SampleView(ChosenSamples):
         if len(lanes) == 1:
             where = zip(lanes[0].episode.tolist(), lanes[0].step.tolist(), strict=True)
             names = [f"{name}-episode-{one}-step-{step}" for name, (one, step) in zip(names, where, strict=True)]
-        save_frames(folder, self._film(lanes, positions, [1] * length), names)
+        save_frames(folder, self._film(lanes, positions, [1] * length), names, progress=progress)
         return length
 
     # --- for a person
@@ -232,6 +237,13 @@ class SampleView(ChosenSamples):
 
     def _repr_png_(self) -> bytes:
         return png(self.picture())
+
+
+def _size_of(snapshots: Sequence[SceneSnapshot], columns: int) -> Size:
+    """Return the size of a picture of scenes, so many of them side by side."""
+    size = ONE if len(snapshots) == 1 else _times(SEVERAL, columns, -(-len(snapshots) // columns))
+    several = max(len(panels_of(one)) for one in snapshots) > FEW_PANELS
+    return (size[0] * 3 // 2, size[1] * 3 // 2) if several else size
 
 
 def _count(samples: int | None, episode: int | Sequence[int] | None, sample: int | None) -> int | None:

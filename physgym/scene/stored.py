@@ -8,13 +8,14 @@ from physgym.scene.default import default_scene
 from physgym.scene.objects import Scene
 
 
-def scene_of(dataset: SampleDataset) -> Scene:
+def scene_of(dataset: SampleDataset, *, time: str = "time") -> Scene:
     """Return the scene of a dataset, which its samples and constants move.
 
     Objects whose fields the dataset does not have are not drawn.
 
     Args:
         dataset: The dataset, whose first folder says it.
+        time: Label of the abscissae of curves over time in the default scene.
 
     Returns:
         The scene that the simulation declared; the default one where it declared none.
@@ -25,5 +26,5 @@ def scene_of(dataset: SampleDataset) -> Scene:
     owner = str(dataset.places[0])
     data = scene_data(dataset.metadata, owner)
     if data is None:
-        return default_scene(dataset.spec, dataset.constants, owner)
+        return default_scene(dataset.spec, dataset.constants, owner, time=time)
     return Scene.from_declaration(data, owner)

@@ -64,6 +64,16 @@ def test_lines_elsewhere_every_so_often(capsys, monkeypatch):
     assert lines[-1].endswith("number 11")
 
 
+def test_the_last_state_is_said_once(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 20))  # each step takes longer than the time between two lines
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    with Progress(2, "draw", "frame") as bar:
+        bar.update()
+        bar.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" in ")[0] for line in lines] == ["draw: 1/2", "draw: 2/2"]
+
+
 def test_nothing_where_it_is_switched_off_or_stderr_is_closed(capsys, monkeypatch):
     with Progress(4, "count", "sheep", enabled=False) as bar:
         bar.update()

@@ -73,11 +73,13 @@ class Measured:
     def plot(self, file, metric):
         file.write_bytes(b"png")
 
-    def animate(self, file, name):
+    def animate(self, file, name, drawn):
         assert {one.name for one in file.parent.iterdir()} >= {"rollout.json", "rollout.csv", "relative_l2.png"}
         if name == "v":
             raise KeyboardInterrupt
         file.write_bytes(b"gif")
+        drawn()
+        drawn()
 
 
 def test_figures_and_plots_are_there_before_animations_and_stay_after_ctrl_c(tmp_path, monkeypatch, capsys):
@@ -92,7 +94,7 @@ def test_figures_and_plots_are_there_before_animations_and_stay_after_ctrl_c(tmp
         run("out")
     figures = {"rollout.json", "rollout.csv", "relative_l2.png"}
     assert {one.name for one in (tmp_path / "out").iterdir()} == {*figures, "u.gif"}
-    capsys.readouterr()
+    assert capsys.readouterr().err.splitlines()[-1].startswith("draw animations: 2/4 in ")
     run("without", **{"no-animations": True})
     assert {one.name for one in (tmp_path / "without").iterdir()} == figures
     said = capsys.readouterr().out
@@ -121,7 +123,7 @@ def test_a_session_is_rolled_out(tmp_path, identity):
         *("--threshold", "0.2", "--record", "predicted", "--out", "out"),
     )
     assert "rollout of 4 steps in 3 episodes" in done.stdout
-    assert "draw: 1/1 in " in done.stderr
+    assert "draw animations: 4/4 in " in done.stderr
     assert "position of next_state" in done.stdout
     assert "relative_l2 of next_state above 0.2:" in done.stdout
     out = tmp_path / "out"

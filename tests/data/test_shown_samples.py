@@ -57,12 +57,13 @@ def test_a_sample_is_curves_and_images_and_its_numbers_are_text(dataset):
     picture = dataset.show(4)  # episode 1, step 1: number 11
     shown = panels(picture)
     assert list(shown) == ["curve (6,)", "image (10, 9)", "volume[0, :, :] (2, 10, 9)", "padded (4,)", "|phase| (3,)"]
-    assert shown["curve (6,)"].lines[0].get_ydata().tolist() == [11, 12, 13, 14, 15, 16]
+    assert [bar.get_height() for bar in shown["curve (6,)"].patches] == [11, 12, 13, 14, 15, 16]
     assert shown["curve (6,)"].get_ylabel() == "K"
     image = 11 + np.arange(90.0).reshape(10, 9)
     np.testing.assert_array_equal(shown["image (10, 9)"].images[0].get_array(), image)
     np.testing.assert_array_equal(shown["volume[0, :, :] (2, 10, 9)"].images[0].get_array(), image)
-    np.testing.assert_array_equal(shown["padded (4,)"].lines[0].get_ydata(), [7, 7, np.nan, np.nan])
+    heights = [bar.get_height() for bar in shown["padded (4,)"].patches]
+    np.testing.assert_array_equal(heights, [7, 7, np.nan, np.nan])
     assert shown["|phase| (3,)"].lines[0].get_ydata().tolist() == [5, 5, 5]
     title = picture.figure.get_suptitle().splitlines()
     assert title[:2] == ["sample 4 (episode 1, step 1)", "scalar = 11 m"]
@@ -77,6 +78,28 @@ def test_an_episode_is_drawn_over_its_steps(dataset):
     np.testing.assert_allclose(shown["root mean square of image"].lines[0].get_ydata(), expected, rtol=1e-6)
     assert len(shown["curve"].lines) == 6
     assert picture.figure.get_suptitle().splitlines() == ["episode 1: 3 samples", f"no numbers: {NAME}"]
+
+
+def test_a_state_of_few_numbers_has_a_panel_for_each_and_ticks_at_whole_steps(tmp_path):
+    said = {"unit": "m, m/s", "shape": (2,), "dtype": "f4"}
+    spec = SampleSpec([Field("state", role="input", **said), Field("next_state", role="target", **said)])
+    with SampleWriter(tmp_path / "data", spec) as writer:
+        rows = np.arange(8.0, dtype="f4").reshape(4, 2)
+        where = {"episode": np.zeros(4, int), "step": np.arange(4), "seed": np.zeros(4, "u8")}
+        writer.append({"state": rows, "next_state": rows + 2}, **where)
+    dataset = physgym.SampleDataset(tmp_path / "data")
+    picture = dataset.show(episode=0)
+    picture.figure.canvas.draw()
+    drawn = panels(picture)
+    assert [(name, axes.get_ylabel()) for name, axes in drawn.items()] == [
+        *(("next_state[0]", "m"), ("next_state[1]", "m/s")),  # the state is the same a step before
+    ]
+    assert all(tick == round(tick) for axes in drawn.values() for tick in axes.get_xticks())
+    bars = dataset.show(1).figure.axes
+    assert [(axes.get_title(), axes.get_ylabel(), axes.patches[0].get_height()) for axes in bars] == [
+        *(("state (2,)", "m", 2), ("state (2,)", "m/s", 3), ("next_state (2,)", "m", 4), ("next_state (2,)", "m/s", 5)),
+    ]
+    assert [label.get_text() for axes in bars[:2] for label in axes.get_xticklabels()] == ["[0]", "[1]"]
 
 
 def test_a_sample_without_an_array_is_one_curve_of_its_numbers(dataset):

@@ -159,6 +159,25 @@ def test_an_animation_has_a_frame_for_each_step(tmp_path, shape):
     assert frames(tmp_path / "a.gif") == 2
 
 
+def test_an_animation_says_each_frame_that_it_draws(tmp_path, monkeypatch):
+    drawn = []
+    found = report(examples=[rollout((6,), 7, seconds=np.arange(1, 8) / 10)], field_units={"y": "m, m, m, m/s, m/s, m"})
+    figures = []
+    blank = np.zeros((600, 960, 3), np.uint8)
+    monkeypatch.setattr(
+        "physgym.running.rollout_animation.figure_frame", lambda figure: figures.append(figure) or blank
+    )
+    found.animate(tmp_path / "a.gif", frames=4, drawn=lambda: drawn.append(len(figures)))
+    assert drawn == [1, 2, 3, 4]
+    (figure,) = {*figures}  # one, whose lines move
+    figure.draw_without_rendering()
+    assert [axes.get_ylabel() for axes in figure.axes] == ["m", "m", "m", "m/s", "m/s", "m"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["solver", "network"]
+    assert all(axes.get_legend() is None for axes in figure.axes)  # which would cover curves
+    assert len(figure.axes[0].lines[1].get_xdata()) == 7
+    assert figure.get_suptitle() == "episode 4: step 7, 0.7 s"
+
+
 def test_an_animation_shows_some_steps_of_a_long_rollout_and_ends_with_it(tmp_path):
     kept = rollout((2,), 30, diverged=21, seconds=np.arange(1, 31) / 10)
     found = report(examples=[kept])

@@ -56,7 +56,7 @@ def test_a_resume_keeps_the_scene_that_is_there(tmp_path):
     surgery.describe(tmp_path / "d", {"scene": "kitchen", "author": "A. Mason"})
     again = made(Declared, tmp_path / "d", samples=8, resume=True)
     assert again.metadata == {"scene": "kitchen", "author": "A. Mason"}
-    assert list(scene_of(again).handles) == ["x", "prediction/x"]  # that text is no scene: the default one
+    assert list(scene_of(again).handles)[:2] == ["x", "prediction/x"]  # that text is no scene: the default one
 
 
 def test_a_scene_goes_through_surgery_and_other_formats(tmp_path):

@@ -42,7 +42,7 @@ def test_fields_are_curves_images_and_texts_by_their_shapes():
     kinds = {name: item["kind"] for name, item in objects.items()}
     assert kinds == {
         "u": "curve",
-        "few": "curve",
+        "few": "text",
         "grid": "image",
         "columns[0]": "curve",
         "columns[1]": "curve",
@@ -51,7 +51,7 @@ def test_fields_are_curves_images_and_texts_by_their_shapes():
         "number": "text",
         "cloud": "image",
     }
-    assert objects["few"]["symbol"] == "o"
+    assert objects["few"]["text"] == "few = (1, 1, 1)"
     assert objects["number"]["text"] == "number = 1"
     assert objects["columns[0]"]["panel"] == objects["rows[0]"]["panel"] != objects["u"]["panel"]
     assert objects["cloud"]["values"].shape == (9, 9)
@@ -60,7 +60,9 @@ def test_fields_are_curves_images_and_texts_by_their_shapes():
 def test_a_single_value_that_feeds_a_network_is_a_text():
     objects = shown(spec(outlet=[(1,), "f4"], level=(1,)))
     assert objects["outlet"]["text"] == "outlet = 1"
-    assert objects["level"]["kind"] == "curve"  # its prediction is drawn over it
+    assert objects["level"]["text"] == "level = 1"
+    assert "level'" in default_scene(spec(outlet=[(1,), "f4"], level=(1,))).handles  # its curve over time
+    assert "outlet'" not in default_scene(spec(outlet=[(1,), "f4"], level=(1,))).handles  # perhaps a parameter
 
 
 def test_numbers_take_no_place_of_plots_and_have_no_unit_without_dimension():
@@ -73,7 +75,7 @@ def test_numbers_take_no_place_of_plots_and_have_no_unit_without_dimension():
     assert objects["outlet"]["text"] == "outlet = 1"
     assert objects["prediction/outlet"]["text"] == "outlet = 2, predicted"
     assert objects["u"]["kind"] == "curve"
-    assert (objects["u"]["unit"], objects["u"]["xlabel"]) == ("", "entry")
+    assert (objects["u"]["unit"], objects["u"]["xlabel"]) == ("", "index")
 
 
 def test_numbers_below_curves_take_as_little_room_as_they_need(monkeypatch):
@@ -93,7 +95,7 @@ def test_numbers_below_curves_take_as_little_room_as_they_need(monkeypatch):
 def test_each_of_several_panels_names_its_curves(monkeypatch):
     figures = []
     monkeypatch.setattr("physgym.scene.frames.figure_frame", lambda figure: figures.append(figure) or EMPTY)
-    fields = spec(state=(4,), rope=(2,), swing=(2,))
+    fields = spec(state=(40,), rope=(20,), swing=(20,))
     sample = {f.name: np.ones(f.shape, f.dtype) for f in fields.values()}
     draw([default_scene(fields).snapshot(sample)], (640, 480))
     one, two = figures[0].axes
@@ -189,9 +191,10 @@ def test_what_is_predicted_is_a_ghost_of_a_curve_and_an_image_next_to_it():
 
 
 def test_a_constant_x_gives_the_abscissae():
-    objects = shown(spec(u=(5,), v=(6,)), {"x": np.linspace(0, 1, 5)})
+    objects = shown(spec(u=(5,), v=(26,)), {"x": np.linspace(0, 1, 5)})
     np.testing.assert_array_equal(objects["u"]["x"], np.linspace(0, 1, 5))
-    np.testing.assert_array_equal(objects["v"]["x"], np.arange(6))
+    np.testing.assert_array_equal(objects["v"]["x"], np.arange(26))
+    assert objects["u"]["line_width"] > objects["v"]["line_width"] == 0  # of numbers that may be no grid
 
 
 def test_the_default_scene_is_drawn():
@@ -246,3 +249,10 @@ def test_the_slice_of_a_grid_in_space_is_said():
 def test_complex_values_are_said_not_to_be_drawn():
     found = shown(SampleSpec([Field("psi", (20,), "c16", "target")]))
     assert found["psi"]["text"] == "psi is not drawn: its values are complex"
+
+
+def test_numbers_of_a_grid_are_a_curve_and_others_dots():
+    fields = SampleSpec([Field("grid", (30,), "f4", "target", dimensions=1), Field("state", (30,), "f4", "target")])
+    objects = shown(fields)
+    assert (objects["grid"]["xlabel"], objects["grid"]["line_width"]) == ("grid point", 1.0)
+    assert (objects["state"]["xlabel"], objects["state"]["line_width"]) == ("index", 0.0)

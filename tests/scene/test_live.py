@@ -102,7 +102,7 @@ def test_without_a_scene_it_is_the_default_one():
     env = Moving()
     live = LiveScene(env)
     env.reset(seed=0)
-    assert live.frame()["objects"]["x"]["kind"] == "curve"
+    assert live.frame()["objects"]["x"]["kind"] == "text"
     plain = Marked(physgym.RecordTransition(gym.make("CartPole-v1")))
     plain.unwrapped.state = [3.0]
     _, info = plain.reset(seed=0)
@@ -110,7 +110,7 @@ def test_without_a_scene_it_is_the_default_one():
     assert list(live.frame()["objects"]) == ["goal"]
     plain.reset(seed=0)
     *_, info = plain.step(0)
-    assert {"observation", "goal"} <= set(live.frame(info["sample"])["new"]) | {"goal"}
+    assert {"next_observation", "goal"} <= set(live.frame(info["sample"])["new"]) | {"goal"}
 
 
 class Foreign(gym.Wrapper):

@@ -38,6 +38,7 @@ def test_curves_have_abscissae_of_their_own():
     axes = draw_curves(curves, label="epoch", logarithmic=True).figure.axes[0]
     assert (axes.get_yscale(), axes.get_xlabel()) == ("log", "epoch")
     assert [line.get_xdata().tolist() for line in axes.lines] == [[1, 2, 3], [2]]
+    assert all(tick == round(tick) for tick in axes.get_xticks())  # there is no epoch 1.5
     with pytest.raises(ConfigError, match="nothing to draw"):
         draw_curves({}, label="epoch", logarithmic=False)
 

@@ -137,9 +137,9 @@ class VedoWindow(SceneSink):
                     cell.show(self._snapshots[number], panels, title if position == 0 else "")
 
     def _title(self, number: int) -> str:
-        if self._titles is not None:
-            return self._titles[number]
         own = self._snapshots[number]["title"]
+        if self._titles is not None:
+            return ", ".join(text for text in (own, self._titles[number]) if text)
         return f"{number}: {own}" if own else str(number)
 
     def _drawn(self) -> None:
