@@ -61,7 +61,7 @@ def as_dtype(value: Any, dtype: np.dtype[Any]) -> Array:
 
 
 def as_array(value: Any, dtype: np.dtype[Any] | None = None) -> Array:
-    """Return what numpy makes of a value, of whatever dtype.
+    """Return what numpy makes of a value, of any dtype.
 
     Args:
         value: An array, or what numpy makes one of.

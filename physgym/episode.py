@@ -56,7 +56,7 @@ class Transition:
         rejected: Why there is none; empty otherwise.
         rejected_sample: The sample of a rejected step as the environment gave it, unchecked; None if it gave none.
         ending: How the episode ended with it: "terminated", "truncated" by the environment, or "cut" by the largest
-            number of steps; empty where it goes on.
+            number of steps; empty where it continues.
     """
 
     step: int
@@ -203,7 +203,7 @@ class SpacePolicy(SkippingPolicy):
 
 
 def sampler(env: gymnasium.Env[Any, Any]) -> ActionPolicy:
-    """Return the policy that draws random actions: that of episode 0, begun anew with every generator."""
+    """Return the policy that draws random actions: that of episode 0, started again with every generator."""
     begin = episode_policy(env)
     owner: np.random.Generator | None = None
     act: ActionPolicy | None = None
@@ -230,7 +230,7 @@ def require_spec(env: gymnasium.Env[Any, Any]) -> SampleSpec:
 
 
 def _reason(given: Any) -> str:
-    """Return why a step was rejected, as text that can travel and be stored: lone surrogates are written out."""
+    """Return why a step was rejected, as text that can be sent and stored: lone surrogates are written out."""
     return str(given).encode("utf-8", "backslashreplace").decode("utf-8")
 
 

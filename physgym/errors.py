@@ -25,7 +25,7 @@ class ProtocolError(PhysGymError):
 
 
 def first_argument(error: BaseException) -> str:
-    """Return the text of an exception, whatever its class makes of it."""
+    """Return the text of an exception, also where its class changes it."""
     return str(error.args[0]) if error.args else ""
 
 

@@ -1,7 +1,7 @@
 """Files and folders: absolute paths, replacement in one instant, locks; once, for everybody.
 
 What a file system lacks (locks, flushing a folder, changing modes) is a convenience in most places: these functions
-go on without it where that is safe, with one warning for what a user must know.
+continue without it where that is safe, with one warning for what a user must know.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ def leave_signals_to_parent() -> None:
 
 
 def raise_on_ctrl_c() -> None:
-    """Let Ctrl-C raise `KeyboardInterrupt`, whatever the process has inherited.
+    """Let Ctrl-C raise `KeyboardInterrupt`, also in a process that has inherited to ignore it.
 
     Shells ignore it for what runs in the background, and Ray blocks it.
     """
@@ -388,7 +388,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def _end(self) -> None:
-        """Note that a batch system wants an end: as the first Ctrl-C, whatever came before."""
+        """Note that a batch system wants an end: as the first Ctrl-C, also after other signals."""
         self.waiting = True
         if not self._patient and not self._holding:
             raise KeyboardInterrupt

@@ -1,7 +1,7 @@
 """References to objects of a module among arguments: functions and other objects that no JSON data can hold.
 
 In a configuration, in ``env_kwargs`` and in what a dataset records ``{"$object": "module:name"}`` stands for the
-object; what is written down is this text, and whoever makes something with the arguments gets the object.
+object; what is written down is this text, and what is made with the arguments gets the object.
 """
 
 from __future__ import annotations

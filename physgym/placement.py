@@ -89,7 +89,7 @@ def _is_env_class(thing: Any) -> bool:
 class PortableFactory(DeclaringFactory):
     """A factory of environments that can be described, so that a process elsewhere makes the same ones.
 
-    What travels is names and JSON data, never code.
+    What is sent are names and JSON data, never code.
     """
 
     @abstractmethod

@@ -14,7 +14,7 @@ ParameterDraw: TypeAlias = Callable[[int], Any]  # index of an episode to its pa
 
 
 class SkippingPolicy(ABC):
-    """A policy that can pass over actions without drawing one after the other, whatever is observed."""
+    """A policy that can pass over actions without drawing one after the other, for any observations."""
 
     @abstractmethod
     def __call__(self, observation: Any, rng: np.random.Generator) -> Any:

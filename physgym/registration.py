@@ -38,7 +38,7 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
 
     The name of a module to import may precede the id: "module:id"; "module:Class" needs no registration.
     "transitions:" before all that puts a `physgym.RecordTransition` around the environment. "worker:id" names an
-    environment of which only workers that dial in know anything.
+    environment of which only workers that connect know anything.
 
     Raises:
         ConfigError: There is none, or the module cannot be imported; the text lists the shipped ones.
@@ -113,7 +113,7 @@ def _made_elsewhere(env: str, **arguments: Any) -> gymnasium.Env[Any, Any]:
     """Raise ConfigError: this process does not know the environment."""
     name = env.removeprefix(ELSEWHERE)
     raise ConfigError(
-        f"{env} is made by workers that dial in, and nowhere else: generate or train with --listen HOST:PORT, and "
+        f"{env} is made by workers that connect, and nowhere else: generate or train with --listen HOST:PORT, and "
         f"start the program that makes {name} with that address"
     )
 

@@ -118,7 +118,7 @@ class SampleSpec(Mapping[str, Field]):
     """The fields of a simulation's samples, in a fixed order.
 
     Args:
-        fields: The fields, in the order in which they travel and are stored.
+        fields: The fields, in the order in which they are sent and stored.
 
     Raises:
         SampleError: There is no field, or two have the same name.

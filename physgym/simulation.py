@@ -301,7 +301,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
     def adopt(self, action: ActType, prediction: Mapping[str, Array]) -> None:
         """Take a prediction as the state after a step, in place of `advance`; needed by a `SurrogateEnv`.
 
-        Afterwards `observation`, `sample`, `outcome`, `info` and `render` are those of the step, whatever the
+        Afterwards `observation`, `sample`, `outcome`, `info` and `render` are those of the step, for any
         ``simulations_per_step``.
 
         Args:

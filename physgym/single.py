@@ -61,7 +61,7 @@ def refuse_together(metadata: Mapping[str, Any], count: int, *, local: bool) -> 
     if single == MACHINE:
         raise SharedMachine(
             f'{count} environments are to share a machine, but they declare {SINGLE} = "{MACHINE}". Make one here '
-            "(num_envs=1); others run in workers of other machines, which dial in (physgym worker)"
+            "(num_envs=1); others run in workers of other machines, which connect (physgym worker)"
         )
     if local:
         raise SharedProcess(
@@ -69,6 +69,6 @@ def refuse_together(metadata: Mapping[str, Any], count: int, *, local: bool) -> 
             "per process. Leave num_workers out, or make one environment"
         )
     raise SharedProcess(
-        f"{count} environments that declare {SINGLE} are to share a worker; a worker that dials in offers one "
+        f"{count} environments that declare {SINGLE} are to share a worker; a worker that connects offers one "
         "(physgym worker --envs 1)"
     )

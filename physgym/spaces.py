@@ -48,7 +48,7 @@ class Leaf:
 
     @property
     def variable(self) -> bool:
-        """Return whether values have no fixed layout and travel encoded."""
+        """Return whether values have no fixed layout and are sent encoded."""
         return self.dtype == VARIABLE
 
 
@@ -366,7 +366,7 @@ def children(space: spaces.Space[Any]) -> Iterator[tuple[str | int, spaces.Space
 
 
 def _walk(space: spaces.Space[Any], path: str) -> Iterator[tuple[str, spaces.Space[Any]]]:
-    """Yield the leaves of a space with their paths, in the order in which they travel."""
+    """Yield the leaves of a space with their paths, in the order in which they are sent."""
     inner = children(space)
     if inner is None:
         yield path, space
@@ -376,7 +376,7 @@ def _walk(space: spaces.Space[Any], path: str) -> Iterator[tuple[str, spaces.Spa
 
 
 def leaves(space: spaces.Space[Any], path: str = "") -> list[Leaf]:
-    """Return the layouts of all leaves of a space in the order in which they travel."""
+    """Return the layouts of all leaves of a space in the order in which they are sent."""
     return [Leaf(name, *kind_of(single).layout(single)) for name, single in _walk(space, path)]
 
 

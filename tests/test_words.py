@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,6 +27,7 @@ GUESSED = re.compile(
     re.IGNORECASE,
 )
 LONGEST = 42  # words of a sentence
+LONGEST_OF_HELP = 32  # of one of --help, or of the description of a key
 # Names of classes and types that stand in two modules.
 TWICE = {
     "Scale",  # the same in both; the schema of configurations imports no torch
@@ -131,6 +133,96 @@ def test_no_sentence_of_a_page_is_too_long():
 def test_pages_have_no_words_that_a_reader_guesses():
     found = ((page.name, sentence) for page in pages() for sentence in sentences(page.read_text()))
     assert [(name, sentence) for name, sentence in found if GUESSED.search(sentence)] == []
+
+
+def documented(tree: ast.Module, names: set[str]) -> Iterator[str]:
+    """The docstrings of classes and functions with these names, and of the public methods of the classes."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in names:
+            inner = node.body if isinstance(node, ast.ClassDef) else []
+            methods = [one for one in inner if isinstance(one, ast.FunctionDef) and not one.name.startswith("_")]
+            yield from filter(None, map(ast.get_docstring, [node, *methods]))
+
+
+def of_docstring(text: str) -> str:
+    """A docstring as `sentences` reads pages: names of arguments and of code are none of its words."""
+    text = re.sub(r"(?m)(?<=::)\n\n( +)\S.*\n(?:\1.*\n|\n)*", "\n\n", text)
+    text = re.sub(r"(?m)^ *>>>.*(?:\n(?! *\n).*)*", "", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return re.sub(r"(?m)^(?:\w+:\n| +\**\w+: )", "\n\n", text.replace("``", "`"))
+
+
+def messages(tree: ast.AST) -> Iterator[str]:
+    """The texts of a module, and what stands in place of values is a word; names of arguments are left out."""
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "Value" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield of_docstring(node.value)
+
+
+def test_texts_of_the_code_have_no_words_that_a_reader_guesses():
+    found = [
+        (module, " ".join(sentence.split()))
+        for module, tree in trees().items()
+        for text in messages(tree)
+        if " " in text.strip() and GUESSED.search(text)
+        for sentence in sentences(text)
+        if GUESSED.search(sentence)
+    ]
+    assert found == []
+
+
+def test_errors_have_no_sentence_that_is_too_long():
+    raised = [
+        (module, sentence)
+        for module, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise)
+        for text in messages(node)
+        for sentence in sentences(text)
+    ]
+    assert len(raised) > 1000
+    assert [(module, sentence) for module, sentence in raised if len(sentence.split()) > LONGEST] == []
+
+
+def test_docstrings_of_the_reference_have_no_sentence_that_is_too_long():
+    pages = [file.read_text() for file in (ROOT / "docs" / "reference" / "api").glob("*.md")]
+    names = {name for page in pages for name in re.findall(r"\.\. auto\w+:: (?:\w+\.)+(\w+)", page)}
+    texts = [text for tree in trees().values() for text in documented(tree, names)]
+    assert len(texts) > 500
+    found = [sentence for text in texts for sentence in sentences(of_docstring(text))]
+    assert [sentence for sentence in found if len(sentence.split()) > LONGEST] == []
+
+
+def helps() -> Iterator[str]:
+    """What ``--help`` says of commands, arguments and options, but for examples."""
+    from typer.main import get_command
+
+    from physgym import cli
+
+    commands = [get_command(cli.app)]
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        yield "\n\n".join(part for part in (command.help or "").split("\n\n") if "physgym " not in part[:20])
+        yield from (text for text in (getattr(param, "help", None) for param in command.params) if text)
+
+
+def keys(schema: Any) -> Iterator[str]:
+    """The descriptions within a JSON schema."""
+    for name, value in schema.items() if isinstance(schema, dict) else ():
+        if name == "description" and isinstance(value, str):
+            yield value
+        yield from keys(value)
+
+
+def test_helps_and_keys_have_no_sentence_that_is_too_long():
+    from physgym.experiment.schema import Config
+
+    texts = [*helps(), *keys(Config.model_json_schema())]
+    assert len(texts) > 400
+    found = [sentence for text in texts for sentence in sentences(text)]
+    assert [sentence for sentence in found if len(sentence.split()) > LONGEST_OF_HELP] == []
 
 
 def test_a_name_of_a_class_means_one_thing():

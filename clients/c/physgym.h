@@ -2756,7 +2756,7 @@ static inline int pg_answer(pg_worker *w, int type) {
         memset(&failure, 0, sizeof failure);
         failure.any = 1;
         failure.doing = "attach";
-        pg_failed(&failure, PG_ENV_ERROR, "a worker that has dialled in shares no memory");
+        pg_failed(&failure, PG_ENV_ERROR, "a worker that has connected shares no memory");
         return pg_send_failure(w, &failure);
     }
 }
@@ -2891,7 +2891,7 @@ static inline int pg_dial(pg_link *link, const pg_options *options, const char *
     int status = PG_LOST;
     for (struct addrinfo *one = all; one != NULL && link->file < 0; one = one->ai_next) {
         if (!options->tls && !pg_is_loopback(one->ai_addr)) {
-            pg_tell("%s is no address of this machine, and the rest would travel in clear; give --fingerprint or "
+            pg_tell("%s is no address of this machine, and the rest would be sent in clear; give --fingerprint or "
                     "--authorities",
                     options->host);
             status = PG_REFUSED;
@@ -3219,8 +3219,8 @@ static inline void pg_print_help(const char *program, const char *id) {
            "  --fingerprint HEX    of its certificate, as it has printed it\n"
            "  --authorities FILE   certificates that may have signed its one (PEM); `system` for those of the system\n"
            "  --certificate FILE   certificate of this worker (PEM), with --key FILE\n"
-           "  --patience SECONDS   for which to dial where nobody answers (60)\n"
-           "  --stay               dial again when the run is over, for the next one\n"
+           "  --patience SECONDS   to try to connect before giving up (60)\n"
+           "  --stay               connect again when the run is over, for the next one\n"
            "  --states FILE        print the states for parameters, state and actions in a file\n",
            program, program, id);
 }

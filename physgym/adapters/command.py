@@ -71,7 +71,7 @@ class CommandSimulation(Simulation[Any, Any]):
         statuses: Exit statuses of a run that has worked.
         reject: A pattern; a run in whose output it is found has not converged, and its step has no sample.
         reject_timeout: Whether a run that takes too long is a rejected step, in place of an error.
-        continues: Whether a step goes on with the files of the step before.
+        continues: Whether a step continues with the files of the step before.
         folder: Where working folders are made; by default that of temporary files.
         keep: Working folders of which runs stay: "failed" (of one that ends in an error), "all" or "none".
         time_step: Seconds that a run simulates, if the problem has a time.
@@ -251,7 +251,7 @@ class CommandSimulation(Simulation[Any, Any]):
         """Return the number of ``steps``, the ``seed``, the last outputs, and the parameters of the episode.
 
         Raises:
-            ConfigError: Steps go on with files, which no state holds.
+            ConfigError: Steps continue with files, which no state holds.
         """
         if self._runs.folders.continues:
             raise ConfigError("with continues=True the state is in the program's files, which physgym does not keep")

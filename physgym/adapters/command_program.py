@@ -87,7 +87,7 @@ class TemplatedProgram:
             )
 
     def write(self, folder: Path, values: Mapping[str, Any]) -> None:
-        """Write the files of a run; of one that goes on, the templates alone, since the others are there.
+        """Write the files of a run; of one that continues, the templates alone, since the others are there.
 
         Raises:
             ConfigError: A template cannot be filled in.

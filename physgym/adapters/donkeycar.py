@@ -65,12 +65,12 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
 
     The action is steering and throttle, each from -1 to 1; steering 1 is to the left here, and to the right in the
     simulator. The info has ``pos``, ``cte`` (NaN where the simulator does not send it), ``speed``, ``heading``,
-    ``hit``, ``lap_count``, ``last_lap_time`` and ``distance`` (the length of the way driven) in units of the simulator;
-    ``answered``; ``cte_repaired``, how many broken errors were replaced by the last good one since the reset;
-    where they are configured, ``image_b``, and ``lidar``, the distances of its rays, shape (sweeps, rays), -1 where one
-    has hit nothing.
+    ``hit``, ``lap_count``, ``last_lap_time`` and ``distance`` (the length of the way driven) in units of the simulator.
+    It also has ``answered``, and ``cte_repaired``: how many broken errors were replaced by the last good one since the
+    reset. Where they are configured, it has ``image_b`` and ``lidar``, the distances of its rays, shape (sweeps, rays),
+    -1 where one has hit nothing.
 
-    An error of the simulator is a `SimulatorError`: the environment is then made anew, by `on_error="restart"` of a
+    An error of the simulator is a `SimulatorError`: the environment is then made again, by `on_error="restart"` of a
     vector environment, which starts the program again where it is given as `command`.
 
     Args:
@@ -142,7 +142,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         self._simulator: DonkeySimulator | LentSimulator | None = None
         if simulators is not None:
             if command is not None:
-                raise ConfigError("simulators are lent by a service and command starts one here; leave one of both out")
+                raise ConfigError("simulators come from a service, and command starts one here; leave one of both out")
             self._simulator = LentSimulator(described_services(simulators), timeout)
             host, port = self._simulator.host, self._simulator.port
         elif command is not None:
@@ -233,7 +233,7 @@ class DonkeyCarEnv(gymnasium.Env[Array, Array]):
         return picture_in(self._frame, "image") if self.render_mode == "rgb_array" and self._frame else None
 
     def close(self) -> None:
-        """Leave the scene, close the connection, and end the program that was started or give back what was lent."""
+        """Leave the scene, close the connection, and end the program that was started or give the simulator back."""
         broken = isinstance(self._simulator, LentSimulator) and not self._alive()
         with contextlib.suppress(SimulatorError):  # it has gone before
             self._link.send("exit_scene")

@@ -32,7 +32,7 @@ from physgym.spaces import Array
 WHOLE = 1e-6  # by which a step may differ from a multiple of the FMU's own one
 ADOPTED = (
     "a network has made steps in place of {fmu}, which cannot take their outputs as its state; reset the environment "
-    "before the FMU goes on"
+    "before the FMU continues"
 )
 IN, PARAMETERS, BEFORE, AFTER = "inputs", "parameters", "outputs", "next_outputs"  # groups of the fields of a sample
 

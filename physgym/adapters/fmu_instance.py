@@ -174,7 +174,7 @@ class FmuInstance:
         if self._failure == FATAL:
             raise SimulatorError(
                 f"{self.description.path.name} has failed fatally, and is not to be called again in this process; make "
-                'the environment anew in another one, as on_error="restart" does'
+                'the environment again in another one, as on_error="restart" does'
             )
         if renew or self._failure or self._fmu is None:
             self._shut()

@@ -168,8 +168,8 @@ class MpiSimulation(Simulation[Any, Any]):
 
     The sample has parameters, actions and states as inputs; the targets are ``next_NAME`` of each state, which feeds
     it, and the outputs. The observation is the dictionary of states and outputs; outputs are zeros before the first
-    step. All numbers travel as 64-bit floating-point ones. A rank that fails, or an answer that does not come, ends all
-    ranks; the next reset starts them again.
+    step. All numbers are sent as 64-bit floating-point ones. A rank that fails, or an answer that does not come, ends
+    all ranks; the next reset starts them again.
 
     Args:
         program: The program and its arguments; a first word that ends in ``.py`` is run by this Python.
@@ -380,7 +380,7 @@ def _fields(given: Mapping[str, FieldsOf | None]) -> MpiFields:
     }
     for name, space in {**found["parameters"], **found["actions"]}.items():
         if max(abs(float(space.low.min())), abs(float(space.high.max()))) >= WHOLE and space.dtype.kind != "f":
-            raise ConfigError(f"{name!r} has bounds beyond 2^53, and numbers travel as 64-bit floating-point ones")
+            raise ConfigError(f"{name!r} has bounds beyond 2^53, and numbers are sent as 64-bit floating-point ones")
     return MpiFields(**found)
 
 

@@ -38,7 +38,7 @@ class SB3VecEnv(VecEnv):
     a number of an info arrives as a Python number where its array is of 64 bits or bool.
 
     The environments run where the vector env put them. `get_attr`, `set_attr` and `env_method` take and return what
-    can travel: numbers, strings, arrays, spaces, and lists, tuples and dictionaries of them.
+    can be sent: numbers, strings, arrays, spaces, and lists, tuples and dictionaries of them.
 
     Args:
         envs: The vector env, or one in wrappers such as `physgym.Recorder`; it must reset in the step that ends an
@@ -192,7 +192,7 @@ class SB3VecEnv(VecEnv):
 
         Raises:
             AttributeError: An environment has none of this name.
-            ProtocolError: The value cannot travel.
+            ProtocolError: The value cannot be sent.
             WorkerError: A worker died or did not answer.
         """
         self._require(attr_name)
@@ -210,7 +210,7 @@ class SB3VecEnv(VecEnv):
             indices: Which environments; all by default.
 
         Raises:
-            ConfigError: The value cannot travel.
+            ConfigError: The value cannot be sent.
             WorkerError: A worker died or did not answer.
         """
         chosen = list(dict.fromkeys(self._get_indices(indices)))
@@ -233,8 +233,8 @@ class SB3VecEnv(VecEnv):
 
         Raises:
             AttributeError: An environment has no method of this name.
-            ConfigError: An argument cannot travel.
-            ProtocolError: A result cannot travel.
+            ConfigError: An argument cannot be sent.
+            ProtocolError: A result cannot be sent.
             WorkerError: A worker died or did not answer, or the method raised.
         """
         chosen = list(self._get_indices(indices))
@@ -249,9 +249,9 @@ class SB3VecEnv(VecEnv):
     ) -> list[bool]:
         """Return whether the environments have a wrapper of a class or of a subclass that this process knows.
 
-        Classes do not travel. What does is the text of an environment, in which every wrapper stands by its class's
-        name: another class of the same name counts too, and a wrapper that hides those in it by a text of its own
-        hides them here.
+        Classes are not sent. What is sent is the text of an environment, in which every wrapper stands by its class's
+        name. Another class of the same name counts too, and a wrapper that hides those in it by a text of its own hides
+        them here.
 
         Args:
             wrapper_class: The wrapper's class.

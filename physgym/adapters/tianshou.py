@@ -33,7 +33,7 @@ class TianshouVectorEnv(BaseVectorEnv):
     """Environments in worker processes, for the collectors of Tianshou.
 
     It stands where `tianshou.env.SubprocVectorEnv` would. With `wait_num` or `timeout` it is asynchronous, for
-    `tianshou.data.AsyncCollector`: a step returns what is ready, and the other environments go on.
+    `tianshou.data.AsyncCollector`: a step returns what is ready, and the other environments continue.
 
     Args:
         envs: The vector env, with Gymnasium's default autoreset mode, NEXT_STEP. Closing this view closes it.
@@ -259,7 +259,7 @@ class TianshouVectorEnv(BaseVectorEnv):
 
         Raises:
             AttributeError: There is none.
-            ProtocolError: The value cannot travel.
+            ProtocolError: The value cannot be sent.
             WorkerError: A worker died or did not answer.
         """
         self._assert_is_not_closed()
@@ -286,7 +286,7 @@ class TianshouVectorEnv(BaseVectorEnv):
             id: Which environments; all by default.
 
         Raises:
-            ConfigError: The value cannot travel.
+            ConfigError: The value cannot be sent.
             WorkerError: A worker died or did not answer.
         """
         ids = list(dict.fromkeys(self._ids(id)))
@@ -305,7 +305,7 @@ class TianshouVectorEnv(BaseVectorEnv):
 
 
 def _objects(values: Sequence[Any]) -> Array:
-    """Return an array of objects, whatever they are; shape (n,)."""
+    """Return an array of objects of any kind; shape (n,)."""
     array = np.empty(len(values), object)
     array[:] = values
     return array

@@ -246,7 +246,7 @@ class UmBridgeModel:
         return answer
 
     def _exchange(self, request: str, body: bytes | None) -> tuple[int, str]:
-        """Return status and text of the answer; a connection that the server has closed meanwhile is opened anew."""
+        """Return status and text of the answer; a connection that the server has closed meanwhile is opened again."""
         fresh = self._link.sock is None
         try:
             method, headers = ("GET", {}) if body is None else ("POST", {"Content-Type": "application/json"})

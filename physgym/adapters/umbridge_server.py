@@ -234,7 +234,7 @@ def _finite(name: str, values: Any) -> list[float]:
 class UmBridgeServer(ThreadingHTTPServer):
     """An HTTP server that offers one network as a UM-Bridge model; `serve_forever` serves, `close` ends it.
 
-    Whoever reaches its address may ask it: the protocol has no authentication.
+    Everybody who reaches its address may ask it: the protocol has no authentication.
 
     Args:
         network: The network.

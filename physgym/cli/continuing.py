@@ -1,4 +1,4 @@
-"""The session that a command goes on with where it was begun already: the same command, typed again, continues."""
+"""The session that a command continues: the same command, typed again, continues where it ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from physgym.experiment.schema import Config
 
 Begun = Annotated[
-    bool, typer.Option("--resume", help="Go on with the session where it was begun, as a job that is run again does.")
+    bool, typer.Option("--resume", help="Continue the session if it exists; for jobs that are run again.")
 ]
 
 
@@ -84,8 +84,8 @@ def _begun(config: Config, kind: str) -> Path | None:
     differing = _differing(load_config(config_of(session)).model_dump(), config.model_dump())
     if differing:
         raise ConfigError(
-            f"--resume: {session} was begun with other values of {', '.join(differing)}. Name another session, or go "
-            f"on with what it was begun with: physgym resume {session}"
+            f"--resume: {session} was begun with other values of {', '.join(differing)}. Name another "
+            f"session, or continue with the old values: physgym resume {session}"
         )
     return session
 
@@ -109,10 +109,10 @@ def origin_of(flags: Flags, source: Path, overrides: list[str] | None, session: 
         flags: Of the command.
         source: Its configuration.
         overrides: Changed keys.
-        session: The session that it goes on with; None for a new one.
+        session: The session that it continues with; None for a new one.
 
     Raises:
-        ConfigError: The repository is missing or has changes that nobody allowed, or what goes on is not to be kept.
+        ConfigError: The repository is missing or has changes that nobody allowed, or what continues is not to be kept.
     """
     from physgym.experiment.record import read_record
 

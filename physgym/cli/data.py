@@ -51,7 +51,7 @@ def generate(
 ) -> None:
     """Run a simulation in parallel and store its samples.
 
-    The same command gives the same samples, whatever the number of workers, crashes and resumes. Options stand for keys
+    The same command gives the same samples, for any number of workers, crashes and resumes. Options stand for keys
     of the configuration; without --out and dataset.path there is a session, as of a training.
 
     Examples: physgym generate physgym/Spring-v0 --out data/spring --samples 2000 --parameters sobol
@@ -83,7 +83,7 @@ def generate(
         raise ConfigError("--save-diff keeps changes in a session, which there is none with --out or dataset.path")
     if config.dataset.path is None:
         if resume:
-            raise ConfigError("--resume goes with --out or dataset.path; a session goes on by physgym resume SESSION")
+            raise ConfigError("--resume needs --out or dataset.path; continue a session by physgym resume SESSION")
         origin, log = flags.origin(file, overrides, given)
         if not log:
             raise ConfigError("there is nothing to generate samples for: name a place with --out, or keep the session")
@@ -131,7 +131,7 @@ def info(
     data: Annotated[Path, typer.Argument(help="Dataset folder, or the file of an FMU.")],
     verify: Annotated[bool, typer.Option("--verify", help="Compare every partition with its checksum.")] = False,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Write dataset.json anew, from the partitions alone.")
+        bool, typer.Option("--rebuild", help="Write dataset.json again, from the partitions alone.")
     ] = False,
 ) -> None:
     """Say what a dataset holds: samples, partitions, fields with statistics, where it comes from.
@@ -180,7 +180,7 @@ def export(
         ),
     ] = None,
     level: Annotated[int | None, typer.Option(help="Compression level.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted compressed copy.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue with an interrupted compressed copy.")] = False,
     to: Annotated[
         str | None,
         typer.Option(

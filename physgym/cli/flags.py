@@ -49,7 +49,7 @@ class Flags:
         bool,
         typer.Option(
             "--allow-changed-code",
-            help="Go on where the simulation has other code than what is continued; both are recorded.",
+            help="Continue where the simulation has other code than what is continued; both are recorded.",
         ),
     ] = False
     y: Annotated[bool, typer.Option("--y", "-y", help="Do not ask.")] = False

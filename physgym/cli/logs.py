@@ -84,7 +84,7 @@ def with_saying(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _LogFile(logging.FileHandler):
-    """The end of a file; where it cannot be written any more, that is said once, and the command goes on."""
+    """The end of a file; where it cannot be written any more, that is said once, and the command continues."""
 
     def __init__(self, path: Path) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The command of a worker that dials in, and the options with which a run lets such workers in."""
+"""The command of a worker that connects, and the options with which a run lets such workers in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Listening:
 
     listen: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Take workers that dial in from other machines, in place of own ones."),
+        typer.Option(metavar="HOST:PORT", help="Take workers that connect from other machines, in place of own ones."),
     ] = None
     advertise: Annotated[
         str, typer.Option(metavar="HOST", help="Name of this machine in the command that is printed for the others.")
@@ -117,7 +117,7 @@ class Listening:
             on_difference=self.on_difference,  # type: ignore[arg-type]
         )
         try:
-            print(f"workers dial in with:\n  {found.command}", file=sys.stderr, flush=True)
+            print(f"workers connect with:\n  {found.command}", file=sys.stderr, flush=True)
             with self._invited(found, certificate):
                 yield found
         finally:
@@ -228,12 +228,12 @@ def worker(
     ] = None,
     envs: Annotated[int, typer.Option(min=1, help="Environments in each process.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per usable core.")] = None,
-    patience: Annotated[float, typer.Option(min=0, help="Seconds to dial where nobody answers.")] = 60.0,
-    stay: Annotated[bool, typer.Option("--stay", help="Dial again when the run is over, for the next one.")] = False,
+    patience: Annotated[float, typer.Option(min=0, help="Seconds to try to connect before giving up.")] = 60.0,
+    stay: Annotated[bool, typer.Option("--stay", help="Connect again when the run is over, for the next one.")] = False,
 ) -> None:
     """Run simulations for a run on another machine, which listens with --listen.
 
-    What is made here is what this command allows, whatever the run says. It ends with the run.
+    Only what this command allows is made here; the run cannot change that. It ends with the run.
 
     Example: physgym worker node1:7000 --token-file token --fingerprint 3f5c... --env my_package.sims:my/Sim-v0
     """

@@ -1,4 +1,4 @@
-"""The command that writes a package for a simulation of one's own."""
+"""The command that writes a package for your own simulation."""
 
 from __future__ import annotations
 

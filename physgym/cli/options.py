@@ -144,7 +144,7 @@ GENERATION = (
 WHICH = KeyOption("runner.which", "which", "Checkpoint: last, best, or an epoch that is kept.")
 FRAMES = KeyOption("runner.frames", "frames", kind=Path)
 RUNNING = (
-    KeyOption("runner.steps", "steps", "Steps; 0 goes on until Ctrl-C.", checked=True),
+    KeyOption("runner.steps", "steps", "Steps; 0 continues until Ctrl-C.", checked=True),
     WHICH,
     *declared_options(RunnerOptions, "runner"),
     FRAMES,

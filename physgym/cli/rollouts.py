@@ -22,8 +22,8 @@ STEPS = Annotated[
         "--rollout",
         metavar="STEPS",
         min=1,
-        help="Let the network go on from its own predictions for so many steps, from the first states of episodes and "
-        "under the same actions, and say how its error grows. What feeds what must be declared.",
+        help="Let the network continue from its own predictions for so many steps, and print how its error grows. It "
+        "starts from the first states of episodes, under the same actions. The feedback must be declared.",
     ),
 ]
 EPISODES = Annotated[

@@ -66,7 +66,7 @@ def run(
     Says how far its predictions are from what the solver gives, and what both cost. What no option says is as in the
     section runner of the session's configuration.
 
-    With --rollout the network goes on from its own predictions, in fresh episodes or those of a dataset: says how its
+    With --rollout the network continues from its own predictions, in fresh episodes or those of a dataset: says how its
     error grows step by step.
 
     An agent acts without exploration, in fresh episodes; --record keeps them as a recording.
@@ -311,7 +311,7 @@ def _run(
                 print(f"inputs: {short(file)}; --inputs {short(file)} makes them again", file=sys.stderr)
     except KeyboardInterrupt:  # before the first step, or the second one
         record = more.get("record")
-        kept = "" if record is None else f"; {record} keeps what it had, and with --resume a run goes on behind it"
+        kept = "" if record is None else f"; {record} keeps what it had, and with --resume a run continues behind it"
         print(f"\ninterrupted at once{kept}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     print(report)

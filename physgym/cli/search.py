@@ -54,7 +54,7 @@ def search(
     """Search for the best values of some keys: many trainings, several at a time.
 
     The session holds a table of the trials, results.csv, the best configuration, best.yaml, plots, and below trials a
-    session of each. Ctrl-C and crashes lose nothing: physgym resume SESSION goes on.
+    session of each. Ctrl-C and crashes lose nothing: physgym resume SESSION continues.
 
     Example: physgym search examples/search.yaml search.trials=50 search.workers=4
     """
@@ -125,7 +125,7 @@ def resume_search(
     lent: bool = False,
     reported: bool = True,
 ) -> None:
-    """Go on with the session of a search."""
+    """Continue with the session of a search."""
     from physgym.experiment.search.study import resume_search as run
 
     _finish(lambda: run(session, settings, origin, ray=ray, lent=lent), settings, reported=reported)
@@ -144,7 +144,7 @@ def _finish(run: Callable[[], Found], settings: Config, *, reported: bool) -> No
 
 
 def report(found: Found, section: SearchSection) -> None:
-    """Print what a search gave, and how to go on; exit as after Ctrl-C if that ended it."""
+    """Print what a search gave, and how to continue; exit as after Ctrl-C if that ended it."""
     from physgym.experiment.search.report import BEST, RESULTS, summary_of, table_of
 
     print(summary_of(found.rows))

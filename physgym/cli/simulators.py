@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 simulators = Commands(
     name="simulators",
-    help="Lend simulators that are programs of their own to trainings on other machines, or use those that are lent.",
+    help="Share simulators that are programs of their own with trainings on other machines, or use shared ones.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -97,7 +97,7 @@ def serve(
         str, typer.Option(help="Address of this machine at which simulators are asked whether they answer.")
     ] = "127.0.0.1",
     advertise: Annotated[
-        str, typer.Option(metavar="HOST", help="Where clients find the simulators; by default where they dialled.")
+        str, typer.Option(metavar="HOST", help="Where clients find the simulators; by default where they connected.")
     ] = "",
     start_timeout: Annotated[float, typer.Option(help="Seconds until a simulator must accept connections.")] = 60.0,
     lease: Annotated[float, typer.Option(help="Seconds until a simulator is ended that no client has renewed.")] = 60.0,
@@ -154,7 +154,7 @@ def serve(
         elif found.own:
             described["fingerprint"] = found.fingerprint
         entry = json.dumps([described], ensure_ascii=False)
-        _said(f"simulators are lent at {service.address}; environments take them with:")
+        _said(f"simulators are shared at {service.address}; environments take them with:")
         _said(f"  {shlex.join(['--arg', f'simulators={entry}'])}")
         if found is not None and not found.own:
             _said('  and "authorities": FILE, unless their machines know already who has signed the certificate')
@@ -175,7 +175,7 @@ def serve(
 def request(
     address: ServicePlace,
     token_file: TokenFile,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait where all are lent.")] = 0.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait while all are in use.")] = 0.0,
     hold: Annotated[
         bool, typer.Option("--hold", help="Keep it, and give it back at Ctrl-C; else renew it by `ping`.")
     ] = False,
@@ -229,7 +229,7 @@ def kill(
     *,
     reaching: Reaching,
 ) -> None:
-    """End a simulator, whoever has it."""
+    """End a simulator, also one that somebody uses."""
     with reaching.client(address, token_file) as client:
         client.kill(lease)
 

@@ -28,7 +28,7 @@ SHELL_TEXT = re.compile(r'[^"`\\\n]+')  # between double quotes
 class JobOptions:
     """Values of the options that say what a job asks of SLURM."""
 
-    time: Annotated[str, typer.Option(help="Limit, such as 4:00:00; then it saves, and goes on in a new turn.")]
+    time: Annotated[str, typer.Option(help="Limit, such as 4:00:00; then it saves, and continues in a new job.")]
     nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1
     array: Annotated[
         int, typer.Option(min=0, metavar="N", help="Jobs of an array, which share the trials of a search.")
@@ -121,8 +121,8 @@ def submit(
 ) -> None:
     """Write a script for SLURM that runs a configuration on some machines of a cluster.
 
-    The job trains, searches, or generates samples. When its time is nearly over it saves, goes back into the queue, and
-    goes on from there, until it is done. The folders must be on a file system that the nodes share.
+    The job trains, searches, or generates samples. When its time is nearly over it saves, returns to the queue and
+    continues from there, until it is done. The folders must be on a file system that the nodes share.
 
     Example: physgym submit examples/beam.yaml --nodes 4 --per-node 32 --time 4:00:00 --go
     """
@@ -143,7 +143,7 @@ def submit(
         _, kept = flags.origin(config, overrides)  # nobody can be asked within the job
         if not kept:
             raise ConfigError(
-                "a job goes on from its session: leave --no-logging and --allow-dirty-repo out, or add --save-diff"
+                "a job continues from its session: leave --no-logging and --allow-dirty-repo out, or add --save-diff"
             )
     plan = Plan(job.nodes, per_node, processes, only_samples, advertise, _passed_on(flags), job.array)
     placed = plan.with_places(settings, folder)

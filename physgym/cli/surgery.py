@@ -43,7 +43,7 @@ def merge(
     mode: Part = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Put the samples of several datasets into one; episodes are numbered anew, none is joined with another.
+    """Put the samples of several datasets into one; episodes are renumbered, none is joined with another.
 
     Example: physgym data merge data/monday data/tuesday --out data/week
     """

@@ -32,7 +32,7 @@ def demo(
     try:
         study(QUICK if quick else DEMO, out, num_workers=workers, seed=seed)
     except KeyboardInterrupt:
-        print("\ninterrupted; what is complete stays, physgym demo begins anew", file=sys.stderr)
+        print("\ninterrupted; what is complete stays, physgym demo starts again", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -48,7 +48,7 @@ def check(
     ] = "",
     worker: Annotated[
         str | None,
-        typer.Option(metavar="COMMAND", help="Check a program that dials in, in any language, against the protocol."),
+        typer.Option(metavar="COMMAND", help="Check a program that connects, in any language, against the protocol."),
     ] = None,
     arg: EnvArguments = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer of --worker.")] = 30.0,

@@ -36,7 +36,7 @@ def train(
         Path,
         typer.Argument(
             metavar="CONFIG",
-            help="YAML file, see physgym schema; or a session, to train anew as it was.",
+            help="YAML file, see physgym schema; or a session, to train again from the start with its configuration.",
             show_default=False,
         ),
     ],
@@ -87,8 +87,8 @@ def resume(
 ) -> None:
     """Continue what was interrupted: on a CPU to the same bits as if it never had been.
 
-    A training goes on from the last checkpoint; where there is none yet, from the last sample that was stored. A search
-    finishes its trials; search.trials=N gives it more.
+    A training continues from the last checkpoint; where there is none yet, from the last sample that was stored. A
+    search finishes its trials; search.trials=N gives it more.
 
     Example: physgym resume sessions/beam
     """

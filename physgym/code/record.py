@@ -174,8 +174,8 @@ def check_same(
         more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         raise ChangedCode(
             f"{where} was made by other code of the simulation than that of now: {'; '.join([*found[:SHOWN], *more])}. "
-            f"Then {_text(old)}, now {_text(now)}. Take the code with which it was begun, or go on with that of now, "
-            "and have both recorded: --allow-changed-code (allow_changed_code=True)"
+            f"Then {_text(old)}, now {_text(now)}. Take the code with which it was begun, or continue with that of "
+            "now, and have both recorded: --allow-changed-code (allow_changed_code=True)"
         )
     return found
 

@@ -1,7 +1,7 @@
 """Constants: arrays that a dataset stores once, such as the mesh or the material of a simulation.
 
 They lie in one file next to the description, ``constants.npz`` (uncompressed, as numpy writes it), which is
-written once. Whatever writes to the dataset later must bring the same ones.
+written once. Everything that writes to the dataset later must bring the same ones.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def read(folder: Path, entry: Mapping[str, Any] | str | None = None) -> dict[str
             )
     elif entry is not None and data is None:
         raise DatasetError(
-            f"the constants of {folder} are unknown: {CONSTANTS} was not there when its description was written anew. "
+            f"the constants of {folder} are unknown: {CONSTANTS} was not there when its description was rewritten. "
             "Restore a copy, or continue the dataset with its simulation, which gives them again"
         )
     return {} if data is None else decode(data, file)

@@ -387,8 +387,8 @@ class SampleDataset(DividedSamples):
             short: Whether an episode that is too short is left out ("drop"), or gives a window whose last rows are
                 repeated ("pad"), with a field that says which targets are there. At least one is.
             mask: Name of that field, shape (targets,), bool.
-            begin: Whether a window has rows of its own from the first on ("whole"), or there is one for each step that
-                the inputs may end with, where the first row of the episode stands in place of rows before it
+            begin: Whether a window has rows of its own from the first on ("whole"). Else there is one for each step
+                that the inputs may end with, where the first row of the episode stands in place of rows before it
                 ("repeat"), as in a stack of frames.
 
         Raises:
@@ -458,7 +458,7 @@ class SampleDataset(DividedSamples):
         return self._like(_rows=rows)
 
     def _like(self, **changes: Any) -> Self:
-        """Return a dataset of the same open files: opened anew, they may hold more."""
+        """Return a dataset of the same open files: opened again, they may hold more."""
         part = object.__new__(type(self))
         part.__dict__.update(self.__dict__, **changes)
         for made in ("statistics", *(["_reader"] if "spec" in changes else [])) if changes else ():

@@ -32,7 +32,7 @@ class EpisodeSplit:
 
     The part of an episode follows from its number and the seed alone and never changes: a dataset may grow, be
     filtered, or be read in any order. Episodes are taken in blocks of consecutive numbers, the smallest in which the
-    fractions are whole numbers (10 for 0.8, 0.1 and 0.1); of each whole block exactly so many are in each part, drawn
+    fractions are whole numbers (10 for 0.8, 0.1 and 0.1). Of each whole block exactly so many are in each part, drawn
     from the seed and the number of the block. An episode of a merged dataset counts by the number that it had before.
 
     Args:

@@ -92,7 +92,7 @@ class Description:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning(
                 "%s is no description of a dataset (%s); the partitions in its folder are taken as they are. Write it "
-                "anew with physgym info %s --rebuild",
+                "again with physgym info %s --rebuild",
                 folder / DESCRIPTION,
                 error,
                 folder,
@@ -214,7 +214,7 @@ def describe_partitions(
 
 
 def rebuild_description(path: str | Path) -> dict[str, Any]:
-    """Write ``dataset.json`` anew from the partitions; provenance and constants are kept where they are readable.
+    """Write ``dataset.json`` again from the partitions; provenance and constants are kept where they are readable.
 
     Returns:
         Its content.
@@ -305,7 +305,7 @@ def _agreed(folder: Path, mode: str, description: Description, known: Mapping[Pa
         if name not in files:
             raise DatasetError(
                 f"{folder} lacks {name}, which its description names: the copy is incomplete, or it was removed. "
-                "Restore it, or go on without it: move away the partitions after it as well, then run physgym info "
+                "Restore it, or continue without it: move away the partitions after it as well, then run physgym info "
                 f"{folder} --rebuild"
             )
     if isinstance(description.constants, Mapping) and not (folder / constants.CONSTANTS).exists():
@@ -328,7 +328,7 @@ def _agreed(folder: Path, mode: str, description: Description, known: Mapping[Pa
     if description.text is None and any(part.count for part in parts):
         log.warning(
             f"{folder} has no {DESCRIPTION}: it is taken to be the partitions that are there; one that is missing at "
-            f"the end is not noticed. Write it anew with physgym info {folder} --rebuild"
+            f"the end is not noticed. Write it again with physgym info {folder} --rebuild"
         )
     _check_run(folder, parts)
     named = [part for part in parts if part.path.name in entries]

@@ -34,7 +34,7 @@ class Flusher:
         partitions: Where they are stored.
 
     Attributes:
-        pending: Samples that left the buffer and are not stored all; the next call goes on with them.
+        pending: Samples that left the buffer and are not stored all; the next call continues with them.
     """
 
     def __init__(

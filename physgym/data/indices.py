@@ -55,7 +55,7 @@ def moved(rows: Array, before: list[int], after: list[int]) -> Array:
         DatasetError: A folder holds less.
     """
     if any(now < then for then, now in zip(before, after, strict=True)):
-        raise DatasetError(f"folders that held {before} samples hold {after} now; open the dataset anew")
+        raise DatasetError(f"folders that held {before} samples hold {after} now; open the dataset again")
     starts = np.cumsum([0, *before[:-1]])
     shifts = np.cumsum([0, *after[:-1]]) - starts
     found: Array = rows + shifts[np.searchsorted(starts, rows, side="right") - 1]

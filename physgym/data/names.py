@@ -41,7 +41,7 @@ class TakenNames:
         self._steps = GREATEST, b""  # the first one, and the bytes from it on
 
     def forget(self) -> None:
-        """Look the names up anew: not all that were taken are stored."""
+        """Look the names up again: not all that were taken are stored."""
         self._last = self._runs = None
 
     def take_one(self, episode: int, step: int) -> None:

@@ -55,7 +55,7 @@ def with_next_rows(samples: Any, outputs: Sequence[str], feedback: Mapping[str, 
     """Return samples with the outputs of a network of single steps; those that have them as they are.
 
     Args:
-        samples: A dataset; whatever else stays as it is.
+        samples: A dataset; other samples stay as they are.
         outputs: Fields that the network predicts.
         feedback: Outputs that are its inputs at the next step.
 

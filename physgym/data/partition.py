@@ -1,4 +1,4 @@
-"""A partition: one plain HDF5 file of samples that is readable whatever happens to its writer.
+"""A partition: one plain HDF5 file of samples that stays readable if its writer fails.
 
 Here it is read; `physgym.data.partition_file` makes, fills and seals it. Its number of samples is one value of 8 bytes,
 written after the rows that it counts, so that a reader sees either a whole batch or nothing of it.
@@ -263,7 +263,7 @@ class Partition:
             else:
                 now = Partition(self.path)
                 if now.layout != self.layout or self._others_rows(now):
-                    raise OSError("another file has taken its place; open the dataset anew")
+                    raise OSError("another file has taken its place; open the dataset again")
                 with now.opened() as found:
                     yield found
         finally:
@@ -331,7 +331,7 @@ def _value(handle: int, offset: int | None, shape: tuple[int, ...], dtype: np.dt
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Translate whatever HDF5 and numpy make of damaged bytes: the partition is damaged."""
+    """Translate all errors of HDF5 and numpy for damaged bytes: the partition is damaged."""
     try:
         yield
     except DatasetError:

@@ -60,7 +60,7 @@ def continued(
         code: The code of now.
         samples: How many samples there are.
         where: What is continued, for a message.
-        allow: Go on with another code.
+        allow: Continue with another code.
         defaults: See `begun`.
 
     Raises:
@@ -310,7 +310,7 @@ def other_code(code: Code, learned: Mapping[str, Any], names: Sequence[str]) -> 
 def warn_of_parts(stream: Any, writer: Any) -> None:
     """Warn where a part that is written is of other code than another part, or gets episodes that another part has.
 
-    Parts draw seeds of their own, unless they go on with those of an earlier version, or load samples.
+    Parts draw seeds of their own, unless they continue with those of an earlier version, or load samples.
 
     Args:
         stream: The `SampleStream` that makes the samples.

@@ -106,7 +106,7 @@ def read_description(store: Backend) -> RemoteDescription | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{type(error).__name__} {error}"
         raise StorageError(
-            f"{store.location / DESCRIPTION} is no description of a dataset: {problem}. Its writer makes it anew when "
+            f"{store.location / DESCRIPTION} is no description of a dataset: {problem}. Its writer makes it again when "
             "it continues the dataset"
         ) from error
     return RemoteDescription(data, hashlib.sha256(text).hexdigest(), tag)
@@ -148,7 +148,7 @@ def fetch_dataset(location: Location, modes: tuple[str, ...], samples: int | Non
             now = _described(store)
             if attempt == ATTEMPTS or now.sha256 == described.sha256:
                 raise StorageError(
-                    f"{error}, though {location / DESCRIPTION} names it. Generate the dataset anew"
+                    f"{error}, though {location / DESCRIPTION} names it. Generate the dataset again"
                 ) from error
             described = now  # its writer has replaced partitions
         else:

@@ -60,7 +60,7 @@ class _Place:
 class SampleBuffer:
     """Columns that take samples in the form in which they are stored, and refuse a name that is taken.
 
-    They are memory of its own, or are lent by an open partition, see `MappedRows`: then what waits lies in the file
+    They are memory of its own, or of an open partition, see `MappedRows`: then what waits lies in the file
     already, behind the rows that count.
 
     Args:

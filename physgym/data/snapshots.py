@@ -1,7 +1,7 @@
 """Snapshots of a dataset: states of its simulation on the way through episodes, in files next to its partitions.
 
 The file ``snapshots/MODE/EPISODE/STEP.npz`` (uncompressed) holds the state just before a step. Samples do not depend on
-it, and whoever reads samples need not know of it.
+it, and a reader of samples need not know of it.
 """
 
 from __future__ import annotations

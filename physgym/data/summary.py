@@ -71,7 +71,7 @@ def summarize(path: str | Path) -> Iterator[str]:
         yield from (f"  {line}" for line in _lines_by_part(partitions))
         if files := snapshot_files(partitions[0].path.parent, mode):
             taken = size_text(sum(file.stat().st_size for file in files))
-            yield f"  snapshots: {len(files)} states, {taken}, from which physgym.reopen goes on"
+            yield f"  snapshots: {len(files)} states, {taken}, from which physgym.reopen continues"
         if folders is not None:
             yield from (f"  {line}" for line in code_lines(folders.provenances[0]))
     folder = partitions[0].path.parent

@@ -13,7 +13,7 @@ class Upkeep:
         name: Of the thread.
         interval: Seconds.
         work: The work.
-        failed: Called with an exception of the work, after which it goes on.
+        failed: Called with an exception of the work, after which it continues.
     """
 
     def __init__(

@@ -105,7 +105,7 @@ class Mirror:
         if here and gone_on:
             raise StorageError(
                 f"{self.location} was continued elsewhere, while {self.folder} holds samples for it that were not "
-                "uploaded. Move the folder away to go on with what is in S3"
+                "uploaded. Move the folder away to continue with what is in S3"
             )
         if found is not None and not here:
             self._state |= {"published": True, "written": [found.sha256]}  # so that a part of it is no fork
@@ -321,7 +321,7 @@ class Mirror:
         try:
             self._thread.join(SOON)
             if self._thread.is_alive():
-                log.warning("uploading the rest to %s; Ctrl-C ends that, and resume goes on with it", self.location)
+                log.warning("uploading the rest to %s; Ctrl-C ends that, and resume continues with it", self.location)
             while self._thread.is_alive():  # which gives up when the server is away for too long
                 self._thread.join(0.2)
         except BaseException:

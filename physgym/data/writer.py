@@ -48,13 +48,13 @@ DEFAULT_COMMIT_INTERVAL = 0.5
 
 
 class SampleWriter:
-    """Append samples to a dataset; whatever happens, what was committed stays readable.
+    """Append samples to a dataset; what was committed stays readable after any fault.
 
     Samples are collected in a buffer and committed when it is full, after `commit_interval` and by `commit`. A thread
-    of the writer does the latter, seals partitions that are full and keeps the statistics, so that `append` waits for
-    one write of a buffer at most (or, where the disk is slower than the samples, for the seal of a partition). All
-    methods may be called from any thread. What interrupts them (Ctrl-C) leaves every sample taken before in its place;
-    of the samples of an interrupted `append` the first ones may be stored. A forked child has no part in a writer.
+    of the writer does the latter, seals partitions that are full and keeps the statistics. So `append` waits for one
+    write of a buffer at most (or, where the disk is slower than the samples, for the seal of a partition). All methods
+    may be called from any thread. What interrupts them (Ctrl-C) leaves every sample taken before in its place; of the
+    samples of an interrupted `append` the first ones may be stored. A forked child has no part in a writer.
 
     Args:
         path: The dataset's folder, created if needed; or ``s3://bucket/prefix``, see `physgym.storage`.
@@ -385,7 +385,7 @@ class SampleWriter:
     def add_endings(self, *, episode: Array, steps: Array, how: Sequence[str]) -> None:
         """Take note of how episodes ended; it is stored with their last samples.
 
-        A continued dataset of a version that did not store this goes on without.
+        A continued dataset of a version that did not store this continues without.
 
         Args:
             episode: Index of each episode, shape (n,), ascending.
@@ -481,7 +481,7 @@ class SampleWriter:
         return self._fault.error is not None or self._claim.given_up or self._upkeep.stopping
 
     def _upkeep_failed(self, error: Exception) -> None:
-        """Let the next call raise an error of the thread, whatever it is."""
+        """Let the next call raise an error of the thread, of any class."""
         unforeseen = DatasetError(f"the thread that writes {self.path} failed: {error!r}")
         unforeseen.__cause__ = error
         with self._lock:

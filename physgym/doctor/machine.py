@@ -46,7 +46,7 @@ def system(name: str = sys.platform, release: Path = WSL) -> Finding:
     if name == "darwin":
         text += (
             "\nmacOS: not tested. Shared memory is a file in the temporary folder. What a simulator has started in a"
-            "\ngroup of its own may go on after the simulator was killed"
+            "\ngroup of its own may continue after the simulator was killed"
         )
         remedy = "after a run that was killed look for programs of simulators: ps -ax"
         return Finding("system", "note", text, remedy, values)
@@ -93,7 +93,7 @@ def shared() -> Finding:
         finally:
             os.close(file)
     except OSError as error:
-        remedy = "pass shared_memory=False: observations then travel in messages"
+        remedy = "pass shared_memory=False: observations are then sent in messages"
         return Finding("shared memory", "problem", f"the system gives none: {error.strerror}", remedy)
     text = "works" if hasattr(os, "memfd_create") else f"works, as files in {tempfile.gettempdir()}"
     try:

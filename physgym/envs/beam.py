@@ -30,8 +30,8 @@ class Beam(Simulation[Float32Array, Float32Array]):
     """A beam of compressible neo-Hookean material, clamped at x = 0 and loaded by dead forces at its nodes.
 
     Every step is a load case of its own: the action's forces are applied to the beam at rest, and the observation is
-    the displacement at equilibrium, whatever was applied before. Geometry and material are those of the beam example
-    of DeepPhysX.
+    the displacement at equilibrium, independent of what was applied before. Geometry and material are those of the beam
+    example of DeepPhysX.
 
     The sample has the input ``forces`` in N and the target ``displacement`` in mm, both of shape (n, 3), float32, for
     the nodes in the order of `rest_positions`.

@@ -42,17 +42,17 @@ class Track(Simulation[Array, Array]):
     step.
 
     The *action* is steering (1 is to the left) and throttle (below 0 it brakes), each from -1 to 1, shape (2,). The
-    *observation* is the picture of the camera, shape (120, 160, 3), uint8, or the state, shape (5,), float32: distance
-    from the centre line in m, positive to the left, angle to it in radians, speed in m/s, curvature of the line 6 m
-    and 15 m ahead in 1/m.
+    *observation* is the picture of the camera, shape (120, 160, 3), uint8, or the state, shape (5,), float32. The state
+    has distance from the centre line in m, positive to the left, angle to it in radians, speed in m/s, curvature of the
+    line 6 m and 15 m ahead in 1/m.
 
     The reward of a step is the speed as a part of the highest one, times a factor that falls from 1 in the middle of
-    the road to 0 at `max_cte`; it is -1 where the car leaves the road or is stuck. Then the episode is terminated, and
+    the road to 0 at `max_cte`. It is -1 where the car leaves the road or is stuck. Then the episode is terminated, and
     also after the last of the `laps`.
 
-    The info has ``pos``, shape (3,), in m, ``cte``, the distance from the centre line in m, ``speed`` in m/s,
-    ``heading`` in radians, ``hit`` ("grass" off the asphalt, else "none"), ``lap_count``, ``last_lap_time`` in s (0
-    before there is one), and ``distance``, along the centre line since the start, in m.
+    The info has ``pos``, shape (3,), in m, ``cte``, the distance from the centre line in m, ``speed`` in m/s and
+    ``heading`` in radians. It also has ``hit`` ("grass" off the asphalt, else "none"), ``lap_count``, ``last_lap_time``
+    in s (0 before there is one), and ``distance``, along the centre line since the start, in m.
 
     Sample: ``state`` before the step, ``action``, and the target ``next_state``. For pictures as samples, make
     transitions of it: `RecordTransition`.
@@ -215,7 +215,7 @@ class Track(Simulation[Array, Array]):
         return self.picture()
 
     def picture(self) -> Array:
-        """Return what the driver sees, shape (120, 160, 3), uint8, RGB; whatever is observed."""
+        """Return what the driver sees, shape (120, 160, 3), uint8, RGB; for any kind of observation."""
         if self._camera is None:
             self._camera = RoadCamera(self.course, HALF_WIDTH)
         return self._camera.picture(self._position, self._heading)

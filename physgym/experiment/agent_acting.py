@@ -52,7 +52,7 @@ def run_agent_of(
     Args:
         session: The folder.
         config: Its configuration.
-        steps: How many; 0 goes on until Ctrl-C.
+        steps: How many; 0 continues until Ctrl-C.
         which: Which checkpoint; None for the last one.
         seed: Of the run.
         record: Place of a recording; None for none.

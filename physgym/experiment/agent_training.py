@@ -74,7 +74,7 @@ def train_agent(
         The session, None without one; the trainer; the history.
 
     Raises:
-        PhysGymError: Whatever the parts raise; what was complete stays in the session.
+        PhysGymError: An error of one of the parts; what was complete stays in the session.
         KeyboardInterrupt: Ctrl-C twice.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -196,10 +196,10 @@ def own_callbacks(config: Config) -> list[Callback]:
 
 
 def check_resumed(config: Config, session: Path) -> None:
-    """Raise ConfigError where an agent would go on with other keys than it began with.
+    """Raise ConfigError where an agent would continue with other keys than it began with.
 
     Args:
-        config: The configuration to go on with.
+        config: The configuration to continue with.
         session: The session, which has that of before.
     """
     before = check_config(read_config(session), str(session / CONFIG))
@@ -210,8 +210,8 @@ def check_resumed(config: Config, session: Path) -> None:
     changed += [name for name in ("environment", "seed") if getattr(config, name) != getattr(before, name)]
     if changed:
         raise ConfigError(
-            f"{changed[0]}: an agent goes on as it began, but for {', '.join(f'agent.{name}' for name in CHANGEABLE)}. "
-            "Leave it as it was, or begin a new session"
+            f"{changed[0]}: an agent continues as it began, but for "
+            f"{', '.join(f'agent.{name}' for name in CHANGEABLE)}. Leave it as it was, or begin a new session"
         )
 
 
@@ -223,7 +223,7 @@ def describe_replay(run: Run, session: Path) -> None:
 
 
 def _after_interrupt(session: Path) -> str:
-    """Return what is there after a second Ctrl-C, and how to go on."""
+    """Return what is there after a second Ctrl-C, and how to continue."""
     if is_empty(session):
         return "interrupted before the first checkpoint; nothing is kept. Begin again with the same command"
     kept = "no checkpoint was saved"

@@ -160,7 +160,7 @@ def compare(
 
     Args:
         paths: Their folders, two or more.
-        minimize: Metrics of which the smallest value is the best, whatever is known of them.
+        minimize: Metrics of which the smallest value is the best, also if something else is known of them.
         maximize: Metrics of which the largest one is.
 
     Raises:
@@ -365,7 +365,7 @@ def _row(values: Sequence[Any]) -> list[str]:
 
 
 def curves_of(session: Path) -> CurvePoints:
-    """Return the curves over epochs of the last training in a session, whatever logger has written them; by name.
+    """Return the curves over epochs of the last training in a session, written by any logger; by name.
 
     Args:
         session: The folder.

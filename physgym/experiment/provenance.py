@@ -50,7 +50,7 @@ class Origin:
         edits: Flags and overrides, as they were given.
         repository: Around the folder, None where there is none.
         patch: All that is not committed, None where it is not stored.
-        allow_changed_code: Whether what is resumed may go on with another code of the simulation.
+        allow_changed_code: Whether what is resumed may continue with another code of the simulation.
     """
 
     command: tuple[str, ...]
@@ -76,7 +76,7 @@ class Origin:
             config_file: The configuration file.
             edits: Flags and overrides, as they were given.
             save_diff: Whether to keep what is not committed.
-            allow_changed_code: Whether what is resumed may go on with another code of the simulation.
+            allow_changed_code: Whether what is resumed may continue with another code of the simulation.
 
         Raises:
             ConfigError: There are changes that cannot be kept.
@@ -236,7 +236,7 @@ def threads() -> int | None:
 
 
 def dataset_hash(dataset: SampleDataset, stored: int | None = None) -> str:
-    """Return the hash of a dataset's samples, whatever its folder is called and whether it is compressed.
+    """Return the hash of a dataset's samples, which does not depend on its folder and compression.
 
     It covers the fields (name, shape, dtype, role, unit) and every partition that the samples lie in: the number of its
     samples, and its checksum, which is over the values of all fields, the names of the samples (episode, step, env,

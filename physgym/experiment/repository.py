@@ -287,7 +287,7 @@ def listed(repository: Repository) -> str:
 
 
 def printable_name(name: str) -> str:
-    """Return the name of a file on one line, whatever it holds."""
+    """Return the name of a file on one line, for any characters."""
     return name if name.isprintable() else ascii(name)
 
 

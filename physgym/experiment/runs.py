@@ -101,7 +101,7 @@ def train(
     Started by ``torchrun``, the processes train one network together, from a dataset that is complete.
 
     Raises:
-        PhysGymError: Whatever the parts raise; what was complete stays in the session.
+        PhysGymError: An error of one of the parts; what was complete stays in the session.
         KeyboardInterrupt: Ctrl-C while samples were generated; the text says where they are. During training it ends
             in the outcome instead.
     """

@@ -115,7 +115,7 @@ class _Samples(Section):
     mini: int | None = Field(None, ge=1, description="only the first so many samples, for a quick try; --mini sets it")
     produce: Literal["before", "first_epoch", "always", "online"] = Field(
         "before",
-        description="generate before the training, in its first epoch, anew for every epoch, or while it trains",
+        description="generate before the training, in its first epoch, again for every epoch, or while it trains",
     )
     load_samples: str | None = Field(None, description="dataset whose samples drive the simulation")
     feedback: FeedbackDeclaration | None = Field(
@@ -181,13 +181,13 @@ class DatasetSection(_Generation):
     def _own(self) -> DatasetSection:
         if self.type is not None and self.feedback is not None:
             raise ValueError(
-                "samples of one's own (type) have no episodes and steps, so that nothing can be fed back; leave out "
+                "samples of your own (type) have no episodes and steps, so that nothing can be fed back; leave out "
                 "feedback"
             )
         made = (self.path, self.samples, self.episodes, self.load_samples)
         if self.type is not None and (any(value is not None for value in made) or self.produce != "before"):
             raise ValueError(
-                "samples of one's own (type) are taken as they stand; leave out path, samples, episodes, "
+                "samples of your own (type) are taken as they stand; leave out path, samples, episodes, "
                 "load_samples and produce"
             )
         return self
@@ -425,7 +425,7 @@ class StatsSection(Section):
 class _Run(Section):
     """Keys of the run itself."""
 
-    steps: int = Field(100, ge=0, description="0 goes on until Ctrl-C")
+    steps: int = Field(100, ge=0, description="0 continues until Ctrl-C")
     which: str | None = Field(
         None,
         description="which checkpoint: last, best, an epoch or a name; null is best with early_stopping, else last",

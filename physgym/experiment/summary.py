@@ -15,7 +15,7 @@ from physgym.storage.location import local
 class SessionSummary:
     """Summary of a session, which a notebook shows as tables: what was run, how it ended, and its last values.
 
-    It is read anew whenever it is shown, so that a cell that runs once more shows a training that goes on.
+    It is read again whenever it is shown, so that a cell that runs once more shows a training that continues.
 
     Args:
         path: The folder of the session, such as ``trainer.session``.

@@ -84,10 +84,10 @@ class TrainingPlan:
 
     Args:
         config: Describes the training.
-        folder: Place of the samples of a session that goes on; None for a new one.
+        folder: Place of the samples of a session that continues; None for a new one.
         callbacks: More callbacks.
         metric: A value of an epoch that is wanted.
-        allow_changed_code: Whether a dataset may go on with another code of the simulation.
+        allow_changed_code: Whether a dataset may continue with another code of the simulation.
         view: How simulations are shown while they run.
         launcher: What brings the workers of simulations from elsewhere; None for workers here.
 
@@ -319,7 +319,7 @@ def make_trainer(
         folder: Place of the samples.
         session: Its folder; None where nothing is kept.
         run: The record that notes the samples; None for none.
-        resume: Whether the training goes on from its last checkpoint.
+        resume: Whether the training continues from its last checkpoint.
 
     Returns:
         The trainer and the source, which is to be closed; None for a dataset.

@@ -66,7 +66,7 @@ class UnrollPlan:
         """Return windows of stored samples where the training needs them; else the samples.
 
         Args:
-            samples: A dataset; whatever else stays as it is.
+            samples: A dataset; other samples stay as they are.
             key: What an error calls it.
 
         Raises:

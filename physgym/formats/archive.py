@@ -50,7 +50,7 @@ def archive(
         compression: "zstd", "blosc" (blosc with zstd) and "lz4" need ``pip install 'physgym[archive]'``, here and where
             the copy is read; "gzip" is in every HDF5; "none" makes a dataset for training of an archive.
         level: Compression level, by default 3 of zstd, 5 of blosc, 4 of gzip; lz4 has none.
-        resume: Go on with a copy that was interrupted: partitions that are complete stay.
+        resume: Continue with a copy that was interrupted: partitions that are complete stay.
         progress: Whether to show how far it is.
 
     Raises:

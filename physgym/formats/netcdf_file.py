@@ -208,11 +208,11 @@ def import_netcdf(
 ) -> SampleDataset:
     """Store the variables of a netCDF file as samples.
 
-    A file of `export_netcdf` gives the dataset back. In another one, `roles` names inputs and targets, and what counts
-    samples is said by `episode` and `step`, each the name of a dimension or of a variable with a value per sample;
-    without them the first dimension of the variables in `roles` counts samples, each an episode of its own. A variable
-    without one of two such dimensions is repeated along it, one without either is stored once, as a constant.
-    Packed values are unpacked; values that the file marks as missing are refused.
+    A file of `export_netcdf` gives the dataset back. In another one, `roles` names inputs and targets. `episode` and
+    `step` say what counts samples, each the name of a dimension or of a variable with a value per sample. Without them
+    the first dimension of the variables in `roles` counts samples, each an episode of its own. A variable without one
+    of two such dimensions is repeated along it, one without either is stored once, as a constant. Packed values are
+    unpacked; values that the file marks as missing are refused.
 
     Args:
         source: The file; the classic formats are read too, without h5netcdf, into memory.

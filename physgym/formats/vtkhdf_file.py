@@ -49,7 +49,7 @@ def export_vtkhdf(
     Args:
         dataset: The samples, all of a mode.
         out: Folder of the new files, by default that of the partitions; or the file of an episode, with such a suffix.
-        episode: Only this episode, in one file, whatever partitions it is in.
+        episode: Only this episode, in one file, from all its partitions.
         nodes: Name of the constant with the positions of the nodes, or of a field where they move; by default "nodes".
         cells: Name of the constant with the cells, perhaps with ``=KIND``; by default "cells". Without cells the nodes
             are a point cloud.

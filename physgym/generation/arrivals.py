@@ -1,4 +1,4 @@
-"""Results of workers as samples in the order of their names, whatever order they arrive in."""
+"""Results of workers as samples in the order of their names, for any order of arrival."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ class EpisodeHint:
         if goes_on and given > wanted / workers and time.monotonic() - self._begun > HINT_SECONDS:
             self._said = True
             warnings.warn(
-                f"episode {episode} has given {given} of the {wanted} samples wanted, and goes on: an episode is "
+                f"episode {episode} has given {given} of the {wanted} samples wanted, and continues: an episode is "
                 f"sequential, so that meanwhile the other workers ({workers - 1}) have little or nothing to do. Set "
                 f"max_steps (now {self._max_steps}), as to max_steps={max(1, wanted // (4 * workers))}, and they share "
                 "the work",

@@ -12,7 +12,7 @@ from physgym.vector.vector_env import SocketVectorEnv
 
 
 class Declarations:
-    """The declarations of environments, each asked for once: whoever has answered may be gone later.
+    """The declarations of environments, each asked for once: the worker that answered may be gone later.
 
     Args:
         envs: The environments.

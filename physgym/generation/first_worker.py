@@ -1,4 +1,4 @@
-"""The first worker of a generation whose workers dial in: it says what is to be stored, unless it is lost meanwhile."""
+"""The first worker of a generation whose workers connect: it says what is to be stored, unless it is lost meanwhile."""
 
 from __future__ import annotations
 

@@ -134,6 +134,6 @@ def _what_is_left(stream: SampleStream, folder: Path | Location) -> str:
     return (
         f"{stream.stored} samples before it are complete in {short(str(folder))}. Where the simulation cannot make "
         'such a step, raise physgym.RejectSample("why") in it: the step is counted, and adds no sample. Then generate '
-        "into a new folder; or go on here with the changed code: --resume --allow-changed-code (resume=True, "
+        "into a new folder; or continue here with the changed code: --resume --allow-changed-code (resume=True, "
         "allow_changed_code=True)"
     )

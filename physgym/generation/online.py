@@ -168,7 +168,7 @@ class Online(SampleSource):
             if self._ended:
                 raise DatasetError(
                     f"the simulations have ended after {received} samples, all of which were drawn. Train for fewer "
-                    'batches, let more be produced (samples=), or use rule="reservoir", which goes on drawing'
+                    'batches, let more be produced (samples=), or use rule="reservoir", which continues drawing'
                 )
             if self._thread is None or not self._thread.is_alive():  # as in a forked child
                 raise WorkerError("the thread that takes samples from the simulations has died; make a new source")
@@ -275,7 +275,7 @@ class Online(SampleSource):
             return {"stream": self._place, "buffer": self._buffer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on after a saved state, before the first draw: with the samples that come after those that came then.
+        """Continue after a saved state, before the first draw: with the samples that come after those that came then.
 
         The buffer itself is not saved: it begins with stored samples, or empty where none are stored.
 

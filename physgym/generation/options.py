@@ -29,7 +29,7 @@ OnError = Annotated[
     Literal["raise", "restart"],
     Option(
         "raise",
-        "what happens when a worker dies or hangs: raise, or restart: it is started again and runs its episodes anew "
+        "what happens when a worker dies or hangs: raise, or restart: it is started again and runs its episodes again "
         "from their seeds, with the same results",
     ),
 ]
@@ -105,8 +105,8 @@ class OnlineOptions(TypedDict, total=False):
         int | None,
         Option(
             None,
-            "end the production after so many samples, those of a continued dataset included; by default it goes on. "
-            "Draws from a reservoir go on all the same; from the others until all are drawn",
+            "end the production after so many samples, those of a continued dataset included; by default it continues. "
+            "Draws from a reservoir continue all the same; from the others until all are drawn",
             at_least=1,
         ),
     ]

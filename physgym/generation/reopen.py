@@ -79,10 +79,10 @@ def reopen(
     """Return a simulation just before a stored step, and the action that was applied then.
 
     ``env.step(action)`` gives the stored sample again, to the bit; another action branches from there. The episode is
-    run again from its seed, or from the nearest snapshot before the step (``generate(snapshots=every)``), and its
-    samples are compared with those that are stored: all of these steps, and that of the step itself where the
-    simulation keeps states (`physgym.Simulation.state`). A step that was rejected must be rejected again. An episode of
-    a recording (`physgym.Recorder`) is reset with its seed and done again as a whole, so that all of it is compared.
+    run again from its seed, or from the nearest snapshot before the step (``generate(snapshots=every)``). Its samples
+    are compared with those that are stored: all of these steps, and that of the step itself where the simulation keeps
+    states (`physgym.Simulation.state`). A step that was rejected must be rejected again. An episode of a recording
+    (`physgym.Recorder`) is reset with its seed and done again as a whole, so that all of it is compared.
 
     Actions are drawn again as they were. Where that is not possible, since a function, a network or a person gave them,
     they are taken from the stored samples: a field ``action``, or what the simulation's ``load_sample`` makes of one.
@@ -96,8 +96,8 @@ def reopen(
             among them are not stored: pass all arguments then.
         actions: What gave the actions; by default what the dataset says.
         predictor: Network that the simulation asked in the middle of its steps.
-        allow_changed_code: Whether to go on where the code of the simulation has changed; samples are compared all the
-            same.
+        allow_changed_code: Whether to continue where the code of the simulation has changed; samples are compared all
+            the same.
 
     Returns:
         The environment, which the caller closes, and the action.
@@ -296,7 +296,7 @@ class _Replay:
         return single_of(self._env.metadata) is not None
 
     def can_resume(self, given: SamplerLike) -> bool:
-        """Return whether the episode can go on from a state: its actions there follow without the steps before.
+        """Return whether the episode can continue from a state: its actions there follow without the steps before.
 
         Args:
             given: What gave the actions, as for `policy`.
@@ -428,7 +428,7 @@ class _Replay:
 
 @contextlib.contextmanager
 def _said_of(snapshot: Snapshot | None) -> Iterator[None]:
-    """Name the snapshot that an episode goes on from where its samples are not those that are stored."""
+    """Name the snapshot that an episode continues from where its samples are not those that are stored."""
     try:
         yield
     except DatasetError as error:

@@ -1,4 +1,4 @@
-"""An episode that goes on from a snapshot: which one, and the environment that continues there."""
+"""An episode that continues from a snapshot: which one, and the environment that continues there."""
 
 from __future__ import annotations
 

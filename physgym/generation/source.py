@@ -95,7 +95,7 @@ def origin_attributes(env: EnvLike, each: Sequence[Mapping[str, Any]], declared:
 
 
 def _own_words(description: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a space's description as this program writes it, whatever order of keys and form of bounds it came in.
+    """Return a space's description as this program writes it, for any order of keys and form of bounds.
 
     A worker in another language may have maps without an order: partitions would differ from process to process.
     """

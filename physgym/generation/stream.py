@@ -1,7 +1,7 @@
-"""`SampleStream`: episodes run in parallel workers, samples arrive in the order of their names, whatever ran them.
+"""`SampleStream`: episodes run in parallel workers, samples arrive in the order of their names.
 
 A place in a stream is the
-name of the sample that was handed out last: whatever is stored, what comes after it is always the same.
+name of the sample that was handed out last: independent of what is stored, what comes after it is always the same.
 """
 
 from __future__ import annotations
@@ -354,7 +354,7 @@ class SampleStream(SampleSource):
             samples: How many.
 
         Raises:
-            ConfigError: Samples were taken already; `load_state_dict` begins anew.
+            ConfigError: Samples were taken already; `load_state_dict` starts again.
             DatasetError: They do not fit on the disk.
         """
         if self._reading is not None:
@@ -454,7 +454,7 @@ class SampleStream(SampleSource):
         return {"position": position, "source": self.source, "code": self.code.to_json()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to a place: the next samples are those that came after it, to the bit, whatever is stored.
+        """Go to a place: the next samples are those that came after it, to the bit, independent of what is stored.
 
         Samples that are stored already are read; what a killed process could not store is produced and stored again.
 

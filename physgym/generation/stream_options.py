@@ -84,7 +84,7 @@ class StreamOptions(GenerationOptions, total=False):
         Option(
             None,
             "stored samples that drive the simulation in place of a sampler of actions: each stored episode is begun "
-            "anew with its seed and parameters, and each of its samples gives, through the environment's "
+            "again with its seed and parameters, and each of its samples gives, through the environment's "
             "``load_sample(sample)``, the action of a step. Once in the order of the dataset; then again, shuffled",
         ),
     ]
@@ -95,7 +95,7 @@ class StreamOptions(GenerationOptions, total=False):
         bool,
         Option(
             False,
-            "with `resume`: go on with another code of the simulation than that which made what is there; the dataset "
+            "with `resume`: continue with another code of the simulation than that which made the samples; the dataset "
             "records both",
         ),
     ]

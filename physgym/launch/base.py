@@ -1,4 +1,4 @@
-"""The interface of whatever makes workers: a launcher, and a handle for each worker that it has started.
+"""The interface of what makes workers: a launcher, and a handle for each worker that it has started.
 
 A launcher does not wait for a worker, and knows nothing of its connection: the worker connects by itself, through the
 socket that it inherits or by dialling, as soon as it runs. So a worker may be a child process, be placed by a cluster
@@ -30,7 +30,7 @@ class Order:
         factories: What makes its environments, one each.
         parent_pipe: Says that this process is gone, for workers that inherit; None for others, which end with their
             connection.
-        sock: The worker's end of its connection; None if it dials.
+        sock: The worker's end of its connection; None if it connects.
         memory: Descriptor of the shared memory; None if there is none.
         trial: The worker's end of a connection over which it tells of a trial of its first environment; None for none.
     """
@@ -80,7 +80,7 @@ class Launcher(ABC, Generic[Handle]):
 
     Attributes:
         inherits: Whether workers inherit descriptors of this process: a parent pipe, an end of a connection, shared
-            memory. Those of another launcher dial.
+            memory. Those of another launcher connect.
     """
 
     inherits: ClassVar[bool] = True

@@ -1,7 +1,7 @@
 """Env factories as bytes for a worker, also those of a script, a notebook or standard input.
 
 cloudpickle takes functions and classes of ``__main__`` along, since a worker has another ``__main__``. What the
-decorators of `functools` make of them it takes for things that can be imported; here they travel as well.
+decorators of `functools` make of them it takes for things that can be imported; here they are sent as well.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def payload(order: Order) -> bytes:
 
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # it has no types
     def reducer_override(self, obj: Any) -> Any:
-        """Return how to make an object anew, as `pickle.Pickler.reducer_override` has it."""
+        """Return how to make an object again, as `pickle.Pickler.reducer_override` has it."""
         if isinstance(obj, functools._lru_cache_wrapper) and not _can_be_imported(obj):
             # made before what it calls, which may know it by name
             parameters = obj.cache_parameters()

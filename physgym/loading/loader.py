@@ -171,7 +171,7 @@ class Loader(Batched):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a state was saved: the next batches are those that would have come.
 
-        With ``shuffle=True`` the loader shuffles as the one that saved the state, whatever memory there is now.
+        With ``shuffle=True`` the loader shuffles as the one that saved the state, for any amount of memory now.
 
         Raises:
             ConfigError: The state is of a loader with another order.

@@ -25,7 +25,7 @@ class EpochOrder:
         epoch: Number of the epoch.
         rank: Which of the equal parts of the order.
         world_size: Number of parts; fewer than this many samples are left out at the end.
-        listed: Whether a random order is a list whatever its length, as physgym 0.1 made it.
+        listed: Whether a random order is a list of any length, as physgym 0.1 made it.
     """
 
     def __init__(

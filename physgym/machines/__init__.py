@@ -1,1 +1,1 @@
-"""Workers on other machines, which dial in: who lets them in, and what they run."""
+"""Workers on other machines, which connect: who lets them in, and what they run."""

@@ -1,7 +1,7 @@
-"""A worker that dials in from another machine: what `physgym worker` starts, once for each of its processes.
+"""A worker that connects from another machine: what `physgym worker` starts, once for each of its processes.
 
-Whoever starts it says where to dial and what it may make, in a line on standard input; its parent says what it is to
-make. It ends with its assignment; whoever started it starts another one.
+The program that starts it says where to connect and what it may make, in a line on standard input; its parent says what
+it is to make. It ends with its assignment; the program that started it starts another one.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ OVER = signal.SIGUSR1  # says that the run is over, upon which a process ends th
 
 @dataclass(frozen=True)
 class DialIn(Dialling):
-    """The settings of a worker that dials in.
+    """The settings of a worker that connects.
 
     Attributes:
         envs: The ids that the parent may name; empty for the shipped ones that do no harm.
         fixed: Arguments of environments that the parent cannot change.
         count: How many environments it hosts.
-        patience: Seconds for which it dials where nobody answers.
+        patience: Seconds for which it tries to connect.
     """
 
     envs: list[str] = field(default_factory=list)
@@ -74,11 +74,11 @@ class DialIn(Dialling):
 
 
 def dial_in(settings: DialIn, say: Callable[[str], None], mark: str) -> int:
-    """Dial to a parent, and run what it wants; return the exit status.
+    """Connect to a parent, and run what it wants; return the exit status.
 
     Args:
-        settings: Where to dial, and what may be made.
-        say: Takes a line for whoever started the worker.
+        settings: Where to connect, and what may be made.
+        say: Takes a line for the program that started the worker.
         mark: Of what the environments start, which ends with this process.
     """
     deadline, pause, reason = time.monotonic() + settings.patience, REDIAL, ""

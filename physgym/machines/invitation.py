@@ -40,7 +40,7 @@ class Invitation:
 
     @property
     def address(self) -> Address:
-        """Return where to dial."""
+        """Return where to connect."""
         return Address(self.host, self.port)
 
     def write(self, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""`Permissions`: what a worker on another machine lets its parent make, whoever the parent is."""
+"""`Permissions`: what a worker on another machine lets any parent make."""
 
 from __future__ import annotations
 

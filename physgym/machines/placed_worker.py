@@ -1,6 +1,6 @@
-"""A worker that Ray has placed on a machine: what its actor does, which is to keep a process running that dials in.
+"""A worker that Ray has placed on a machine: what its actor does, which is to keep a process running that connects.
 
-The actor makes a pair of keys, so that the secret of the run never travels in clear, as all does that Ray carries
+The actor makes a pair of keys, so that the secret of the run is never sent in clear, as all does that Ray carries
 without RAY_USE_TLS.
 """
 
@@ -36,7 +36,7 @@ class PlacedWorker:
         return self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def run(self, settings: str, token: bytes, folder: str) -> str:
-        """Keep a process running that dials in, until it is of no use; return what it has said at its end.
+        """Keep a process running that connects, until it is of no use; return what it has said at its end.
 
         Args:
             settings: Of `DialIn` as JSON, but for the token.

@@ -58,9 +58,9 @@ class RayCluster:
             self._connect(address, what)
         if os.environ.get(MODE, "").lower() != "token":
             warnings.warn(
-                f"this Ray cluster asks for no token ({MODE} is not token): whoever reaches its ports can run programs "
-                f"on its machines. Set {MODE}=token and {TOKEN} or {TOKEN_FILE} on all of them, and here. What Ray "
-                "itself carries is encrypted by RAY_USE_TLS alone; samples of simulations have TLS of physgym's",
+                f"this Ray cluster asks for no token ({MODE} is not token): everybody who reaches its ports can run "
+                f"programs on its machines. Set {MODE}=token and {TOKEN} or {TOKEN_FILE} on all of them, and here. "
+                "Ray itself encrypts only with RAY_USE_TLS; samples of simulations have TLS of physgym's",
                 RuntimeWarning,
                 stacklevel=3,
             )

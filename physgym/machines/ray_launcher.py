@@ -1,6 +1,6 @@
-"""`RayLauncher`: workers that a Ray cluster places on its machines, and that dial in from there.
+"""`RayLauncher`: workers that a Ray cluster places on its machines, and that connect from there.
 
-Ray says where a process runs and minds it; assignments and samples go the way of all workers that dial in, over TLS.
+Ray says where a process runs and minds it; assignments and samples go the way of all workers that connect, over TLS.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CPU = {"num_cpus": 1.0}
 class RayLauncher(DialInLauncher[DialledWorker]):
     """Has workers placed on the machines of a Ray cluster; use it in a ``with`` statement, or close it.
 
-    Each is an actor with a request for resources, which keeps a process running that dials in. One that is lost with
-    its machine is placed anew, where there is room. It may be used for one run after the other.
+    Each is an actor with a request for resources, which keeps a process running that connects. One that is lost with
+    its machine is placed again, where there is room. It may be used for one run after the other.
 
     Args:
         address: Of the cluster: "auto" for that of this machine, "local" for one that is started here, or host:port.
@@ -43,8 +43,8 @@ class RayLauncher(DialInLauncher[DialledWorker]):
         workers: How many there are; by default as many as fit on the machines of the cluster.
         count: How many environments each hosts.
         request: Resources of each by name: ``num_cpus``, ``num_gpus``, ``memory`` in bytes, and the cluster's own.
-        listen: Where they dial in; by default a free port of the address by which the cluster knows this machine.
-        advertise: Host to which they dial; by default that of `listen`.
+        listen: Where they connect; by default a free port of the address by which the cluster knows this machine.
+        advertise: Host to which they connect; by default that of `listen`.
         on_difference: What to do with workers of other versions, see `Reception`.
 
     Raises:
@@ -99,7 +99,7 @@ class RayLauncher(DialInLauncher[DialledWorker]):
     def end(
         self, handles: Sequence[DialledWorker], patience: float, hang_up: Callable[[], None] = lambda: None
     ) -> None:
-        """Want workers no more; their actors go on, for the next run."""
+        """Want workers no more; their actors continue, for the next run."""
         self._reception.end(handles, patience, hang_up)
 
     def callers(self) -> list[int]:
@@ -131,7 +131,7 @@ class RayLauncher(DialInLauncher[DialledWorker]):
                 where = Address(*self._settings.address)
                 raise WorkerError(
                     problem
-                    or f"no worker that Ray places has dialled in to {where} within {timeout:g} s; {placed} of "
+                    or f"no worker that Ray places has connected to {where} within {timeout:g} s; {placed} of "
                     f"{self._workers} have a place on the cluster, and each asks for {self._request}{said}"
                 )
             time.sleep(WAIT)
@@ -189,7 +189,7 @@ class RayLauncher(DialInLauncher[DialledWorker]):
             self._waiting[actor.public_key.remote()] = actor
 
     def _come_up(self, answer: Any) -> bool:
-        """Tell an actor that has come up where to dial; return whether it has."""
+        """Tell an actor that has come up where to connect; return whether it has."""
         try:
             key = self._cluster.ray.get(answer)
         except self._cluster.ray.exceptions.RayError as error:
@@ -214,7 +214,7 @@ class RayLauncher(DialInLauncher[DialledWorker]):
             said, lost = _brief(error), isinstance(error, errors.RayActorError)
         self._cluster.end(actor)  # which may live where the way to it is lost
         if lost:
-            self._note(f"a worker that Ray has placed is lost, and is placed anew: {said}")
+            self._note(f"a worker that Ray has placed is lost, and is placed again: {said}")
             self._place()
         else:
             self._note(f"a worker that Ray has placed is of no use: {said}", problem=True)

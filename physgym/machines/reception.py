@@ -1,4 +1,4 @@
-"""`Reception`: lets in workers that dial from other machines, and gives them environments.
+"""`Reception`: lets in workers that connect from other machines, and gives them environments.
 
 A thread accepts them, so that one that comes in the middle of a step need not wait: TLS, the mutual proof of the token,
 and what they offer. The thread that runs the environments takes those that wait.
@@ -43,7 +43,7 @@ Differences = Literal["refuse", "warn"]
 
 @dataclass
 class Caller:
-    """A worker that has dialled in.
+    """A worker that has connected.
 
     Attributes:
         channel: Its connection.
@@ -84,7 +84,7 @@ class _News:
 
 
 class DialledWorker(WorkerHandle):
-    """A worker on another machine, or one that is wanted and has not dialled in.
+    """A worker on another machine, or one that is wanted and has not connected.
 
     Args:
         reception: Where it comes in.
@@ -101,14 +101,14 @@ class DialledWorker(WorkerHandle):
     def __str__(self) -> str:
         """Return in a few words where it is."""
         if self._caller is None or self._caller.offer is None:
-            return "not dialled in"
+            return "not connected"
         return f"on {self._caller.offer.host}, {self._caller.peer}"
 
     def poll(self) -> None:
         """Return None: the end of its connection is all that is known."""
 
     def connection(self) -> Channel | None:
-        """Return its connection, once it has dialled in; it has its order then."""
+        """Return its connection, once it has connected; it has its order then."""
         if self._caller is None and not self.cancelled:
             self._caller = self._reception.take(len(self._assignment.environments))
             if self._caller is not None:
@@ -123,11 +123,11 @@ class DialledWorker(WorkerHandle):
             return ""
         count = len(self._assignment.environments)
         few = f" with --envs {count} or more" if count > 1 else ""
-        return f"No worker{few} has dialled in; start one: {self._reception.command}"
+        return f"No worker{few} has connected; start one: {self._reception.command}"
 
 
 class Reception(DialInLauncher[DialledWorker]):
-    """A place where workers of other machines dial in.
+    """A place where workers of other machines connect.
 
     Args:
         address: Where to listen; port 0 takes a free one.
@@ -189,7 +189,7 @@ class Reception(DialInLauncher[DialledWorker]):
     # --- what a fleet asks
 
     def start(self, order: Order) -> DialledWorker:
-        """Want a worker; it has its order as soon as one dials in that hosts so many environments.
+        """Want a worker; it has its order as soon as one connects that hosts so many environments.
 
         Raises:
             ConfigError: What makes its environments cannot be described.
@@ -227,7 +227,7 @@ class Reception(DialInLauncher[DialledWorker]):
                 break
             time.sleep(0.02)
         said = "".join(f"\n{text}" for text in self.news())
-        raise WorkerError(f"no worker has dialled in within {timeout:.3g} s. Start one:\n  {self.command}{said}")
+        raise WorkerError(f"no worker has connected within {timeout:.3g} s. Start one:\n  {self.command}{said}")
 
     def offered(self) -> int | None:
         """Return how many environments the first worker hosts that waits for an order; None where none does."""
@@ -252,7 +252,7 @@ class Reception(DialInLauncher[DialledWorker]):
         return caller
 
     def expect(self) -> None:
-        """Take note that a process is to come in the place of a worker; it would dial for long where nobody listens."""
+        """Take note that a process is to come in the place of a worker; it would try for long where nobody listens."""
         with self._lock:
             self._expected += 1
 
@@ -340,7 +340,7 @@ class Reception(DialInLauncher[DialledWorker]):
             self._callers[channel.fileno()] = Caller(channel, peer)
 
     def _hear(self, file: int, caller: Caller) -> WorkerOffer | None:
-        """Go on with what somebody says; return what it offers, if it does now."""
+        """Continue with what somebody says; return what it offers, if it does now."""
         channel = caller.channel
         try:
             messages = channel.receive()

@@ -23,7 +23,7 @@ def accepted(listener: socket.socket, context: Any) -> tuple[Channel, str] | Non
     """Accept a connection, and challenge who is at its other end.
 
     Args:
-        listener: Where somebody has dialled.
+        listener: Where somebody has connected.
         context: For TLS; None for bare TCP.
 
     Returns:

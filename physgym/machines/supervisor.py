@@ -32,12 +32,12 @@ class _Place:
 
 
 class Supervisor:
-    """Runs processes that dial to a parent, each again where its link was lost.
+    """Runs processes that connect to a parent, each again where its link was lost.
 
     Args:
         settings: What they have to know.
         count: How many.
-        stay: Whether to dial again after the end of a run.
+        stay: Whether to connect again after the end of a run.
         **options: Of `subprocess.Popen`, for each of them.
     """
 
@@ -99,7 +99,7 @@ class Supervisor:
             place.status = status
 
     def _end_dialling(self, now: float) -> None:
-        """Take note that the run is over, and end processes that dial still: nobody answers them any more."""
+        """Take note that the run is over, and end processes that still try to connect: nobody answers them any more."""
         if self._over_since is not None:
             return
         self._over_since = now

@@ -91,9 +91,9 @@ class Changes(nn.Module):
         if not fed:
             raise ConfigError(
                 f"a network predicts the change of outputs that are inputs of the next step, and none of "
-                f"{list(outputs)} is one: declare it with the samples (sample_feedback), where the dataset is opened "
-                "(SampleDataset(..., feedback='next_state -> state')), or in the configuration (dataset.feedback); or "
-                "predict values"
+                f"{list(outputs)} is one: declare it with the samples (sample_feedback). Or declare it where the "
+                "dataset is opened (SampleDataset(..., feedback='next_state -> state')), or in the configuration "
+                "(dataset.feedback); or predict values"
             )
         if not real:
             raise ConfigError(

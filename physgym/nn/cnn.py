@@ -1,4 +1,4 @@
-"""`CNN`: convolutions over pictures, joined by whatever else is known, in front of fully connected layers."""
+"""`CNN`: convolutions over pictures, joined by all other inputs, in front of fully connected layers."""
 
 from __future__ import annotations
 

@@ -104,8 +104,8 @@ class Feeding:
     def onto(self, network: nn.Module) -> Feeding:
         """Return how the same fields reach a network whose parameters may have other places than they had.
 
-        What was fed by name goes on by name, wherever the parameter of that name stands now; what was fed in an order
-        keeps it.
+        What was fed by name is still fed by name, wherever the parameter of that name stands now; what was fed in an
+        order keeps it.
 
         Args:
             network: The network; wrappers around it are looked through.
@@ -229,7 +229,7 @@ def _parameters(module: nn.Module) -> list[inspect.Parameter]:
 
 
 def _scripted(arguments: Sequence[Any]) -> list[inspect.Parameter]:
-    """Return the parameters of a function of TorchScript, but for the module itself, whatever its name there."""
+    """Return the parameters of a function of TorchScript, but for the module itself, under any name there."""
     kinds, empty = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY), inspect.Parameter.empty
     counts = Counter(a.name for a in arguments)
     if any(count > 1 for count in counts.values()):  # `trace` names what came in `*fields` after variables inside

@@ -46,8 +46,8 @@ class FNO(GridNetwork):
         activation: Name of the activation, a key of `physgym.nn.mlp.ACTIVATIONS`.
         padding: Length of the strip of zeros as a part of the domain; 0 for periodic domains.
         coordinates: Feed the position too: without padding as sine and cosine along each axis, whose grid is taken
-            as 0, 1/n, ..., (n-1)/n of the period; with padding as a number from 0 at the first point of an axis to 1 at
-            its last one. Without it, shifting the input along a periodic axis shifts the output.
+            as 0, 1/n, ..., (n-1)/n of the period. With padding, as a number from 0 at the first point of an axis to 1
+            at its last one. Without the position, shifting the input along a periodic axis shifts the output.
         residual: What is added to the output, as for `UNet`.
         nodes: Nodes per axis of the grid, for fields that list nodes, as for `UNet`.
         channel_axis: Where fields have their channels, as for `UNet`.

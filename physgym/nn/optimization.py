@@ -55,7 +55,7 @@ class Optimization:
 
     Attributes:
         idle: Whether the network has no parameters at all, so that there is nothing to optimize.
-        present: For a loss of one's own: flags of the values of the batch at hand that are there, by padded field,
+        present: For a loss of your own: flags of the values of the batch at hand that are there, by padded field,
             which broadcast to (batch, *shape); empty where none is padded.
 
     Raises:
@@ -316,7 +316,7 @@ class Optimization:
         Override it for another way to use the gradient.
 
         Args:
-            closure: Computes the gradient of the batch anew and returns the loss; for optimizers that ask for it more
+            closure: Computes the gradient of the batch again and returns the loss; for optimizers that ask for it more
                 than once, as `torch.optim.LBFGS` does.
         """
         if self.idle:

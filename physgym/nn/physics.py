@@ -27,8 +27,8 @@ class Laplacian(nn.Module):
     Args:
         spacing: Distance of the grid points: one number for each axis of the grid, the last axes of a field.
         boundary: What lies one point beyond the edge: "zeros" (the grid holds the inner points, the edge is kept at
-            zero), "replicate" (the edge's value: no flux through the cell's face), "circular" (a periodic domain); or
-            "inner", which assumes nothing and gives the result at the inner points alone.
+            zero), "replicate" (the edge's value: no flux through the cell's face), "circular" (a periodic domain).
+            With "inner" nothing is assumed, and the result is that at the inner points alone.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -135,7 +135,7 @@ class HeatResidual(nn.Module):
 
     The source is constant during the step; the Laplacian is that of a weighted mean of the temperatures before and
     after it. With the weights 1/2 (Crank and Nicolson) the residual of a solution falls with the squares of the time
-    step and of the spacing; it is small where ``diffusivity * time_step`` is small against the square of the size of
+    step and of the spacing. It is small where ``diffusivity * time_step`` is small against the square of the size of
     the details (the width of a spot, not the spacing).
 
     Args:
@@ -200,7 +200,7 @@ class ElasticEnergy(nn.Module):
         energy = ElasticEnergy(gymnasium.make("physgym/Beam-v0").unwrapped.block)
 
     The clamped nodes are held: what is predicted for them counts as zero and gets no gradient. It computes in float64
-    whatever the fields are, because the energies of float32 strains cancel; the gradient has the dtype of the field.
+    for fields of any dtype, because the energies of float32 strains cancel; the gradient has the dtype of the field.
 
     Where an element is compressed to less than `floor` of its volume, ln J is continued by its tangent: the energy
     stays finite, and grows, where elements are turned inside out, as an untrained network predicts them.

@@ -48,10 +48,10 @@ class Predictor(nn.Module):
     arrays in physical units, for use.
 
     Args:
-        network: Any module; called with one tensor of shape (batch, *shape) per input field, returns a tensor of
-            shape (batch, *shape), or a tuple of them if there are several output fields; a dictionary or a named
-            tuple by the names of the fields. Where the parameters of its `forward` are names of fields, fields reach
-            it by name, else in the order of `inputs`.
+        network: Any module; called with one tensor of shape (batch, *shape) per input field, it returns a tensor of
+            shape (batch, *shape). Of several output fields it returns a tuple, or a dictionary or a named tuple by the
+            names of the fields. Where the parameters of its `forward` are names of fields, fields reach it by name,
+            else in the order of `inputs`.
         spec: Fields of the samples; those that are not needed are ignored.
         inputs: Names of the fields that feed the network; by default those of role "input", in the order of `spec`.
         outputs: Names of the fields that it predicts; by default those of role "target".
@@ -68,7 +68,7 @@ class Predictor(nn.Module):
         takes_nonfinite: Whether the network knows what to do with NaN and infinity in its inputs: it has an attribute
             ``takes_nonfinite = True``. For others they are an error, but for what the mask of a padded field takes out.
         recurrent: Whether the network remembers earlier steps: it has an attribute ``recurrent = True``, and its
-            `forward` takes ``memory=None`` too and returns (outputs, memory). None begins anew.
+            `forward` takes ``memory=None`` too and returns (outputs, memory). None starts again.
         learned: What the network was trained on, as far as the checkpoint that it was loaded from, or the `Trainer`
             that trained it here, says; None for a network of which nothing is known. A `Runner` compares it.
         chooses_threads: Whether predictions of single samples are made in one thread from the third one on, where that
@@ -361,7 +361,7 @@ class Predictor(nn.Module):
 
         Raises:
             SampleError: A field or some of its values are missing or not finite, it has not the declared shape, the
-                declared dtype cannot hold its values (or that of the network: they become infinite), the fields of a
+                declared dtype cannot hold its values (or that of the network: they become infinite). Or the fields of a
                 batch hold different numbers of samples, or the network gives an output another shape than it gave when
                 the predictor was made.
         """

@@ -85,7 +85,7 @@ class PreparedPredictor:
         return True
 
     def refresh(self) -> None:
-        """Make the engine where there is none, and anew where the network has changed, in weights or otherwise.
+        """Make the engine where there is none, and again where the network has changed, in weights or otherwise.
 
         Raises:
             ConfigError: It cannot be made.

@@ -64,7 +64,7 @@ class ThreadChoice:
     """The threads in which a prediction is made, and what it took when that was measured.
 
     Attributes:
-        alone: Whether it is made in one thread, whatever torch's number is.
+        alone: Whether it is made in one thread, for any number of torch's threads.
         seconds: Median time of a prediction, one after the other; NaN where it was not measured.
         reason: A clause for people.
     """

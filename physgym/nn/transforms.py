@@ -319,7 +319,7 @@ class Hold(Transform):
 
     @classmethod
     def where(cls, masks: Mapping[str, Any], values: Mapping[str, Any] | None = None) -> Self:
-        """Hold the entries that masks name; masks and values travel in the checkpoint.
+        """Hold the entries that masks name; masks and values are stored in the checkpoint.
 
         Args:
             masks: What is held of each field, true or false, of the field's shape.

@@ -31,7 +31,7 @@ _COLUMNAR = (bool, int, float, complex, str, bytes, np.generic, np.ndarray)  # w
 
 
 def pack_infos(infos: dict[int, Info]) -> Infos | None:
-    """Return infos by environment in the form in which they travel; None if all are empty."""
+    """Return infos by environment in the form in which they are sent; None if all are empty."""
     if not infos:
         return None
     values = list(infos.values())

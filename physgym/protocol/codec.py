@@ -373,7 +373,7 @@ def encode(message: Message, agreement: Agreement | None) -> list[Buffer]:
     """Return the body of a message as buffers to be sent one after another.
 
     Raises:
-        Exception: It holds what cannot travel; numpy, struct and msgpack refuse it in many ways.
+        Exception: It holds what cannot be sent; numpy, struct and msgpack refuse it in many ways.
     """
     encoder = _ENCODERS.get(type(message))
     return [encode_value(fields(message))] if encoder is None else encoder(message, agreement)

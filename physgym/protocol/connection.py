@@ -54,7 +54,7 @@ class Connection:
         agreement: Layouts, known once `Ready` went by; None before.
         conversation: What may be said next.
         ledger: Requests without their last reply.
-        slots: Where samples lie that do not travel; None where there is no such memory.
+        slots: Where samples lie that are not sent; None where there is no such memory.
     """
 
     def __init__(self, role: Role) -> None:
@@ -88,7 +88,7 @@ class Connection:
         """Return buffers to write, one after another, to send a message.
 
         Raises:
-            ProtocolError: The message is not legal in this state, or holds what cannot travel.
+            ProtocolError: The message is not legal in this state, or holds what cannot be sent.
         """
         talk = self.conversation
         if message is STEPPED_ALL:
@@ -103,7 +103,7 @@ class Connection:
             body = encode(message, self.agreement)
             self._check_content(message)
         except (struct.error, TypeError, ValueError, OverflowError, KeyError, AttributeError) as error:
-            raise ProtocolError(f"a {kind.__name__} holds what cannot travel: {error!r}") from error
+            raise ProtocolError(f"a {kind.__name__} holds what cannot be sent: {error!r}") from error
         length = sum(map(nbytes, body))
         if length > MAX_BODY:
             raise ProtocolError(f"a {kind.__name__} of {length} bytes exceeds the limit of {MAX_BODY}")

@@ -228,8 +228,8 @@ class Rollout:
             one; the episode under way and those after it do not end.
         made: How many samples the parent has had of the worker when it asked. What the worker has made since, in the
             rollouts before this one, counts towards `limit`.
-        goes_on: Whether the rollout before this one stopped in the first episode, by its limit. The worker goes on with
-            it where it still can, else it begins the episode anew.
+        goes_on: Whether the rollout before this one stopped in the first episode, by its limit. The worker continues
+            with it where it still can, else it begins the episode again.
         reports: Whether to report every step, rejected ones included; `limit` and `made` count steps then.
     """
 
@@ -293,7 +293,7 @@ class RolloutResult:
         snapshots: States of simulations, where their environments give some: episode, step after which, and arrays by
             name of each; None if there are none.
         slot: Where samples are in memory that both ends share, see `physgym.protocol.sample_slots`; None where they
-            travel.
+            are sent.
     """
 
     episodes: Array
@@ -405,7 +405,8 @@ class Close:
     """Parent: close the environments and end.
 
     Attributes:
-        again: Whether there is more work, so that whoever keeps the worker running is to start another process.
+        again: Whether there is more work, so that the program which keeps the worker running is to start another
+            process.
     """
 
     again: bool = False

@@ -74,13 +74,13 @@ def _encode_other(value: Any, pack: Callable[[Any], bytes]) -> Any:
         code = _ARRAY if isinstance(value, np.ndarray) else _SCALAR
         array = np.ascontiguousarray(value)
         if not _DTYPE.fullmatch(array.dtype.str):
-            raise TypeError(f"arrays of dtype {array.dtype.str} cannot travel between processes")
+            raise TypeError(f"arrays of dtype {array.dtype.str} cannot be sent between processes")
         return msgpack.ExtType(code, msgpack.packb((array.dtype.str, np.shape(value), array.tobytes())))
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind == "V":
         described = _describe_dtype(value.dtype)
         if described is None or not value.dtype.itemsize:
             raise TypeError(
-                f"a value of type numpy.{type(value).__name__} cannot travel between processes where its dtype is "
+                f"a value of type numpy.{type(value).__name__} cannot be sent between processes where its dtype is "
                 f"{value.dtype}; use a dictionary with an array for each of its fields"
             )
         scalar = not isinstance(value, np.ndarray)
@@ -105,7 +105,7 @@ def _encode_other(value: Any, pack: Callable[[Any], bytes]) -> Any:
     if isinstance(value, str):
         return str(value)
     raise TypeError(
-        f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot travel between processes; "
+        f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot be sent between processes; "
         "use numbers, strings, bytes, arrays, or lists, tuples and dictionaries of them"
     )
 
@@ -133,7 +133,7 @@ class _Decoder:
             text, shape, content = msgpack.unpackb(data)
             # numpy would parse a whole language of dtypes, and fail in as many ways
             if not isinstance(text, str) or not _DTYPE.fullmatch(text):
-                raise ValueError(f"arrays of dtype {text!r} do not travel")
+                raise ValueError(f"arrays of dtype {text!r} are not sent")
             array = np.frombuffer(content, text).reshape(_shape(shape)).copy()
             return array if code == _ARRAY else array[()]
         if code == _STRUCTURED:
@@ -176,7 +176,7 @@ def encode_value(value: Any) -> bytes:
     """Return a value as msgpack; numpy arrays and scalars keep dtype, shape and bits, tuples stay tuples.
 
     Raises:
-        ProtocolError: The value holds something that cannot travel.
+        ProtocolError: The value holds something that cannot be sent.
     """
     try:
         return _Encoder().pack(value)
@@ -186,7 +186,7 @@ def encode_value(value: Any) -> bytes:
 
 
 def _culprit(value: Any, path: str = "", depth: int = 0) -> str:
-    """Return the keys on the way to the first value that cannot travel, joined by ``/``; empty if it has none."""
+    """Return the keys on the way to the first value that cannot be sent, joined by ``/``; empty if it has none."""
     if depth < MAX_NESTED:
         parts: Iterable[tuple[str, Any]] = ()
         if isinstance(value, dict):
@@ -250,7 +250,7 @@ def _described_dtype(described: Any, depth: int = 0) -> np.dtype[Any]:
         raise ValueError(f"dtypes are nested deeper than {MAX_NESTED}")
     if isinstance(described, str):  # numpy would parse a whole language of dtypes, and fail in as many ways
         if not (_DTYPE.fullmatch(described) or _VOID.fullmatch(described)):
-            raise ValueError(f"arrays of dtype {described!r} do not travel")
+            raise ValueError(f"arrays of dtype {described!r} are not sent")
         return np.dtype(described)
     if isinstance(described, list):
         base, shape = described
@@ -296,7 +296,7 @@ def decode_space(data: Any) -> spaces.Space[Any]:
 
     Raises:
         ValueError: An array of it has another dtype than numbers, or the space is too large. Other faults of the
-            description raise what `physgym.spaces.from_json` raises, and whatever numpy and Gymnasium do.
+            description raise what `physgym.spaces.from_json` raises, and what numpy and Gymnasium raise.
     """
     check_size(_arrays(data))
     return walk.from_json(data)

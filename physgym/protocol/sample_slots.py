@@ -1,7 +1,7 @@
 """Slots of shared memory in which the samples of a rollout stay where a worker has gathered them.
 
 A worker gathers the samples of a part of its answer in a free slot, and its message names the slot. The parent reads
-them there, and frees the slot when nobody refers to their arrays any more. Where no slot is free, samples travel.
+them there, and frees the slot when nobody refers to their arrays any more. Where no slot is free, samples are sent.
 """
 
 from __future__ import annotations

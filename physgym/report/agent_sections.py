@@ -34,7 +34,7 @@ def agent_headline(history: History | None) -> dict[str, str]:
 
 
 def add_agent_curves(page: Page, history: History | None) -> None:
-    """Add return, length, loss and whatever else was measured while an agent learned, over its steps."""
+    """Add return, length, loss and all else that was measured while an agent learned, over its steps."""
     page.section("Curves")
     if history is None or not history.epochs:
         page.text("There is no checkpoint with a record, which would have the curves.")

@@ -257,7 +257,7 @@ def _is_flat(values: Array) -> bool:
 
 
 def add_rollouts(page: Page, predictor: Predictor, dataset: SampleDataset, feedback: Declaration | None) -> None:
-    """Add how the error grows where the network goes on from its own predictions; nothing where it cannot.
+    """Add how the error grows where the network continues from its own predictions; nothing where it cannot.
 
     Args:
         page: The page.
@@ -270,7 +270,7 @@ def add_rollouts(page: Page, predictor: Predictor, dataset: SampleDataset, feedb
     except PhysGymError:
         return  # nothing says what feeds what
     page.section(
-        "Error by horizon", "The network goes on from its own predictions, under the actions of stored episodes."
+        "Error by horizon", "The network continues from its own predictions, under the actions of stored episodes."
     )
     names, lengths = np.unique(dataset.index("episode"), return_counts=True)
     horizon = min(HORIZON, form.horizon(int(lengths.max())))

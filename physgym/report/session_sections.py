@@ -101,7 +101,7 @@ def history_of(session: Path) -> History | None:
 
 
 def add_curves(page: Page, history: History | None) -> None:
-    """Add the loss, and whatever else was measured in every epoch."""
+    """Add the loss, and all else that was measured in every epoch."""
     page.section("Curves")
     if history is None or not history.epochs:
         page.text("There is no checkpoint with a completed epoch, which would have the curves.")

@@ -134,7 +134,7 @@ class Acting:
         """Take in what followed; return the number of steps that were transitions.
 
         Raises:
-            ReplayDiffers: It is something else than before an interruption; `begin_anew` goes on.
+            ReplayDiffers: It is something else than before an interruption; `begin_anew` continues.
             SampleError: Something does not fit its space, or is not finite.
             WorkerError: A worker died, or an environment raised.
         """
@@ -180,7 +180,7 @@ class Acting:
         self._normalization.leave(found.ended)  # those whose last step nobody knows are among them
 
     def begin_anew(self) -> None:
-        """Go on with new episodes after all that was recorded, since the environments do not do the same again."""
+        """Continue with new episodes after all that was recorded, since the environments do not do the same again."""
         self._begin_all(self.envs.begin_after(self.replay.take_stored()))
 
     def take_episodes(self) -> tuple[list[float], list[int]]:
@@ -207,10 +207,10 @@ class Acting:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> str:
-        """Go on from a state; the replay is there already.
+        """Continue from a state; the replay is there already.
 
         Returns:
-            Why the episodes begin anew, where the environments cannot come back to where they were; empty where they
+            Why the episodes start again, where the environments cannot come back to where they were; empty where they
             have.
         """
         self.steps = int(state["steps"])

@@ -59,8 +59,8 @@ class Agent(ABC):
     """An agent, which acts in environments and learns from transitions.
 
     All that it has become, networks, optimizers, generators and counters, is in `state_dict`: with it an agent of the
-    same arguments goes on to the bit. A subclass states its own arguments, calls this constructor and overrides `act`,
-    `learn`, `values`, `state` and `set_state`; in this package it is marked by `named_agent`.
+    same arguments continues to the bit. A subclass states its own arguments, calls this constructor and overrides
+    `act`, `learn`, `values`, `state` and `set_state`; in this package it is marked by `named_agent`.
 
     Args:
         observation_space: Space of a single observation, as it is after preprocessing and stacking: a `Box`, or a

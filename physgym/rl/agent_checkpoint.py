@@ -1,4 +1,4 @@
-"""Checkpoints of agents: all that is needed to act, and to go on with the training to the same result.
+"""Checkpoints of agents: all that is needed to act, and to continue with the training to the same result.
 
 The files are those of `physgym.training.checkpoint_files`: the weights and all other arrays of the agent are in
 ``network.safetensors``, what the training is in ``training.json`` and ``training.safetensors``. The entry ``agent`` of
@@ -166,7 +166,7 @@ class AgentCheckpoints:
         delete_leftovers(self.folder)
         if new and list_checkpoints(self.folder):
             raise CheckpointError(
-                f"{self.folder} has checkpoints of another training; go on with it (resume=True), or choose another "
+                f"{self.folder} has checkpoints of another training; continue with it (resume=True), or choose another "
                 "session"
             )
 

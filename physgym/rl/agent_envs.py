@@ -1,4 +1,4 @@
-"""`AgentEnvs`: the environments of an agent, whatever vector environment they are and however it resets."""
+"""`AgentEnvs`: the environments of an agent, in any vector environment with any way of resetting."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class AgentEnvs:
                 last[name][place] = value[0]
 
     def _begin_again(self, lost: Array, after: FieldArrays) -> FieldArrays:
-        """Let environments whose worker was started again go on with their next episode, not with their first one."""
+        """Let environments whose worker was started again begin their next episode, not their first one."""
         found = {name: value.copy() for name, value in after.items()}
         for number in lost.tolist():
             self._put(found, number, self._resumed(number, {"number": int(self.numbers[number]), "steps": 0}))
@@ -273,7 +273,7 @@ class AgentEnvs:
         return self.columns.of(observations, self.num_envs)
 
     def close(self) -> None:
-        """Close the vector environment; a step that goes on, since learning has failed meanwhile, is given up."""
+        """Close the vector environment; a step that still runs, since learning has failed meanwhile, is given up."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Calling `close` while waiting")
             self.envs.close()

@@ -72,7 +72,7 @@ class AgentPolicy:
         return self.preprocessing.wrap(env)
 
     def reset(self, mask: Array | Sequence[bool] | None = None) -> None:
-        """Take note that the next observations are the first ones of an episode: the stacks begin anew.
+        """Take note that the next observations are the first ones of an episode: the stacks start again.
 
         Args:
             mask: Of which environments, shape (num_envs,), bool; None for all.

@@ -75,7 +75,7 @@ class AgentRunner:
         env: The environment, as it is without preprocessing; it is closed with this.
         seed: Seed of the run, from which those of its episodes follow.
         first: Number of the first episode.
-        view: How it is shown while it goes on.
+        view: How it is shown while it runs.
         title: What is shown.
         places: Folders by which ``physgym watch`` finds the run.
 
@@ -106,7 +106,7 @@ class AgentRunner:
         """Make a number of steps, or step until Ctrl-C.
 
         Args:
-            steps: How many; None goes on until Ctrl-C.
+            steps: How many; None continues until Ctrl-C.
             callbacks: Get the events of a prediction run.
             progress: Whether to show a progress bar.
 

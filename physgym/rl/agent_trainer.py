@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 SCORE = "evaluation_return"  # by which the best checkpoint is chosen
 
 NOT_THE_SAME = (
-    "the environments do not do again what they did before the training was interrupted (%s). The training goes on "
+    "the environments do not do again what they did before the training was interrupted (%s). The training continues "
     "with new episodes, and with all that was recorded; its result is another one than without the interruption"
 )
 
@@ -65,13 +65,13 @@ class AgentTrainer(ClosedOnExit):
 
     Every environment runs episodes of its own, each with a seed that is a function of the seed and of the number of the
     episode. The environments step together, and the agent learns meanwhile from what was there before. So the result
-    is a function of the arguments, whatever the number of workers, on the CPU bit for bit.
+    is a function of the arguments, for any number of workers, on the CPU bit for bit.
 
     Args:
         agent: Who is trained: a name such as "dqn" or "sac", ``module:Class``, ``{"type": name, "arguments": {...}}``,
             or an `Agent`.
         env: Where it acts: a registered id, ``module:Class``, a callable that makes an environment, or a vector
-            environment of one's own, which is closed in the end; None to learn from `cache` alone.
+            environment of your own, which is closed in the end; None to learn from `cache` alone.
         steps: Steps of all environments together; steps of the optimization where there is no environment.
         env_kwargs: Arguments of the constructor of the environments, or a list of them, one for each environment.
         agent_kwargs: Arguments of the constructor of the agent.
@@ -356,7 +356,7 @@ class AgentTrainer(ClosedOnExit):
         """Train until all steps are made; once.
 
         Ctrl-C ends it after the current step: a checkpoint is saved where there is a session, and
-        ``history.interrupted`` is set. To go on make the trainer again with ``resume=True``.
+        ``history.interrupted`` is set. To continue, make the trainer again with ``resume=True``.
 
         Returns:
             The history, `AgentTrainer.history`.
@@ -369,7 +369,7 @@ class AgentTrainer(ClosedOnExit):
             DatasetError: The replay cannot be written.
         """
         if self.closed:
-            raise ConfigError("the training has ended, and its environments are closed; make it anew with resume=True")
+            raise ConfigError("the training has ended, and its environments are closed; make it again with resume=True")
         with self._session.recorded(self, self._callbacks):
             return self._fit()
 
@@ -392,7 +392,7 @@ class AgentTrainer(ClosedOnExit):
             records.close()
             self.close()
         if self.history.interrupted and self._checkpoints is not None:
-            say(f"interrupted at step {self.step}; go on with resume=True, or physgym resume {self.session}")
+            say(f"interrupted at step {self.step}; continue with resume=True, or physgym resume {self.session}")
         return self.history
 
     def _train(self, interrupt: Interrupt, records: AgentRecords) -> None:
@@ -442,7 +442,7 @@ class AgentTrainer(ClosedOnExit):
         return every > 0 and self.step // every > before // every
 
     def _begin(self) -> None:
-        """Begin the episodes, or go on with them."""
+        """Begin the episodes, or continue with them."""
         acting = self._parts.acting
         if acting is None:
             return
@@ -498,7 +498,7 @@ class AgentTrainer(ClosedOnExit):
             acting.replay.forget(self._checkpoints.positions())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on, but for the agent."""
+        """Return all that is needed to continue, but for the agent."""
         parts = self._parts
         return {
             "settings": self._kept(self._form),

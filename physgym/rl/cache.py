@@ -193,7 +193,7 @@ class _Applied:
         recorded = {name: space for name, space in recorded_spaces(dataset).items() if space is not None}
         raw = {**wanted, **recorded}
         if {OBSERVATION, ACTION} - raw.keys():
-            raise ConfigError(f"{places_of(dataset)} does not say its spaces; give those of the agent, or record anew")
+            raise ConfigError(f"{places_of(dataset)} does not say its spaces; give those of the agent, or record again")
         for name, space in raw.items():
             check_layout(dataset, name, space)
         both = raw[OBSERVATION], raw[ACTION]
@@ -269,7 +269,7 @@ def _actions(dataset: SampleDataset, steps: RecordedSteps, applied: _Applied) ->
 
 
 class _Frames:
-    """Preprocessed observations of steps, in memory or read anew.
+    """Preprocessed observations of steps, in memory or read again.
 
     Args:
         dataset: The recordings.

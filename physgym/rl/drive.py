@@ -144,7 +144,7 @@ class PersonActs(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._seen, info
 
     def step(self, action: Any = None) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Make a step with the person's action, whatever is given."""
+        """Make a step with the person's action, in place of the given one."""
         self._seen, *rest = self.env.step(self.next_action())
         return (self._seen, *rest)
 
@@ -166,7 +166,7 @@ class _Clock:
         self.due = time.monotonic()
 
     def wait(self) -> None:
-        """Wait until the next step is due; after a long pause time begins anew."""
+        """Wait until the next step is due; after a long pause time starts again."""
         self.due += self.seconds
         now = time.monotonic()
         if now > self.due + self.seconds:

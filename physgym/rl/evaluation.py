@@ -159,7 +159,7 @@ def evaluate_agent(
 
     Each episode has a seed of its own and is run to its end, so that the figures are those of the same episodes however
     many environments there are, and short ones are not among them more often. The seeds are those of a part of their
-    own, which no training acts in. Whoever chooses among networks by a return takes that of another part,
+    own, which no training acts in. To choose among networks by a return, take that of another part,
     ``part="validation"``, as the curves of an `AgentTrainer` do.
 
     Args:

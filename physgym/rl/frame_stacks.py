@@ -17,7 +17,7 @@ from physgym.spaces import Array
 class FrameStacks:
     """The last observations of each of several environments.
 
-    A stack begins anew where an episode begins, with its first observation repeated; so it never holds what an earlier
+    A stack starts again where an episode begins, with its first observation repeated; so it never holds what an earlier
     episode has left. It is that of Gymnasium's `FrameStackObservation`, and of
     ``dataset.windows(stack, begin="repeat")`` over recorded single frames.
 
@@ -89,11 +89,11 @@ class FrameStacks:
             raise SampleError(f"the stacks are of {have}, and these observations are {given}")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the stacks, to go on in the midst of episodes; arrays by name."""
+        """Return the stacks, to continue in the midst of episodes; arrays by name."""
         return {"began": self._began.copy(), "frames": {name: value.copy() for name, value in self._frames.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state.
+        """Continue from a state.
 
         Raises:
             ConfigError: It is that of another number of environments, or of other stacks.

@@ -52,7 +52,7 @@ class LatentObservation(TransformObservation[Any, Any, Any], RecordConstructorAr
         if digest is not None and found != digest:
             raise CheckpointError(
                 f"the checkpoint {checkpoint} is another one than that of which the latent vectors were made: its "
-                f"digest is {found[:12]}..., not {digest[:12]}.... Bring that one back, or begin anew with this one"
+                f"digest is {found[:12]}..., not {digest[:12]}.... Bring that one back, or start again with this one"
             )
         predictor, network = _loaded(folder, found)
         (name,) = predictor.inputs

@@ -131,7 +131,7 @@ class Learning:
         return {"steps": self.steps, "owed": self.owed, "samples": self.means.samples, "sums": dict(self.means.sums)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         self.steps, self.owed = int(state["steps"]), int(state["owed"])
         self.means = Means(int(state["samples"]), dict(state["sums"]))
 

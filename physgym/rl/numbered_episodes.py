@@ -45,7 +45,7 @@ class NumberedEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._actions: list[Any] = []  # of the episode, where its state cannot be kept
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin the next episode, with the seed of its number, whatever seed is given."""
+        """Begin the next episode, with the seed of its number, in place of a given one."""
         self.number += self._stride
         return self._begin(options)
 

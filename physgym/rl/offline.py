@@ -127,7 +127,7 @@ def evaluate_offline(
 
         evaluation = evaluate_offline(load_agent("sessions/cartpole").agent, TransitionCache("data/cartpole"))
 
-    The returns are those of whoever was recorded: an agent that acts better rightly expects more of its own actions
+    The returns are those of the recorded player: an agent that acts better rightly expects more of its own actions
     later. Values above the highest return of all are overestimated for sure.
 
     An action is covered if one of the recorded steps with the nearest observations has one like it. Observations are

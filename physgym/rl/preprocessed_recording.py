@@ -1,4 +1,4 @@
-"""`preprocess_recording`: a recording of an environment, written anew as an agent sees it."""
+"""`preprocess_recording`: a recording of an environment, rewritten as an agent sees it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def preprocess_recording(
     mode: Mode = "training",
     every: int | None = None,
 ) -> SampleDataset:
-    """Write a recording of an environment anew, as it would have been recorded within wrappers.
+    """Write a recording of an environment again, as it would have been recorded within wrappers.
 
     Observations, actions and rewards are those of the agent, to the bit; all else stays. So an autoencoder, or anything
     that reads a dataset, learns from the pictures that an agent will see.
@@ -60,7 +60,7 @@ def preprocess_recording(
     raw = recorded_spaces(dataset)
     observation, action = raw[OBSERVATION], raw[ACTION]
     if observation is None or action is None:
-        raise ConfigError(f"{places_of(dataset)} does not say its spaces; record anew")
+        raise ConfigError(f"{places_of(dataset)} does not say its spaces; record again")
     config = preprocessing.config if isinstance(preprocessing, Preprocessing) else preprocessing
     applied = Preprocessing(config, observation, action)
     seen, chosen = (

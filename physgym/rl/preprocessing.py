@@ -78,7 +78,7 @@ class Preprocessing:
 
     Args:
         steps: The wrappers, the first one next to the environment: each the name of one of `WRAPPERS`, or a wrapper of
-            one's own as ``module:Class``; with arguments ``{"type": ..., "arguments": {...}}``. Lists among the
+            your own as ``module:Class``; with arguments ``{"type": ..., "arguments": {...}}``. Lists among the
             arguments become tuples, as Gymnasium wants them.
         observation_space: The space of the environment without them; needed for what works on recorded rows.
         action_space: The same.
@@ -351,7 +351,7 @@ class _Chain:
             if not isinstance(wrapper, alone):
                 name = type(wrapper).__name__
                 raise ConfigError(
-                    f"{name} works on the steps of an episode that is going on, and cannot be applied to {what} of "
+                    f"{name} works on the steps of a current episode, and cannot be applied to {what} of "
                     f"recorded rows. Record with it: Recorder(preprocessing.wrap(env), ...), and train from that "
                     "recording without it"
                 )

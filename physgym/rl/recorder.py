@@ -46,7 +46,7 @@ class Recorder:
     What was committed (every half second) survives any end of the program.
 
     An error in a step or a reset ends the episodes at the observations before it, since nobody knows what the
-    environments have done: reset them and go on. So does a vector environment that has started a worker again.
+    environments have done: reset them and continue. So does a vector environment that has started a worker again.
     ``seed`` is that of the reset, and 0 where the loop or an autoreset gave none. The source of the dataset says where
     an environment runs in real time, see `physgym.real_time`.
 

@@ -52,7 +52,7 @@ class Replay:
             it is resumed.
         infos: Names of infos to keep.
         source: JSON data that says where the samples come from.
-        resume: The position to go on from, as `position` gave it.
+        resume: The position to continue from, as `position` gave it.
 
     Attributes:
         capacity: As given.
@@ -243,7 +243,7 @@ class Replay:
             self._files.drop_before(min([self.first, *needed]))
 
     def take_stored(self) -> int:
-        """Go on after all that the recording has, in place of what was taken since; episodes begin anew.
+        """Continue after all that the recording has, in place of what was taken since; episodes start again.
 
         Returns:
             The number after that of the last episode.
@@ -301,7 +301,7 @@ class Replay:
         Args:
             count: How many.
             generator: What they are drawn with.
-            gamma: Factor of the value of the next observation where the episode goes on.
+            gamma: Factor of the value of the next observation where the episode continues.
 
         Raises:
             ConfigError: There are none yet.

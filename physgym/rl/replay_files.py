@@ -33,7 +33,7 @@ class ReplayFiles:
         bounded: Whether old files are deleted.
         source: JSON data that says where the samples come from.
         attributes: Further text attributes of the partitions.
-        resume: Whether to go on with what is there.
+        resume: Whether to continue with what is there.
 
     Attributes:
         stored: How many rows there were when it was opened, those that were deleted included.
@@ -60,7 +60,7 @@ class ReplayFiles:
         self._resume = resume
         if not resume and partition_files(path, MODE):
             raise DatasetError(
-                f"{path} holds the replay of another training; go on with that one (resume=True), or choose another "
+                f"{path} holds the replay of another training; continue with that one (resume=True), or choose another "
                 "session"
             )
         if resume and path.is_dir():
@@ -150,7 +150,7 @@ class ReplayFiles:
         return self._writer
 
     def commit(self) -> None:
-        """Make all rows readable, whatever happens to this process."""
+        """Make all rows readable, also after this process is killed."""
         if self._writer is not None:
             self._writer.commit()
 

@@ -50,7 +50,7 @@ class CurrentEpisodes:
         return {"last": self.last.tolist(), **{name: values.tolist() for name, values in self.names.items()}}
 
     def resume(self, position: Mapping[str, Any]) -> None:
-        """Go on from what `position` gave."""
+        """Continue from what `position` gave."""
         self.last[:] = position["last"]
         for name, values in self.names.items():
             values[:] = position[name]

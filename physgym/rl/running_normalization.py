@@ -113,7 +113,7 @@ class RunningNormalization:
         self._returns[numbers] = np.where(over, 0.0, returns)
 
     def leave(self, environments: Array) -> None:
-        """Leave the episodes of some environments, whose returns begin anew.
+        """Leave the episodes of some environments, whose returns start again.
 
         Args:
             environments: Their numbers, shape (m,).
@@ -178,7 +178,7 @@ class RunningNormalization:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state.
+        """Continue from a state.
 
         Raises:
             ConfigError: It is that of other observations.

@@ -14,9 +14,9 @@ class TransitionIndex:
     """Transitions among rows of episodes that hold each observation once, as a `Recorder` writes them.
 
     A row is a transition if an action was applied there and the row of the next step is there. Where the episode
-    terminated, nothing is learned from the next observation, and the row stands in for a missing one. A stack begins
-    anew at a reset: the first frame is repeated. A row whose stack would reach over a step that is not there, such as a
-    rejected one, is no transition.
+    terminated, nothing is learned from the next observation, and the row stands in for a missing one. A stack starts
+    again at a reset: the first frame is repeated. A row whose stack would reach over a step that is not there, such as
+    a rejected one, is no transition.
 
     Args:
         episodes: Number of each row's episode, shape (rows,).

@@ -134,7 +134,7 @@ class TransitionLog:
         # of S3 the writer knows, at the first step
         if not resume and isinstance(self._path, Path) and partition_files(self._path, mode):
             raise DatasetError(
-                f"{self._path} holds {mode} samples already; go on with resume=True, or choose another folder"
+                f"{self._path} holds {mode} samples already; continue with resume=True, or choose another folder"
             )
         self._writer: SampleWriter | None = None
         self._before = 0  # episodes that were there already

@@ -18,7 +18,7 @@ class Transitions:
             (n, *shape), float32, for a `Box`.
         reward: What followed, shape (n,), float32.
         next_observation: Observations after the actions, in the form of `observation`.
-        discount: Factor of the value of the next observation, shape (n,), float32: gamma where the episode goes on or
+        discount: Factor of the value of the next observation, shape (n,), float32: gamma where the episode continues or
             was truncated, 0 where it terminated.
     """
 

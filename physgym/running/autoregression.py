@@ -1,4 +1,4 @@
-"""`Autoregression`: a network that goes on from its own predictions, for several trajectories at once."""
+"""`Autoregression`: a network that continues from its own predictions, for several trajectories at once."""
 
 from __future__ import annotations
 

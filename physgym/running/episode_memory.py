@@ -15,8 +15,8 @@ from physgym.sample import Sample
 class EpisodeMemory:
     """Memories of a recurrent network, one for each episode that is under way.
 
-    The first stored step of an episode begins anew; steps that are missing, as rejected ones are, are not predicted and
-    change no memory, as in a run with the solver.
+    The first stored step of an episode starts again; steps that are missing, as rejected ones are, are not predicted
+    and change no memory, as in a run with the solver.
 
     Args:
         dataset: The stored steps, which follow in time within an episode.

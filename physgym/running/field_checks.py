@@ -20,7 +20,7 @@ def check_network_fields(predictor: Any, fields: SampleSpec) -> None:
     An output that the simulation lacks may be the input of the next step that it feeds.
 
     Args:
-        predictor: A `physgym.nn.Predictor`; whatever else has no fields to compare.
+        predictor: A `physgym.nn.Predictor`; anything else has no fields to compare.
         fields: Those of the simulation.
     """
     feedback = getattr(predictor, "feedback", {})

@@ -12,7 +12,7 @@ from physgym.spaces import Array
 
 @dataclass(frozen=True)
 class KeptPadding:
-    """The padding of a state from which a network goes on, which its own predictions get too.
+    """The padding of a state from which a network continues, which its own predictions get too.
 
     Attributes:
         present: Flags of the values that are there in that state, which broadcast to the field's shape; None for all.

@@ -38,7 +38,7 @@ class _Origin:
 
 
 class ReplayedSteps(DatasetSteps):
-    """Gives the stored steps of a dataset, made anew and compared with what is stored.
+    """Gives the stored steps of a dataset, made again and compared with what is stored.
 
     Args:
         dataset: Made by the same simulation.

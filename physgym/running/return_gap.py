@@ -86,7 +86,7 @@ class ReturnGap:
                 (self.simulation_lengths, self.surrogate_lengths),
             )
         )
-        return f"the surrogate goes on where the simulation has ended in {later}, and ends before it in {sooner}"
+        return f"the surrogate continues where the simulation has ended in {later}, and ends before it in {sooner}"
 
 
 def return_gap(

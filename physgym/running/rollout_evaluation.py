@@ -47,18 +47,18 @@ NAMES = "the steps of the rollout", "the samples that the network is trained on"
 class RolloutEvaluation:
     """Figures of how well a network does next to the solver: what ``Trainer(rollout=...)`` takes.
 
-    `measure` rolls a network out: it goes on from its own predictions by the declared feedback, from the first states
+    `measure` rolls a network out: it continues from its own predictions by the declared feedback, from the first states
     of episodes and under the same actions, parameters and other inputs, and each step is compared with the solver's.
     The report has the errors by horizon, with a plot and an animation.
 
     Episodes are those of a dataset; or fresh ones of a simulation with this seed and ``part="evaluation"``, the same at
-    every call: no part of a dataset has them, whatever its seed. The figures depend on the network alone, but for the
+    every call: no part of a dataset has them, for any seed. The figures depend on the network alone, but for the
     time. Environments are made and closed within the call, and the global random generators of Python, NumPy and torch
     are left as they were.
 
     With `horizons`, the figures of a training have errors that build up too. In a simulation the network makes whole
     episodes in place of the solver for that (`SurrogateEnv`), which needs the hooks ``inputs`` and ``adopt`` or a
-    declared feedback, and the run gives it no predictions; in a dataset it is rolled out as `measure` does.
+    declared feedback. The run gives it no predictions. In a dataset it is rolled out as `measure` does.
 
     A simulation of other code than that from whose samples the network learns is warned of: by a `Trainer` before it
     begins, and by the first call with a network that remembers what it has learned from (`Predictor.learned`).

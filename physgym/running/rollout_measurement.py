@@ -1,4 +1,4 @@
-"""Measuring rollouts: a network goes on from its own predictions, and each step is compared with the solver's."""
+"""Measuring rollouts: a network continues from its own predictions, and each step is compared with the solver's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`RolloutReport`: how the error of a network grows that goes on from its own predictions."""
+"""`RolloutReport`: how the error of a network grows that continues from its own predictions."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class RolloutReport:
         if whole < len(self.episodes):
             lines.append(f"{len(self.episodes) - whole} episodes end earlier, from step {self.reached.min()} on")
         if self.cut:
-            lines.append(f"{self.cut} episodes go on behind a missing step, at which they end here")
+            lines.append(f"{self.cut} episodes continue behind a missing step, at which they end here")
         if self.short:
             lines.append(f"{self.short} episodes are too short for a predicted step, and left out")
         if count := int((self.diverged > 0).sum()):

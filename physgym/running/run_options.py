@@ -54,7 +54,7 @@ class RunOptions(RunnerOptions, total=False):
             None,
             "stored samples that drive the simulation in place of a sampler of actions, as in `physgym.generate`: each "
             "gives one step, through the environment's ``load_sample(sample)``. A run without a number of steps goes "
-            "through them once; a longer one goes on with shuffled episodes",
+            "through them once; a longer one continues with shuffled episodes",
         ),
     ]
     part: Annotated[
@@ -86,8 +86,8 @@ class RunOptions(RunnerOptions, total=False):
         bool,
         Option(
             False,
-            "whether to go on where the simulation has other code than that, than a record that is resumed, or than a "
-            "dataset that is replayed with the solver",
+            "whether to continue where the simulation has other code than that, than a record that is resumed, or than "
+            "a dataset that is replayed with the solver",
         ),
     ]
 

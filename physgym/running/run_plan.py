@@ -35,7 +35,7 @@ class RunPlan:
         surrogate: Whether the network makes the steps in place of the solver.
         compare: Whether predictions are compared with the samples.
         inputs: Those of a person; None where there are none, and nobody may make some.
-        allow_changed_code: Whether to go on where the simulation has other code than what is recorded.
+        allow_changed_code: Whether to continue where the simulation has other code than what is recorded.
     """
 
     env: EnvLike

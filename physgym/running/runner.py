@@ -57,8 +57,8 @@ class Runner:
     may also ask for one in the middle of a step.
 
     Steps are made in this process, or by workers as `physgym.generate` has them: names, samples, predictions and the
-    record are the same, whatever their number. Steps come in the order of their names, and a further run goes on where
-    the last one ended.
+    record are the same, for any number of them. Steps come in the order of their names, and a further run continues
+    where the last one ended.
 
     Args:
         env: Registered id, `EnvSpec`, or a callable that makes the environment; None to replay stored samples alone.
@@ -213,7 +213,7 @@ class Runner:
         """Return an iterator over the stored steps of a dataset again.
 
         Without the solver the network predicts from what is stored, and is compared with what is stored. With it the
-        episodes are run anew from their seeds: parameters, the sampler of actions and limits are those of the dataset;
+        episodes are run again from their seeds: parameters, the sampler of actions and limits are those of the dataset;
         a function or a network that gave its actions is to be given to the runner again.
 
         Args:
@@ -344,7 +344,7 @@ class Runner:
         Where steps are recorded, those of the run are readable when it returns.
 
         Args:
-            steps: How many; None goes on until Ctrl-C, or to the end of a replay.
+            steps: How many; None continues until Ctrl-C, or to the end of a replay.
             replay: Replay these samples instead of new episodes; see `replay`.
             solver: Whether to run the solver too in a replay, and to compare it with what is stored.
             callbacks: Get the events of a prediction run; `Runner.last` holds the step.

@@ -58,7 +58,7 @@ class StepSource(ABC):
 
 
 class DatasetSteps(StepSource):
-    """Gives the steps of a dataset, as they are stored or made anew.
+    """Gives the steps of a dataset, as they are stored or made again.
 
     Args:
         dataset: The dataset.
@@ -86,7 +86,7 @@ class DatasetSteps(StepSource):
 class SimulationSteps(StepSource):
     """Gives the steps of the episodes of a plan, made by a simulation.
 
-    They go on where the last ones that were taken ended, for any caller.
+    They continue where the last ones that were taken ended, for any caller.
 
     Args:
         plan: The episodes.
@@ -127,7 +127,7 @@ class SimulationSteps(StepSource):
 
     @abstractmethod
     def stop(self, error: type[BaseException]) -> None:
-        """Give up the steps under way after an error; the next ones begin anew after a step that is named."""
+        """Give up the steps under way after an error; the next ones start again after a step that is named."""
 
     @abstractmethod
     def close(self, error: type[BaseException] | None) -> None:

@@ -102,7 +102,7 @@ class SurrogateCore(gymnasium.Env[Any, Any]):
         """Take a prediction that was made before its step.
 
         Args:
-            action: That of the step; a step with another one predicts anew.
+            action: That of the step; a step with another one predicts again.
             prediction: The predicted fields.
             seconds: What it took.
         """
@@ -220,8 +220,8 @@ def stand_in(
             raise ConfigError(
                 f"{type(inner).__name__} does not say how a network can stand in for it: it lacks {', '.join(hooks)}. "
                 "Implement inputs(action), which gives the fields that the network is fed, and adopt(action, "
-                "prediction), which takes the prediction as the state after the step, in addition to observation(); "
-                "or declare which output is which input of the next step (sample_feedback), so that adopt is not "
+                "prediction), which takes the prediction as the state after the step, in addition to observation(). "
+                "Or declare which output is which input of the next step (sample_feedback), so that adopt is not "
                 "needed; see docs/howto/running.md. Without them, wrap the environment in "
                 "physgym.sample.RecordTransition and use a network that predicts next_observation"
             )

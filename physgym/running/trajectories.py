@@ -51,7 +51,7 @@ class Trajectories(Sequence[Trajectory]):
 
     Attributes:
         lengths: Rows of each, shape (len(self),), int64.
-        cut: Number of these episodes that go on behind a missing step, such as a rejected one.
+        cut: Number of these episodes that continue behind a missing step, such as a rejected one.
 
     Raises:
         ConfigError: There is no such episode.

@@ -34,7 +34,7 @@ class Breed(Sampler):
     Until the first `update` it draws uniformly. After it, a parameter is, with a probability that rises from `start` to
     `end` over the first `breakpoint` updates, a child of one of the latest `window` parameters, else uniform. The
     parent is drawn with a weight of its loss over the density :math:`q` with which parameters were drawn when its loss
-    was reported: that is importance sampling of a density in proportion to the loss, and keeps a crowd of parameters
+    was reported. That is importance sampling of a density in proportion to the loss, and keeps a crowd of parameters
     from attracting ever more. A child is normal around its parent, truncated to the bounds.
 
     Args:
@@ -157,7 +157,7 @@ class Breed(Sampler):
             self._chosen.update(self._fixed)
 
     def keep(self) -> None:
-        """Fix the parameters of all episodes that were chosen so far, whatever is learned later."""
+        """Fix the parameters of all episodes that were chosen so far, which later learning does not change."""
         with self._lock:
             self._fixed = self._chosen | self._fixed
 

@@ -19,7 +19,7 @@ class Policy(Sampler):
 
     Args:
         function: Maps (observation, generator) to an action. The generator is the episode's own and the only randomness
-            to use. It travels to local workers as cloudpickle, like an environment's factory.
+            to use. It is sent to local workers as cloudpickle, like an environment's factory.
 
     Raises:
         ConfigError: It cannot be called.

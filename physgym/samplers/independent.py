@@ -51,7 +51,7 @@ class IndependentSampler(Sampler):
         return Blocks(columns, lambda block: draw(stream(seed, PARAMETERS, block), BLOCK), BLOCK)
 
     def actions(self, space: spaces.Space[Any], seed: int) -> EpisodePolicy:
-        """Return policies that draw with the episode's generator, whatever the seed of the run."""
+        """Return policies that draw with the episode's generator, for any seed of the run."""
         return actions_by_block(*self.columns(space, "action_space"))
 
 

@@ -81,8 +81,8 @@ class NetworkPolicy(Sampler):
                 predictor = self._predictor()
                 if getattr(predictor, "recurrent", False) is True:
                     raise ConfigError(
-                        "NetworkPolicy: the network is recurrent, and would begin anew at each step; act by a function "
-                        "of your own that keeps the memory of Predictor.predict_from"
+                        "NetworkPolicy: the network is recurrent, and would start without its memory at each step; act "
+                        "by a function of your own that keeps the memory of Predictor.predict_from"
                     )
             fed = observation if isinstance(observation, dict) else {predictor.inputs[0]: observation}
             if len(predictor.inputs) > 1 and not isinstance(observation, dict):

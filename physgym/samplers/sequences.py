@@ -177,7 +177,7 @@ class Grid(SequenceSampler):
     """A regular grid, bounds included: episode i gets point i, and the first again after the last.
 
     For actions every step goes through the whole grid over the episodes as well, but each time in another order, so
-    that an action does not say which parameters and which other actions there are; from a grid of more than 65536
+    that an action does not say which parameters and which other actions there are. From a grid of more than 65536
     points it draws at random.
 
     Args:

@@ -1,7 +1,7 @@
 """Snapshots of scenes as plain data, and frames: what changed from one to the next.
 
 A snapshot is all that a viewer draws: a title, the camera, and by name the objects with their arrays and settings; of a
-scene that takes inputs of a person these too. A frame holds what differs alone, so that the topology of a mesh travels
+scene that takes inputs of a person these too. A frame holds what differs alone, so that the topology of a mesh is sent
 once. Arrays that did not change stay the same objects.
 """
 

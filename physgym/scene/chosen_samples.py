@@ -34,8 +34,8 @@ class ChosenSamples:
         rejected: Whether rejected samples are shown as well, at their steps.
         sides: Which scenes of a sample: "solver", "network" and "error"; by default all where predictions are stored,
             and the solver's, with the predictions over it, where these are curves over time.
-        grid: How many episodes at once: the first one, the next one and so on, each of which goes on with the next one
-            that is left.
+        grid: How many episodes at once: the first one, the next one and so on, each of which continues with the next
+            one that is left.
         speed: Time of the samples that passes in a second: in s, or in steps where their time is not known.
         live: Whether the simulation is constructed, and draws what its code moves.
         allow_changed_code: With `live`, whether its code may be another one than that which made the samples.

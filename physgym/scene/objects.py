@@ -576,7 +576,7 @@ class Scene(SceneInputs):
 
     def _object(self, handle: SceneHandle) -> _SceneObject:
         if self._handles.get(handle.name) is not handle:
-            self._fail("it was removed from the scene; add it anew", handle.name)
+            self._fail("it was removed from the scene; add it again", handle.name)
         return self._objects[handle.name]
 
     def _fail(self, problem: str, name: str = "") -> NoReturn:

@@ -57,7 +57,8 @@ class Timeline:
     def clock(self) -> Array:
         """Return the time at which each sample is shown first, and the end of the last one: shape (n + 1,), float64.
 
-        It goes on over all episodes. A sample lasts until the next one; the last one of an episode as long as most do.
+        It continues over all episodes. A sample lasts until the next one; the last one of an episode as long as most
+        do.
         """
         lasts = np.diff(self.time, append=np.nan)
         ends = self.begins[1:] - 1

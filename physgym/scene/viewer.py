@@ -53,7 +53,7 @@ class Buttons(Controls):
         self._do("pause")
 
     def resume(self) -> None:
-        """Have it go on."""
+        """Let it continue."""
         self._do("resume")
 
     def step(self) -> None:

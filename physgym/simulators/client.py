@@ -34,7 +34,7 @@ KEYS = ("address", "token_file", "fingerprint", "plain", "authorities", "certifi
 
 
 class Lent(NamedTuple):
-    """A simulator that a service has lent.
+    """A simulator that a service has given to this client.
 
     Attributes:
         host: Where it listens.
@@ -141,7 +141,7 @@ class ServiceClient:
         """Return a simulator that answers.
 
         Args:
-            wait: Seconds to wait where all are lent.
+            wait: Seconds to wait while all are in use.
             holder: Who has it, for others; by default the user, the machine and the process.
             attached: Whether the lease ends soon after the connection, as where this process is killed.
 

@@ -1,6 +1,6 @@
 """`SimulatorPool`: the simulators of a service, and the leases with which clients have them.
 
-Nothing here waits: whoever owns the pool calls `look` when something may have changed, in one thread.
+Nothing here waits: the owner of the pool calls `look` when something may have changed, in one thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Answer = Callable[[str, dict[str, Any]], None]
 
 @dataclass(eq=False)
 class Lease:
-    """A simulator lent to a client.
+    """A simulator that a client uses.
 
     Attributes:
         name: By which the client renews and ends it.
@@ -74,8 +74,8 @@ class Simulator:
         program: What runs.
         wanted: The request for which it was started, or is asked for an answer; None for none.
         lease: With which somebody has it; None where it is free.
-        since: When it was started, lent or freed last.
-        used: How often it was lent.
+        since: When it was started, taken or freed last.
+        used: How often it was taken.
     """
 
     number: int
@@ -87,7 +87,7 @@ class Simulator:
 
     @property
     def free(self) -> bool:
-        """Return whether it may be lent."""
+        """Return whether it may be taken."""
         return self.program.phase is Phase.READY and self.wanted is None and self.lease is None
 
     @property
@@ -141,8 +141,8 @@ class PoolSettings:
 class SimulatorPool:
     """Starts simulators when they are wanted, lends those that are free, and ends those that nobody wants.
 
-    A simulator that was given back is lent again. One whose lease was not renewed is ended: its client may still be
-    connected to it.
+    A simulator that was given back can be taken again. One whose lease was not renewed is ended: its client may still
+    be connected to it.
 
     Args:
         settings: What it is like.
@@ -214,7 +214,7 @@ class SimulatorPool:
         return found | {one.lease.line for one in here if one.lease is not None}
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the simulators: number, state, port, holder, lease, seconds in this state, how often each was lent."""
+        """Return the simulators: number, state, port, holder, lease, seconds in this state, how often it was taken."""
         now = time.monotonic()
         return [
             {

@@ -179,7 +179,7 @@ class SimulatorService:
         self._lines[channel.fileno()] = Line(channel, peer)
 
     def _hear(self, file: int, line: Line) -> None:
-        """Go on with what somebody says."""
+        """Continue with what somebody says."""
         try:
             messages = line.channel.receive()
             line.channel.flush()  # a handshake of TLS may have made room for it

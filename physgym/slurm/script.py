@@ -1,4 +1,4 @@
-"""The text of a SLURM script: what it asks for, what it runs, and how it goes on when its time is over."""
+"""The text of a SLURM script: what it asks for, what it runs, and how it continues when its time is over."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ tell() {{
 trap 'announced=yes; tell' USR2
 trap 'woken=yes' TERM
 
-# finish PROCESS: waits for it, whatever signals come meanwhile
+# finish PROCESS: waits for it, also when signals come meanwhile
 finish() {{
     running=$1
     [ -z "$announced" ] || tell # it has come too early to be passed on
@@ -190,12 +190,12 @@ leave() {{
     [ "$status" -eq 0 ] && exit 0
     if [ "$status" -eq {SAVED} ] || {{ [ -n "$announced" ] && [ "$passed_on" = TERM ]; }} || preempted; then
         if [ "${{SLURM_RESTART_COUNT:-0}}" -ge "$restarts" ]; then
-            echo "it has begun $restarts times again, the most by --restarts; go on with: sbatch $folder/job.sh" >&2
+            echo "it has begun $restarts times again, the most by --restarts; continue with: sbatch $folder/job.sh" >&2
         elif scontrol requeue "$job"; then
-            echo "it goes back into the queue, and goes on from there" >&2
+            echo "it goes back into the queue, and continues from there" >&2
             sleep 300 # SLURM ends it
         else
-            echo "it cannot go back into the queue; go on with: sbatch $folder/job.sh" >&2
+            echo "it cannot go back into the queue; continue with: sbatch $folder/job.sh" >&2
         fi
     fi
     exit "$status"
@@ -221,7 +221,7 @@ def script_of(
 
     Args:
         resources: What it asks for.
-        parts: What it runs, one after the other; each must go on by itself where it is run again.
+        parts: What it runs, one after the other; each must continue by itself where it is run again.
         folder: Folder of the job, with the configuration, the token, and what comes of it.
         cwd: Folder in which it runs.
         python: Interpreter on the nodes.

@@ -102,7 +102,7 @@ class Plan:
         if self.workers and config.environment is not None and config.environment.id.startswith(ELSEWHERE):
             raise ConfigError(
                 f"--per-node starts physgym worker, and {config.environment.id} is made by a program of its own; have "
-                "that dial in"
+                "that connect"
             )
         if self.workers and config.agent is not None:
             raise ConfigError("--per-node: the environments of an agent run with it, on one node; leave it out")

@@ -41,7 +41,7 @@ class Backend(ABC):
 
     Attributes:
         location: The place.
-        stop: Once it is set, whatever waits or transfers raises `Stopped` soon.
+        stop: Once it is set, all that waits or transfers raises `Stopped` soon.
         stops_within: Seconds within which it stops.
     """
 

@@ -2,7 +2,7 @@
 
 ``objects/`` holds the files by SHA-256; each folder below ``views/`` is a dataset or checkpoint made of links to them;
 ``writing/`` holds datasets that are being written or were. A folder is pinned by its users, in any process, by a
-shared lock on a file next to it; a killed process loses its locks at once. Whatever is not pinned may be deleted for
+shared lock on a file next to it; a killed process loses its locks at once. All that is not pinned may be deleted for
 want of room, the folder used longest ago first; of ``writing/`` only what is in S3 as a whole.
 """
 

@@ -134,7 +134,7 @@ class FolderBackend(Backend):
                 digest.update(chunk)
             to.truncate()
         if digest.hexdigest() != entry.sha256:
-            raise DamagedObject(f"{where} is damaged: its checksum is wrong. Restore it, or generate the dataset anew")
+            raise DamagedObject(f"{where} is damaged: its checksum is wrong. Restore it, or generate the dataset again")
 
     def delete(self, names: list[str]) -> None:
         """Delete objects; those that are not there do no harm."""

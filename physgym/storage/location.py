@@ -83,7 +83,7 @@ def imported(entry: str) -> Any:
 def place(path: str | os.PathLike[str] | Location) -> Path | Location:
     """Return where a path leads: to a place in a storage if it begins as ``s3://`` does, else to the local disk.
 
-    A local path is absolute from here on, with ``~`` expanded, whatever folder the process goes to later.
+    A local path is absolute from here on, with ``~`` expanded, also if the process changes its folder later.
 
     Raises:
         ConfigError: It begins like one in a storage but is none.

@@ -208,10 +208,10 @@ class S3Backend(Backend):
             return
         log.warning("the checksum of %s is wrong after the download; it is fetched again", where)
         if self._download(entry, file) != entry.sha256:
-            raise DamagedObject(f"{where} is damaged: its checksum is wrong. Restore it, or generate the dataset anew")
+            raise DamagedObject(f"{where} is damaged: its checksum is wrong. Restore it, or generate the dataset again")
 
     def _download(self, entry: Entry, file: Path) -> str:
-        """Download an object, whatever it holds; return the checksum of that."""
+        """Download an object without looking into it; return the checksum of that."""
         digest, done = hashlib.sha256(), 0
 
         def get() -> None:
@@ -345,7 +345,7 @@ class S3Backend(Backend):
         Args:
             action: What for, for the error.
             request: Makes it.
-            progress: Grows as parts of it succeed, whereupon patience begins anew.
+            progress: Grows as parts of it succeed, whereupon patience starts again.
 
         Raises:
             StorageError: The server refuses, or is away for too long.

@@ -1,4 +1,4 @@
-"""Child processes that end when this process does, whatever ends it, with everything that they have started."""
+"""Child processes that end when this process does, even if it is killed, with everything that they have started."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE = 1.0  # seconds until a process that was killed is waited for no longe
 
 
 class ParentPipe:
-    """A pipe from this process to a child, on which nothing travels, and whose end says that this process is gone.
+    """A pipe from this process to a child, on which nothing is sent, and whose end says that this process is gone.
 
     The kernel can then end the child's whole group, without any help of the child: see `bind`. A process that this one
     forks does not hold the pipe.

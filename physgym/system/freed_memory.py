@@ -13,6 +13,6 @@ def keep_freed_memory() -> None:
     A step of a network on a CPU takes and frees the same megabytes each time. Memory that is new to the process is
     cleared by the system page by page, which for a UNet on a grid took up to a third of a step. glibc keeps memory
     for blocks as large as the largest one that was freed so far, and twice that in all; so a large one is freed, which
-    nobody has touched. Other libraries go on as they do.
+    nobody has touched. Other libraries stay as they are.
     """
     np.empty(LARGEST, np.uint8)

@@ -1,4 +1,4 @@
-"""Memory that processes share, without a name: it stays behind nowhere, whatever dies."""
+"""Memory that processes share, without a name: it never stays behind, whichever process dies."""
 
 from __future__ import annotations
 

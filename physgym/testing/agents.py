@@ -126,7 +126,7 @@ class AgentContract(ABC):
         np.testing.assert_allclose(agent.values(self.observations(agent), actions), batch.reward, atol=0.2)
 
     def test_a_state_goes_on_to_the_bit(self) -> None:
-        """Check that an agent with a saved state goes on as the one that was saved, and the state stays as it is."""
+        """Check that an agent with a saved state continues as the one that was saved, and the state stays as it is."""
         agent = self.agent()
         self._live(agent)
         data, arrays = encode(agent.state_dict())

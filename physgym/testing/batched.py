@@ -47,7 +47,7 @@ class BatchedConformance(ABC):
                     spec.check(fields, f"row {row}", finite=False)
 
     def test_a_row_does_not_depend_on_the_others(self) -> None:
-        """Check that each row of a batch, in whatever place, gives what it gives alone."""
+        """Check that each row of a batch, in any place, gives what it gives alone."""
         seeds = _seeds(ROWS)
         with _closing(self.make_env(ROWS)) as rows:
             exact = rows_of(rows.venv.metadata) == EXACT
@@ -67,7 +67,7 @@ class BatchedConformance(ABC):
                     )
 
     def test_a_reset_of_some_rows_leaves_the_others(self) -> None:
-        """Check that rows whose mask is False go on as if nothing had happened."""
+        """Check that rows whose mask is False continue as if nothing had happened."""
         seeds = _seeds(ROWS)
         with _closing(self.make_env(ROWS)) as rows:
             if rows.mode is not AutoresetMode.DISABLED:

@@ -100,7 +100,9 @@ class EnvConformance:
             for values in (returned, env.step(action)):
                 encode_value([values[0], values[-1]])
         except ProtocolError as error:
-            raise AssertionError(f"observations and infos must be able to travel between processes: {error}") from error
+            raise AssertionError(
+                f"observations and infos must be such that processes can send them: {error}"
+            ) from error
         finally:
             env.close()
         if text := cast_numbers(env.observation_space, returned[0]):
@@ -186,9 +188,9 @@ class EnvConformance:
         env.close()
         if difference := _difference(space, self._episode(spec, SEED), again):
             raise AssertionError(
-                "equal seeds must give equal episodes, whatever was run before; in an instance that has run other "
+                "equal seeds must give equal episodes, after any other ones; in an instance that has run other "
                 f"episodes {difference[0]} differs at step {difference[1]}. Which episodes an instance runs depends on "
-                "the number of workers, and so would a dataset. Begin anew at each reset: clear there what is left of "
+                "the number of workers, and so would a dataset. Begin again at each reset: clear there what is left of "
                 "the last episode"
             )
 

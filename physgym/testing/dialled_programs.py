@@ -1,4 +1,4 @@
-"""A program that dials in as a worker, and the parent's end of its connections, for the rules that it has to keep."""
+"""A program that connects as a worker, and the parent's end of its connections, for the rules that it has to keep."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def assignment(env: str, arguments: dict[str, Any], count: int, mode: str = "NEX
 
 
 class DialledProgram:
-    """A program that was started as a worker, and the address to which it dials.
+    """A program that was started as a worker, and the address to which it connects.
 
     Use it as a context manager, which ends the program with all that it has started.
 
@@ -285,7 +285,7 @@ class DialledProgram:
             self._stack = stack.pop_all()
 
     def accept(self) -> ParentEnd:
-        """Wait until the program dials; return the connection.
+        """Wait until the program connects; return the connection.
 
         Raises:
             AssertionError: It does not, or ends before.
@@ -293,8 +293,8 @@ class DialledProgram:
         deadline = time.monotonic() + self._timeout
         while (link := self.accepted(0.1)) is None:
             ended = self.child.process.poll()
-            require(ended is None, f"expected that the program dials; it ended with status {ended}{self.written()}")
-            require(time.monotonic() < deadline, f"expected that the program dials; it did not{self.written()}")
+            require(ended is None, f"expected that the program connects; it ended with status {ended}{self.written()}")
+            require(time.monotonic() < deadline, f"expected that the program connects; it did not{self.written()}")
         return link
 
     def accepted(self, seconds: float) -> ParentEnd | None:
@@ -309,7 +309,7 @@ class DialledProgram:
         return link
 
     def hang_up(self) -> None:
-        """Close all connections, upon which the program may dial again."""
+        """Close all connections, upon which the program may connect again."""
         while self._links:
             self._links.pop().close()
 
@@ -320,7 +320,7 @@ class DialledProgram:
         return None
 
     def redialled(self, seconds: float = 0.0) -> ParentEnd | None:
-        """Wait until the program dials again; return the connection, None where it ends, or does neither in time."""
+        """Wait until the program connects again; return the connection, None where it ends, or does neither in time."""
         deadline = time.monotonic() + (seconds or SOON)
         while time.monotonic() < deadline:
             if (link := self.accepted(0.1)) is not None:
@@ -330,7 +330,7 @@ class DialledProgram:
         return None
 
     def is_done(self, seconds: float = 0.0) -> bool:
-        """Return whether it ends, or dials again, in time."""
+        """Return whether it ends, or connects again, in time."""
         return self.redialled(seconds) is not None or not self.is_alive
 
     @property

@@ -35,11 +35,11 @@ class FakeDonkey:
 
     Args:
         period: Seconds between two frames; the real one has 0.05.
-        faults: What goes wrong: "split" (messages come in pieces), "merge" (several at once), "commas" (1,5 for 1.5),
-            "late" (an action is shown two frames later), "stale" (frames from before after a reset), "wild" (every
-            fifth error is nonsense), "lost" (from a frame on all errors are), "die" (in the midst of frame 20), "stall"
-            (no frames after 20), "silent" (no message at all), "poor" (no position, no error), "garbage" (frame 5 is
-            none), "renamed" (the second picture has its other name).
+        faults: What goes wrong: "split" (messages come in pieces), "merge" (several at once), "commas" (1,5 for 1.5).
+            Frames: "late" (an action is shown two frames later), "stale" (frames from before after a reset), "wild"
+            (every fifth error is nonsense), "lost" (from a frame on all errors are). Ends: "die" (in the midst of frame
+            20), "stall" (no frames after 20), "silent" (no message at all). Fields: "poor" (no position, no error),
+            "garbage" (frame 5 is none), "renamed" (the second picture has its other name).
         version: Of the protocol.
         loaded: Whether a scene is loaded already, so that the car is asked for at once.
         port: Where it listens; 0 for a free one.

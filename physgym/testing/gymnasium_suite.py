@@ -56,7 +56,7 @@ KNOWN_DIFFERENCES = (
     ),
     Difference(
         "vector/test_async_vector_env.py::test_custom_space_async_vector_env_shared_memory",
-        "shared_memory=True takes every space: observations that have no fixed layout in memory travel in the messages "
+        "shared_memory=True takes every space: observations that have no fixed layout in memory are sent in messages "
         "instead of being refused",
         pytest.fail.Exception,  # of pytest.raises(ValueError): nothing was raised
     ),

@@ -104,13 +104,13 @@ class Started:
 
     @property
     def channel(self) -> Channel:
-        """Return the parent's end of its connection, for which a worker that dials is waited for."""
+        """Return the parent's end of its connection, for which a worker that connects is waited for."""
         end = time.monotonic() + PATIENCE
         while self._channel is None and time.monotonic() < end:
             assert self._listener is not None
             self._channel = self._listener.accept()
             time.sleep(0.01)
-        assert self._channel is not None, "the worker does not dial"
+        assert self._channel is not None, "the worker does not connect"
         return self._channel
 
     def greet(self) -> Message:
@@ -235,7 +235,7 @@ class LauncherContract:
         assert self.ends(worker)
 
     def test_a_constructor_that_raises_is_reported(self, start: Any) -> None:
-        """Check that the error of a constructor travels."""
+        """Check that the error of a constructor is sent."""
         worker = start(functools.partial(Still, unfit=True))
         failure = worker.greet()
         assert isinstance(failure, Failure)

@@ -206,7 +206,7 @@ class LoggerContract(ABC):
     @pytest.mark.parametrize("closed", [False, True])
     @pytest.mark.parametrize("saved", [1, 5, BATCHES, 2 * BATCHES + 1])
     def test_what_a_resumed_training_repeats_is_there_once(self, tmp_path: Path, saved: int, *, closed: bool) -> None:
-        """Check that curves go on from the checkpoint, after a kill or an end; twice."""
+        """Check that curves continue from the checkpoint, after a kill or an end; twice."""
         folder, state = tmp_path / "stats", None
         with ExitStack() as stack:
             for at, beyond in ((saved, 3), (saved + 2, BATCHES + 1)):
@@ -319,7 +319,7 @@ class LoggedTraining:
 
     Args:
         logger: Sees the events.
-        state: What `saved` returned, to go on from there.
+        state: What `saved` returned, to continue from there.
 
     Attributes:
         trainer: What the logger sees of the training.
@@ -335,7 +335,7 @@ class LoggedTraining:
         logger.train_begin(self.trainer)
 
     def go(self, batches: int, more: Any = lambda step: {}) -> None:
-        """Go on for so many batches.
+        """Continue for so many batches.
 
         Args:
             batches: How many.

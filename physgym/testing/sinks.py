@@ -107,7 +107,7 @@ class KeptControls(Controls):
         self.asked.append("pause")
 
     def resume(self) -> None:
-        """Keep that the run shall go on."""
+        """Keep that the run shall continue."""
         self.asked.append("resume")
 
     def step(self) -> None:

@@ -116,7 +116,7 @@ class SampleSourceContract(ABC):
         assert all(isinstance(float(value), float) and not math.isinf(value) for value in after.values())
 
     def test_a_position_brings_the_samples_after_it_again(self, source: SampleSource) -> None:
-        """Check that another source goes on where this one was."""
+        """Check that another source continues where this one was."""
         source.draw(BATCH)
         state = source.state_dict()
         if not self.resumable:

@@ -363,7 +363,7 @@ class ChannelContract:
         assert [type(worker.next()) for _ in range(3)] == [Call, Call, Close]
 
     def test_a_worker_that_looks_for_close_does_not_wait(self, ends: Any) -> None:
-        """Check that the part of a message which is there keeps no worker from going on with its episode."""
+        """Check that the part of a message which is there keeps no worker from continuing with its episode."""
         parent, worker = ends
         parent.send(Call("call", "x", [bytes(LARGE)]))
         assert parent.unsent
@@ -409,7 +409,7 @@ class ChannelContract:
         assert [type(worker.next()) for _ in range(3)] == [Call, Call, Close]
 
     def test_what_may_be_left_out_is_never_waited_for(self, ends: Any) -> None:
-        """Check that a worker which sends only where there is room goes on while nobody reads."""
+        """Check that a worker which sends only where there is room continues while nobody reads."""
         parent, worker = ends
         parent.send(Step(0))
         worker.next()

@@ -1,4 +1,4 @@
-"""The rules that a worker has to keep, in whatever language it is written, as a test suite and for `physgym check`.
+"""The rules that a worker has to keep, in any language, as a test suite and for `physgym check`.
 
 Subclass `WorkerConformance` in a test file and say how the worker is started::
 
@@ -23,7 +23,7 @@ from physgym.testing.worker_stepping import SteppingRules
 
 
 class WorkerConformance(FaultRules, RolloutRules, SteppingRules, GreetingRules):
-    """The rules of docs/reference/protocol.md for a program that dials in as a worker."""
+    """The rules of docs/reference/protocol.md for a program that connects as a worker."""
 
 
 def check_worker(

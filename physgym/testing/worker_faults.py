@@ -131,11 +131,11 @@ class FaultRules(WorkerRules):
             require(not left, f"expected that nothing is left of what it has started; there are the processes {left}")
 
     def test_it_ends_with_its_connection(self) -> None:
-        """Check that it ends, or dials again, when its parent is gone."""
+        """Check that it ends, or connects again, when its parent is gone."""
         with self.ready() as (program, link):
             self.reset(link, [SEED] * link.agreed.count)
             link.close()
-            require(program.is_done(END), f"expected that it ends, or dials again, within {END:g} s; it does neither")
+            require(program.is_done(END), f"expected that it ends, or connects again, in {END:g} s; it does neither")
 
     def test_it_ends_with_its_connection_in_the_middle_of_a_rollout(self) -> None:
         """Check the same while it computes."""
@@ -145,7 +145,7 @@ class FaultRules(WorkerRules):
             link.send(Rollout([[i, i] for i in range(MANY)], 1_000_000, 10, "allow"))
             link.hear(RolloutResult, "of a long rollout")
             link.close()
-            require(program.is_done(END), f"expected that it ends, or dials again, within {END:g} s; it does neither")
+            require(program.is_done(END), f"expected that it ends, or connects again, in {END:g} s; it does neither")
 
     def _closes(self, because: str, made: Callable[[ParentEnd], bytes]) -> None:
         with self.ready() as (_, link):

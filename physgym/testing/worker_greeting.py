@@ -1,4 +1,4 @@
-"""Rules for the beginning of a worker: it dials, proves itself, offers environments, and makes those that it can."""
+"""Rules for the beginning of a worker: it connects, proves itself, offers environments, and makes those that it can."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class GreetingRules(WorkerRules):
 
     @contextlib.contextmanager
     def _stranger(self) -> Iterator[tuple[DialledProgram, ParentEnd]]:
-        """Give a connection that was not greeted; a program that dials again serves several rules."""
+        """Give a connection that was not greeted; a program that connects again serves several rules."""
         kept = type(self)._kept
         program = kept.get("stranger")
         link = None if program is None else program.redialled()
@@ -128,7 +128,7 @@ class GreetingRules(WorkerRules):
             link.send(wanted)
             failure = link.hear(Failure, f"since it is to make {what}")
             require(bool(failure.message), "expected that Failure.message says why; it is empty")
-            require(program.is_done(), "expected that it ends, or dials again, after the Failure; it does neither")
+            require(program.is_done(), "expected that it ends, or connects again, after the Failure; it does neither")
 
 
 def require_versions(offer: WorkerOffer) -> None:

@@ -102,7 +102,7 @@ def check_source(source: Any, batches_per_epoch: int | None) -> None:
 
 
 def check_feed(feed: Feed, batches_per_epoch: int | None, held_out: Any, ranks: int, loader_workers: int) -> None:
-    """Raise ConfigError unless the batches of a loader of one's own can be trained on as is asked for.
+    """Raise ConfigError unless the batches of a loader of your own can be trained on as is asked for.
 
     Args:
         feed: The loader.

@@ -45,7 +45,7 @@ class BatchStep:
         self._tried = False  # whether they can be
 
     def begin(self, optimization: Optimization) -> None:
-        """Begin a training, or go on with one: the first loss is looked at before its step.
+        """Begin a training, or continue with one: the first loss is looked at before its step.
 
         Raises:
             DivergedError: Losses were left on the device, by a training that an error has ended, and one is not finite.

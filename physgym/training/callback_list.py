@@ -26,7 +26,7 @@ class CallbackList(Callbacks):
         rank: Number of this process: those that are for the first one alone are left out in others.
 
     Attributes:
-        saves: Whether checkpoints are saved, in whatever process.
+        saves: Whether checkpoints are saved, in any process.
     """
 
     def __init__(self, callbacks: Iterable[Callback], rank: int = 0) -> None:

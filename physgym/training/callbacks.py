@@ -143,7 +143,7 @@ class EarlyStopping(Callback):
         self.waited = 0
 
     def train_begin(self, trainer: Training) -> None:
-        """Start anew with a new training; stop one that had been stopped."""
+        """Start again with a new training; stop one that had been stopped."""
         if trainer.step == 0:
             self.best, self.waited = None, 0
         self._stop(trainer)
@@ -177,7 +177,7 @@ class EarlyStopping(Callback):
         return {"best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on waiting."""
+        """Continue waiting."""
         self.best, self.waited = state["best"], state["waited"]
 
 

@@ -168,7 +168,7 @@ def check_network(predictor: Predictor) -> None:
                     name=name,
                     kind=kind,
                     remedy=(
-                        "Register it with persistent=False and build it anew in the constructor, or keep it as dense "
+                        "Register it with persistent=False and build it again in the constructor, or keep it as dense "
                         "tensors"
                     ),
                 )
@@ -458,7 +458,7 @@ def _build(path: Path, argument: str, description: Mapping[str, Any]) -> nn.Modu
 
 
 def _take_dtypes(predictor: Predictor, tensors: Mapping[str, torch.Tensor], prefixes: list[str]) -> None:
-    """Give what was built anew the dtypes that were saved: loading would cast to those that it was built with."""
+    """Give what was built again the dtypes that were saved: loading would cast to those that it was built with."""
     for name, value in predictor.state_dict(keep_vars=True).items():
         if name.startswith(tuple(prefixes)) and name in tensors and value.dtype != tensors[name].dtype:
             value.data = value.data.to(tensors[name].dtype)

@@ -77,9 +77,9 @@ class Checkpoints(Callback):
     """Checkpoints of a training in a folder, one directory each, such as ``epoch-0012``.
 
     Each holds the network and all that is needed to continue the training to the same result. Saves at the end of
-    epochs, if wanted in between, and at Ctrl-C. In a folder that has checkpoints of another training the numbers go on,
-    and those stay as they are; also where a training goes on from a checkpoint that is not its last one. Whatever
-    its place among the callbacks, it is called after the others. Only one training at a time saves in a folder.
+    epochs, if wanted in between, and at Ctrl-C. In a folder that has checkpoints of another training the numbers
+    continue, and those stay as they are; also where a training continues from a checkpoint that is not its last one. It
+    is called after the others. Only one training at a time saves in a folder.
 
     Args:
         folder: Where to save; made if it is not there. Or ``s3://bucket/prefix``.
@@ -133,7 +133,7 @@ class Checkpoints(Callback):
         return {"run": self._run, "offset": dict(self._offset)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the checkpoints of the training that is resumed."""
+        """Continue with the checkpoints of the training that is resumed."""
         self._run = str(state["run"])
         self._offset = {name: int(state["offset"][name]) for name in ("epoch", "step")}
 

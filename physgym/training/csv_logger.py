@@ -77,7 +77,7 @@ class CSV(Logger):
         return curves
 
     def open(self, saved: Mapping[str, Any] | None) -> None:
-        """Open the tables; those of a training that goes on end with the checkpoint."""
+        """Open the tables; those of a training that continues end with the checkpoint."""
         found = None if saved is None else self._found(saved)
         self._place = free_place(self.folder, FILES["batch"][0]) if saved is None or found is None else saved["place"]
         self._tables = {}

@@ -1,7 +1,7 @@
 """TensorBoard's event files, written by the thread that trains.
 
-torch's own writer hands every event to a thread, which opens the file anew for each. Handing over and taking turns with
-that thread costs a training several times as long as writing to a buffer.
+torch's own writer hands every event to a thread, which opens the file again for each. Handing over and taking turns
+with that thread costs a training several times as long as writing to a buffer.
 """
 
 from __future__ import annotations

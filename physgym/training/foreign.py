@@ -1,4 +1,4 @@
-"""Samples that are not physgym's: a `torch.utils.data.Dataset`, or a loader of one's own."""
+"""Samples that are not physgym's: a `torch.utils.data.Dataset`, or a loader of your own."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class TorchSamples:
 
 
 class Feed:
-    """Batches of a loader of one's own, in its order; what a batch is follows from `DataLoader`.
+    """Batches of a loader of your own, in its order; what a batch is follows from `DataLoader`.
 
     Each epoch is a pass over it, before which the global generators of Python, NumPy and torch are seeded, so that a
     shuffling loader gives the same order when a training is repeated or resumed.

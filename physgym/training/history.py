@@ -166,7 +166,7 @@ class TrainingProgress:
         self._generators: Mapping[str, Any] | None = None  # of the checkpoint to continue from
 
     def begin(self, seed: int) -> None:
-        """Begin a training, or go on with one: put the global random generators where they belong.
+        """Begin a training, or continue with one: put the global random generators where they belong.
 
         Args:
             seed: Of a new training.

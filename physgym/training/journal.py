@@ -153,7 +153,7 @@ def _finite(value: Any) -> Any:
 
 
 class JournalReader:
-    """Reader of a journal that grows, which goes on where it was.
+    """Reader of a journal that grows, which continues where it was.
 
     Args:
         path: The file.
@@ -167,7 +167,7 @@ class JournalReader:
     def records(self, most: int) -> list[tuple[dict[str, Any], int]]:
         """Return the next records, those whose lines are complete, each with the byte at which it ends.
 
-        Where somebody has deleted the file, and the training goes on in a new one, these are the records of that.
+        Where somebody has deleted the file, and the training continues in a new one, these are the records of that.
 
         Raises:
             OSError: It cannot be read.

@@ -120,7 +120,7 @@ class KeptFile:
                 self._failing = True
                 text = (
                     f"{self.what} cannot be written to {self.path} now: {error.strerror or error}. They are kept in "
-                    "memory and written when that works again; the training goes on"
+                    "memory and written when that works again; the training continues"
                 )
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
             return
@@ -150,10 +150,10 @@ class KeptFile:
         self._size, self._head_size, self._change = self._file.seek(0, os.SEEK_END), len(self.head), None
 
     def _reopen(self) -> None:
-        """Make the file anew where somebody has deleted it, or the folder: nobody would find what is written to it."""
+        """Make the file again where somebody has deleted it, or the folder: nobody would find what is written to it."""
         if self.path.exists():
             return
-        warnings.warn(f"{self.path} was deleted; its curves go on in a new file", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{self.path} was deleted; its curves continue in a new file", RuntimeWarning, stacklevel=3)
         self._file.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("wb", buffering=0)

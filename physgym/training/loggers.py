@@ -104,7 +104,7 @@ class Logger(Callback, ABC):
 
         Args:
             saved: None for a new training. Else what `position` returned, of this logger or of one in another process:
-                remove what was written after that, and go on there. Where that is not there, the training gets a
+                remove what was written after that, and continue there. Where that is not there, the training gets a
                 place of its own, like a new one.
 
         Raises:
@@ -297,7 +297,7 @@ class Logger(Callback, ABC):
         self.flush()
 
     def close(self) -> None:
-        """Close the files; a training that goes on in this process continues them."""
+        """Close the files; a training that continues in this process continues them."""
         if self._trainer is None:
             return
         try:

@@ -142,7 +142,7 @@ class Metrics(Callback):
     def _steps(self, samples: SampleDataset | NextRows, names: Sequence[str]) -> Generator[Batch, None, None]:
         """Yield all samples in their order within the episodes, of episodes that are equally long at once.
 
-        What a recurrent network remembers goes on over a missing step, as in a run.
+        A recurrent network keeps its memory over a missing step, as in a run.
         """
         order = np.lexsort((samples.index("step"), samples.episodes))
         starts = np.flatnonzero(np.diff(samples.episodes[order], prepend=-1))

@@ -94,7 +94,7 @@ class MLflowTracker(Tracker):
     """Sender of values to MLflow; the arguments are "uri", "experiment" and "run"."""
 
     def begin(self, head: JournalHead, remote: Mapping[str, Any] | None) -> None:
-        """Begin a run, or go on with one."""
+        """Begin a run, or continue with one."""
         for name, value in VARIABLES.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
@@ -115,7 +115,7 @@ class MLflowTracker(Tracker):
         self._send_config(head.config)
 
     def _go_on(self, remote: Mapping[str, Any]) -> None:
-        """Go on with a run that is there.
+        """Continue with a run that is there.
 
         Raises:
             RunIsGone: It was deleted, or has values that are superseded.

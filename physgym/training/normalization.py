@@ -98,7 +98,7 @@ def _fit_in_order(
 
 
 def _hidden(module: nn.Module, inside: str) -> Iterator[tuple[str, Normalize]]:
-    """Yield normalizations without moments within modules of one's own, with the class of the outermost of these."""
+    """Yield normalizations without moments within modules of your own, with the class of the outermost of these."""
     for child in module.children():
         if isinstance(child, Normalize):
             if inside and not child.fitted:

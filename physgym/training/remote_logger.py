@@ -111,7 +111,7 @@ class RemoteLogger(Logger):
     # --- the journal
 
     def open(self, saved: Mapping[str, Any] | None) -> None:
-        """Open the journal; that of a training that goes on ends with the checkpoint."""
+        """Open the journal; that of a training that continues ends with the checkpoint."""
         found = None if saved is None else self._found(saved)
         name, mine = f"{self.name}{JOURNAL}", self._head
         if saved is None or found is None:
@@ -251,7 +251,7 @@ def _alone(journal: Path) -> Iterator[None]:
     """Wait a moment for the process that sends a journal, and keep others from sending it within the block.
 
     Raises:
-        ConfigError: It goes on.
+        ConfigError: It is still running.
     """
     descriptor, deadline = os.open(journal, os.O_RDONLY), time.monotonic() + PATIENCE
     try:
@@ -330,6 +330,6 @@ class _Sender:
         self._warned = True
         text = (
             f"{self._title} cannot be sent now: {problem}. They are kept in {short(self._journal.path)} and sent when "
-            "that works again; the training goes on"
+            "that works again; the training continues"
         )
         warnings.warn(text, RuntimeWarning, stacklevel=4)

@@ -1,4 +1,4 @@
-"""The batches of a training: from a dataset, from a loader of one's own, or from a source that produces samples."""
+"""The batches of a training: from a dataset, from a loader of your own, or from a source that produces samples."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ class Supply(ABC):
 
 
 class FeedSupply(Supply):
-    """The batches of a loader of one's own.
+    """The batches of a loader of your own.
 
     Args:
         feed: The loader.
@@ -548,7 +548,7 @@ def supply_of(given: Any, source: SampleSource | None, batching: Batching, learn
     """Return the batches of a training.
 
     Args:
-        given: Samples to train on, or a loader of one's own.
+        given: Samples to train on, or a loader of your own.
         source: In place of them, what produces samples.
         batching: How batches are made.
         learner: Who they are for.

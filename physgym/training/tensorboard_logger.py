@@ -144,7 +144,7 @@ class TensorBoard(Logger):
     # --- the event files
 
     def open(self, saved: Mapping[str, Any] | None) -> None:
-        """Open a file of events; those of a training that goes on end with the checkpoint."""
+        """Open a file of events; those of a training that continues end with the checkpoint."""
         from physgym.training.curves import CurveWriter  # takes a second that not everyone needs
 
         self._run, self._place = ("", "") if saved is None else (saved["run"], saved["place"])

@@ -11,7 +11,7 @@ from physgym.training.journal import JournalHead
 
 
 class RunIsGone(Exception):
-    """The server has not got the run any more, or cannot go on with it: all is sent again, to a new one."""
+    """The server has not got the run any more, or cannot continue with it: all is sent again, to a new one."""
 
 
 class RecordRefused(Exception):
@@ -21,9 +21,9 @@ class RecordRefused(Exception):
 class Tracker(ABC):
     """Sender of values to a server, or to a local store of the same kind.
 
-    It lives in a process of its own, next to the training, which it can neither stop nor slow. Whatever a method
-    raises means: later. What is sent are the records of a journal, dictionaries with a "step", a "time" in seconds
-    since 1970, and
+    It lives in a process of its own, next to the training, which it can neither stop nor slow. Any error of a method
+    means: later. What is sent are the records of a journal, dictionaries with a "step", a "time" in seconds since
+    1970, and
 
     - "values", numbers by the name of the curve, and "axis", a `CurveAxis`; a number that is not finite is a text that
       `float` reads;
@@ -45,7 +45,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def begin(self, head: JournalHead, remote: Mapping[str, Any] | None) -> None:
-        """Begin a run, or go on with one, and set `remote`; another process may have begun it, or half begun it.
+        """Begin a run, or continue with one, and set `remote`; another process may have begun it, or half begun it.
 
         Args:
             head: Of the journal: what is known of the training.

@@ -73,7 +73,7 @@ class Trainer:
             normalization that it has.
         dataset: Samples to train on: a `physgym.SampleDataset`, or what torch has: a `Dataset` whose items are
             dictionaries of fields or pairs (input, target), a `Subset` of either, or a `DataLoader` or
-            `IterableDataset` of one's own, whose batches come as they are.
+            `IterableDataset` of your own, whose batches come as they are.
         source: In place of a dataset, what produces samples. The trainer closes it once it needs no more. Where it
             has no predictor, simulations that ask for a prediction are answered by the network in training, with the
             weights of the last completed epoch.
@@ -84,9 +84,9 @@ class Trainer:
         batches_per_epoch: Batches per epoch at most, of all by default; needed with a source.
         shuffle: How stored samples are shuffled, see `physgym.data.Loader`: by default as fits the memory that is
             free. Samples about as large as that are shuffled the same way in every run only if this says how.
-        last_batch: What happens where the samples do not fill the last batch of an epoch: "keep" trains on the smaller
-            one, "join" adds it to the one before, "drop" leaves it out. "auto" keeps it, but for a single sample that
-            the network cannot be trained on, as with batch normalization: that joins the batch before.
+        last_batch: What happens where the samples do not fill the last batch of an epoch. "keep" trains on the smaller
+            one, "join" adds it to the one before, "drop" leaves it out. With "auto" it is kept, but for a single sample
+            that the network cannot be trained on, as with batch normalization. That joins the batch before.
         validation: Fraction of the episodes to hold out, or samples of their own; 0 or None for no validation. A
             source that always produces has nothing to hold out, since it shows every sample once: its training loss
             is one on unseen samples.
@@ -117,8 +117,8 @@ class Trainer:
         loader_workers: Processes that gather batches; 0 for a thread of this one, which is faster unless gathering is
             slow Python. Gathering may use the global random generators only with workers.
         device_resident: Whether stored samples are held on the device as a whole, and gathered there. "auto" does so on
-            a GPU where they take a quarter of its free memory at most, unless they are read in blocks, come without
-            names, or `loader_workers` gather them. The batches are the same.
+            a GPU where they take a quarter of its free memory at most. It does not where they are read in blocks, come
+            without names, or `loader_workers` gather them. The batches are the same.
         rollout: The costlier validation, called with the predictor every `rollout_every` epochs and after the last
             one; its values enter the record with the prefix "rollout_". See `physgym.runner.RolloutEvaluation`.
         rollout_every: How often.

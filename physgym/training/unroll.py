@@ -17,8 +17,8 @@ class Unroll:
     """Form of a training in which a network makes several steps, each from its own last one.
 
     The loss of a window of n steps is the weighted mean of the losses of its steps. The first step begins at the stored
-    state; the outputs that are inputs of the next step (the feedback of the samples) go on in physical units from then
-    on, through the transforms of the inputs, while inputs that nothing feeds are the stored ones of each step.
+    state. From then on, the outputs that are inputs of the next step (the feedback of the samples) are fed back in
+    physical units, through the transforms of the inputs. Inputs that nothing feeds are the stored ones of each step.
 
     Args:
         steps: How many steps; by default the largest number of the curriculum.

@@ -119,7 +119,7 @@ class WandBTracker(Tracker):
         self._known: set[str] = set()  # curves whose axis W&B knows
 
     def begin(self, head: JournalHead, remote: Mapping[str, Any] | None) -> None:
-        """Begin a run, or go on with one that is whole."""
+        """Begin a run, or continue with one that is whole."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 

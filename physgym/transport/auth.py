@@ -1,4 +1,4 @@
-"""The proof that both ends of a connection know the token, which itself never travels."""
+"""The proof that both ends of a connection know the token, which itself is never sent."""
 
 from __future__ import annotations
 

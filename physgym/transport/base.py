@@ -79,7 +79,7 @@ class Channel(ABC):
     def set_timeout(self, seconds: float | None) -> None:
         """Limit how long a channel that `blocks` waits for bytes in `read`, None for no limit.
 
-        What does not wait goes on not to: a `read` without `wait`, and all of the parent's end. A `write` has no limit.
+        What does not wait still does not: a `read` without `wait`, and all of the parent's end. A `write` has no limit.
         """
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Channel(ABC):
         """Return whether a `read` would give bytes, or the end, that the descriptor does not show.
 
         True in transports that take more bytes from the descriptor than they hand on, as those that decrypt records.
-        `receive` goes on until it is not, so nobody has to ask before polling.
+        `receive` continues until it is not, so nobody has to ask before polling.
         """
         return False
 
@@ -117,7 +117,7 @@ class Channel(ABC):
         """Send a message; at the parent's end what is not taken at once waits for `flush`.
 
         Raises:
-            ProtocolError: It is not legal now, or holds what cannot travel; nothing was sent then.
+            ProtocolError: It is not legal now, or holds what cannot be sent; nothing was sent then.
             PeerGone: The peer closed the connection.
         """
         self._outbox.extend(view for part in self.connection.send(message) if len(view := memoryview(part).cast("B")))
@@ -244,11 +244,11 @@ class Listener(ABC):
 class Transport(ABC):
     """A way to connect workers with their parent.
 
-    The parent has an object, with whatever settings it needs. A worker gets the name of the class, which it imports:
+    The parent has an object, with the settings that it needs. A worker gets the name of the class, which it imports:
     hence the class methods for its end.
 
     Attributes:
-        dials: Whether workers dial, maybe from another machine: such a transport has `listen` and `dial`. Else they
+        dials: Whether workers connect, maybe from another machine: such a transport has `listen` and `dial`. Else they
             inherit their end of a connection, and with it memory to share: such a transport has `pair` and `adopt`.
     """
 
@@ -257,7 +257,7 @@ class Transport(ABC):
     # --- at the parent
 
     def listen(self, port: int) -> Listener | None:
-        """Return an address for workers that dial, None where they inherit their connections.
+        """Return an address for workers that connect, None where they inherit their connections.
 
         Args:
             port: TCP port; 0 for a free one.
@@ -268,7 +268,7 @@ class Transport(ABC):
         return None
 
     def pair(self) -> tuple[Channel | None, socket.socket | None]:
-        """Return the parent's end of a new connection, and what a worker inherits; None for both where workers dial.
+        """Return the parent's end of a new connection, and what a worker inherits; None for both where workers connect.
 
         Raises:
             OSError: There is no descriptor left.

@@ -1,4 +1,4 @@
-"""The way of a worker that dials to a parent which may be crowded by others."""
+"""The way of a worker that connects to a parent which may be crowded by others."""
 
 from __future__ import annotations
 

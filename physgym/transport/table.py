@@ -49,7 +49,7 @@ def transport_of(transport: str | Transport | None, port: int, *, inherit: bool)
 
     Args:
         transport: Its name, or itself; None takes one that fits.
-        port: TCP port on which workers are wanted to dial; 0 for no such wish.
+        port: TCP port on which workers are wanted to connect; 0 for no such wish.
         inherit: Whether workers can inherit a connection.
 
     Raises:
@@ -66,7 +66,7 @@ def transport_of(transport: str | Transport | None, port: int, *, inherit: bool)
     if not inherit and not transport.dials:
         raise ConfigError(
             f"over {type(transport).__name__} workers inherit their connection, which those of this launcher cannot; "
-            f'use a transport over which they dial, such as "{DIALLED}"'
+            f'use a transport over which they connect, such as "{DIALLED}"'
         )
     entry = entry_of(transport)
     if entry.startswith("__main__:") or "<locals>" in entry:

@@ -1,4 +1,4 @@
-"""TCP on the loopback interface: a listener in the parent, to which workers dial."""
+"""TCP on the loopback interface: a listener in the parent, to which workers connect."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Channels over TLS, between a parent and workers on other machines.
 
 A channel takes no flags, encrypts and decrypts records in memory, and so holds bytes which the socket's descriptor does
-not show. A worker may know its parent by the fingerprint of its certificate alone, whoever signed it: then neither
-names nor clocks matter.
+not show. A worker may know its parent by the fingerprint of its certificate alone, independent of its signature: then
+neither names nor clocks matter.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class TlsChannel(Channel):
     def close(self) -> None:
         """Say goodbye and close the socket; calling it again does no harm.
 
-        A fork of the process whose connection it is closes its copy without a word: the connection goes on.
+        A fork of the process whose connection it is closes its copy without a word: the connection continues.
         """
         if self.sock.fileno() >= 0 and os.getpid() == self._owner:
             with contextlib.suppress(ssl.SSLError):  # the answer of the peer is not waited for
@@ -94,7 +94,7 @@ class TlsChannel(Channel):
 
     @property
     def wants(self) -> int:
-        """Return the events on which to go on; before the end of the handshake there is nothing to write but that."""
+        """Return the events to wait for; before the end of the handshake there is nothing else to write."""
         return select.POLLIN | (select.POLLOUT if self._sealed or (self._outbox and self._shaken) else 0)
 
     def flush(self) -> None:
@@ -128,7 +128,7 @@ class TlsChannel(Channel):
         return len(piece)
 
     def _shake(self) -> bool:
-        """Go on with the handshake of TLS; return whether it is complete."""
+        """Continue with the handshake of TLS; return whether it is complete."""
         if not self._shaken:
             try:
                 self._tls.do_handshake()

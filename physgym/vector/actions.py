@@ -1,9 +1,9 @@
 """Actions as a vector env hands them on: every environment gets what `gymnasium.vector.SyncVectorEnv` would give it.
 
-Neither value nor dtype nor kind is changed: of an array an environment gets a row, of a list an item, whatever it is.
-Two things do not travel between processes, and therefore differ here, without worker processes as with them: arrays of
+Neither value nor dtype nor kind is changed: of an array an environment gets a row, of a list an item, of any kind.
+Two things are not sent between processes, and therefore differ here, without worker processes as with them: arrays of
 other libraries (torch, jax) arrive as numpy arrays of the same dtype, instances of subclasses (of an array, a number, a
-text, a dictionary, a tuple) as instances of the class itself. What cannot travel at all is an error.
+text, a dictionary, a tuple) as instances of the class itself. What cannot be sent at all is an error.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def travelled(column: Column, leaf: walk.Leaf, envs: Sequence[int], *, local: bo
         local: Whether they are in this process, and would get the caller's own objects.
 
     Raises:
-        WrongType: An action cannot travel between processes.
+        WrongType: An action cannot be sent between processes.
     """
     if column.__class__ is np.ndarray and column.dtype.kind in PLAIN_KINDS:
         return column.copy() if local else column
@@ -168,7 +168,7 @@ class ActionWriter:
         single: The space of one action.
         batched: The space of the actions of all environments.
         arena: The arrays.
-        inline: Whether the arrays travel in messages.
+        inline: Whether the arrays are sent in messages.
         local: Whether the environments are in this process.
     """
 
@@ -193,7 +193,7 @@ class ActionWriter:
             What does not belong there, as in `Step.objects`.
 
         Raises:
-            WrongType: They cannot be divided among the environments, or one cannot travel.
+            WrongType: They cannot be divided among the environments, or one cannot be sent.
             WrongValue: They do not fit the space.
         """
         if self._plain and actions.__class__ is np.ndarray:

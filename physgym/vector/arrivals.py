@@ -67,7 +67,7 @@ class Arrivals:
 def _unseen(episodes: Array, steps: Array, seen: dict[int, int]) -> Array | None:
     """Return the rows of a part that did not come before a worker was restarted, None if all are new; note them.
 
-    Only the first episode of a part can have begun in an earlier one, only the last can go on in a later one.
+    Only the first episode of a part can have begun in an earlier one, only the last can continue in a later one.
     """
     if not len(steps):
         return None

@@ -37,7 +37,7 @@ def count_workers(
         num_workers: A number, or None or "auto" for what is fastest; never more than there are environments.
         factories: One per environment.
         launcher: What starts them.
-        needing: Arguments of the caller that need workers where they are given, whatever is fastest.
+        needing: Arguments of the caller that need workers where they are given, even if that is slower.
 
     Raises:
         ConfigError: It is no such number, or the metadata of the environments do not allow so many here.

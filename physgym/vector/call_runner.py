@@ -142,7 +142,7 @@ class CallRunner:
 
         Raises:
             WorkerError: A worker is gone.
-            WrongType: A request holds what cannot travel.
+            WrongType: A request holds what cannot be sent.
         """
         for worker, message in requests:
             try:
@@ -166,7 +166,7 @@ class CallRunner:
 
         Raises:
             WorkerError: A worker is gone.
-            WrongType: An action cannot travel.
+            WrongType: An action cannot be sent.
         """
         if self._views.attention:
             self._fleet.attend()

@@ -70,7 +70,7 @@ class EpisodeSchedule:
         handle_reply: Deals with what is no sample; gives the error that ends a chunk.
         wanted: How many samples are wanted, those of the first episodes; None for all. No worker makes a step that
             cannot be wanted: an episode that begins while k samples are missing stops with its k-th one. Those that
-            episodes before it will give are taken to be there; where they give fewer, it goes on.
+            episodes before it will give are taken to be there; where they give fewer, it continues.
         longest: How many steps an episode has at most, if less than the limit says.
         once: Whether no episode can be made a second time, as in real time: one that a fault has interrupted ends with
             the steps that had come.
@@ -243,7 +243,7 @@ class EpisodeSchedule:
         return worker.episodes > 0 and self._turnover.renewals.room(worker) < most
 
     def _renew(self) -> None:
-        """Go on with renewals.
+        """Continue with renewals.
 
         Raises:
             WorkerError: A worker does not start, and restarts do not help.
@@ -280,7 +280,7 @@ class EpisodeSchedule:
         self._pool.post(chunk.worker, request, chunk)
 
     def _go_on(self, worker: Worker) -> bool:
-        """Return whether a stopped worker is to go on in its chunk as soon as that is known to be wanted."""
+        """Return whether a stopped worker is to continue in its chunk as soon as that is known to be wanted."""
         if self._quota.endless:
             return False
         stopped = next((chunk for chunk in self._chunks.values() if chunk.rest and chunk.worker is worker), None)
@@ -344,7 +344,7 @@ class EpisodeSchedule:
 
 
 def _note_inputs(request: Message, reply: RolloutResult) -> None:
-    """Add what a person has changed to the options of its episode, for a worker that begins it anew."""
+    """Add what a person has changed to the options of its episode, for a worker that begins it again."""
     assert isinstance(request, Rollout)
     assert reply.reports is not None
     known = {entry[0]: entry[2][GIVEN] for entry in request.episodes if len(entry) > 2 and GIVEN in entry[2]}

@@ -58,7 +58,7 @@ class WorkerPool:
         num_workers: Number of processes; 0 keeps the environments in this process.
         settings: How to start them.
         predict: Answers the predictions for which environments ask, all that wait at the same moment at once.
-        memory: Descriptor of the shared memory, None if arrays travel in messages.
+        memory: Descriptor of the shared memory, None if arrays are sent in messages.
         first: Worker 0 where it was started already, see `physgym.vector.trial`.
 
     Attributes:
@@ -337,7 +337,7 @@ class WorkerPool:
         """Yield replies as they come, until no worker owes one; where a worker fails, a `Fault` in their place.
 
         Results that say nothing but that they are there (`STEPPED_ALL`) are left out. A caller that stops
-        iterating loses nothing: another call goes on where this one stopped.
+        iterating loses nothing: another call continues where this one stopped.
 
         Args:
             timeout: Seconds after which to stop; by default each worker has the timeout of the settings.
@@ -492,7 +492,7 @@ class WorkerPool:
     # --- faults
 
     def _broken(self, worker: RemoteWorker, error: ProtocolError) -> Fault:
-        """End a worker whose connection does not go on."""
+        """End a worker whose connection does not continue."""
         if isinstance(error, PeerGone):
             return self._dead(worker, worker.death())
         text = f"{worker} broke the protocol: {error}"

@@ -20,12 +20,12 @@ STRANGER_SECONDS = 10.0
 
 
 class Handshake:
-    """Shakes hands with workers that were started, whether they have inherited their connection or dial.
+    """Shakes hands with workers that were started, whether they have inherited their connection or connect.
 
     Args:
         workers: Which ones.
-        listener: Where they dial; None if they have inherited their connections.
-        watch: Takes the connections of those that have dialled.
+        listener: Where they connect; None if they have inherited their connections.
+        watch: Takes the connections of those that have connected.
         timeout: Seconds for all of it, for the text of an error.
         deadline: When they are over.
     """
@@ -104,7 +104,7 @@ class Handshake:
             self._watch.add(worker)
 
     def _accept(self) -> None:
-        """Take in somebody who has dialled."""
+        """Take in somebody who has connected."""
         if self._listener is None or (channel := self._listener.accept()) is None:
             return
         while len(self._strangers) >= STRANGERS:  # who has said nothing for longest makes room
@@ -132,7 +132,7 @@ class Handshake:
         self._poll.modify(channel.fileno(), channel.wants)
 
     def _greeted(self, worker: RemoteWorker) -> None:
-        """Go on with the handshake of a worker that has connected."""
+        """Continue with the handshake of a worker that has connected."""
         assert worker.channel is not None
         try:
             messages = self._received(worker.channel)

@@ -52,7 +52,7 @@ def answer(predictor: AnyPredictor, questions: list[Predict]) -> list[Prediction
     if getattr(predictor, "recurrent", False) is True:
         text = (
             "the network is recurrent, and a simulation that asks for predictions does not say which of its steps "
-            "follows which: the network would begin anew at each of them. Ask a network without a memory"
+            "follows which: the network would start without its memory at each of them. Ask a network without a memory"
         )
         return [Prediction({}, text) for _ in questions]
     if len({_signature(question.inputs) for question in questions}) == 1:

@@ -107,7 +107,7 @@ class Quota:
     def limit(self, chunk: int | None = None, own: Collection[int] = ()) -> int:
         """Return how many samples are wanted for sure, where those before them give as many as may well be.
 
-        A worker that stops there goes on if they give fewer: waiting costs less than unwanted steps.
+        A worker that stops there continues if they give fewer: waiting costs less than unwanted steps.
 
         Args:
             chunk: Of this chunk; None: of one behind all that are under way.

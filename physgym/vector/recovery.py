@@ -1,4 +1,4 @@
-"""Recovery from faults: an error for the caller, or workers that are started again and asked anew."""
+"""Recovery from faults: an error for the caller, or workers that are started again and asked again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions of environments, made anew from the messages of their workers."""
+"""Exceptions of environments, made again from the messages of their workers."""
 
 from __future__ import annotations
 

@@ -38,10 +38,10 @@ def check_renewed(recycle: int | None, count: int | None) -> None:
 
 
 class Renewals:
-    """Ends workers of a fleet after so many episodes, and starts each again, while the others go on.
+    """Ends workers of a fleet after so many episodes, and starts each again, while the others continue.
 
     A process takes the place of another one only when that has ended, so that files, ports and licences are free. A
-    worker that has dialled in is let go; whoever keeps it running starts another one, which dials in.
+    worker that has connected is let go; the program that keeps it running starts another one, which connects.
 
     Args:
         fleet: The workers.
@@ -94,7 +94,7 @@ class Renewals:
         assert isinstance(worker, RemoteWorker)
         self._closing.discard(worker)
         if isinstance(reply, Fault):
-            warnings.warn(f"{reply.error}\n\nIt was to be renewed, which goes on", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"{reply.error}\n\nIt was to be renewed, which continues", RuntimeWarning, stacklevel=4)
         self._end(worker)
         return True
 

@@ -68,7 +68,7 @@ class Starter:
     Args:
         factories: One callable per environment; the list may grow.
         settings: How to start them.
-        memory: Descriptor of the shared memory, None if arrays travel in messages.
+        memory: Descriptor of the shared memory, None if arrays are sent in messages.
         watch: Takes their connections.
     """
 

@@ -84,7 +84,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
             `physgym.transport.base.Transport`, or the name of one that was registered.
         port: For "tcp": the port that workers connect to; 0 takes a free one.
         on_error: "raise", or "restart": a worker that dies, hangs or raises is started again, its episodes are reported
-            as truncated with ``info["worker_restarted"]``, and everything goes on.
+            as truncated with ``info["worker_restarted"]``, and everything continues.
         max_restarts: For "restart": how many per minute, before the fault is raised after all.
         recycle: After how many episodes of rollouts a worker process is renewed, for simulations that leak memory.
         predictor: The network that answers environments which ask in the middle of a step: a `physgym.nn.Predictor`, or
@@ -532,7 +532,7 @@ class SocketVectorEnv(VectorEnv[Any, Any, Any]):
                 sample is asked for.
 
         Yields:
-            Samples as they arrive, with the index of the first episode of the chunk to which they belong; in place of
+            Samples as they arrive, with the index of the first episode of the chunk to which they belong. In place of
             the rest of a chunk, the error that ended it: a `WorkerError` where a worker died or did not answer or an
             environment raised, a `SampleError` where a sample does not fit its declaration or too many were rejected.
             Chunks hold episodes that follow one another; the parts of a chunk come in order, chunks in any order.

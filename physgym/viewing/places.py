@@ -1,7 +1,7 @@
 """The sockets of what runs on this machine, where another process of the same user finds them by a folder's path.
 
 They lie in a folder of its own below the one for temporary files, which nobody else may enter. Paths of sockets are at
-most 107 bytes long, whatever the path of a session.
+most 107 bytes long, for any path of a session.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`LiveView`: how a run is shown while it goes on, and the process that shows it."""
+"""`LiveView`: how a run is shown while it runs, and the process that shows it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class LiveView:
-    """The way in which a run is shown while it goes on.
+    """The way in which a run is shown while it runs.
 
     Attributes:
         sink: What opens with the run, of `physgym.scene.sinks.table`: "vedo", a window, or "web", a page in a browser;
@@ -114,7 +114,7 @@ def _open(views: SceneViews, server: ViewServer, sink: str) -> None:
     until = time.monotonic() + READY
     while not server.watching:
         if child.process.poll() is not None:
-            warnings.warn("the viewer has ended; the run goes on without it", RuntimeWarning, stacklevel=4)
+            warnings.warn("the viewer has ended; the run continues without it", RuntimeWarning, stacklevel=4)
             return
         if time.monotonic() > until:
             return

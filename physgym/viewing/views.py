@@ -115,7 +115,7 @@ class SceneViews:
             lost, self._lost = self._lost, False
             self.attention = self.paused or self._new_wishes
         if lost:
-            text = "the viewer of this run was killed or has failed; the run goes on without it"
+            text = "the viewer of this run was killed or has failed; the run continues without it"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
         if refusal:
             warnings.warn(f"an input of the viewer is left out: {refusal}", RuntimeWarning, stacklevel=2)
@@ -139,7 +139,7 @@ class SceneViews:
         return found
 
     def renew(self) -> None:
-        """Have the wishes said again, as to a worker that was started anew."""
+        """Have the wishes said again, as to a worker that was started again."""
         with self._changed:
             self.inputs.repeat()
             if self._wishes:

@@ -68,5 +68,5 @@ class WaitingInputs:
         return "" if said else self._refused
 
     def repeat(self) -> None:
-        """Let the values that inputs have now be taken once more, as by a worker that was started anew."""
+        """Let the values that inputs have now be taken once more, as by a worker that was started again."""
         self.waiting = {**self._kept, **self.waiting}

@@ -1,6 +1,6 @@
 """The way between what runs and its viewers: a stream of maps in msgpack, each behind its length.
 
-Nothing that travels is ever executed. A viewer that connects proves that it knows the token, and so does the other end;
+Nothing that is sent is ever executed. A viewer that connects proves that it knows the token, and so does the other end;
 until then it may send a few hundred bytes of numbers and texts.
 """
 
@@ -29,7 +29,7 @@ def packed(message: Mapping[str, Any]) -> bytes:
     """Return the bytes of a message.
 
     Raises:
-        ProtocolError: It holds what cannot travel, or is too large.
+        ProtocolError: It holds what cannot be sent, or is too large.
     """
     data = encode_value(dict(message))
     if len(data) > LARGEST:

@@ -19,7 +19,7 @@ from physgym.spaces import Array, Leaf
 class ArenaRows:
     """The rows of a group of environments.
 
-    Without shared memory they lie in an arena of this process, and travel in messages.
+    Without shared memory they lie in an arena of this process, and are sent in messages.
 
     Args:
         observation_space: Of each environment.
@@ -27,7 +27,7 @@ class ArenaRows:
         count: How many environments there are.
 
     Attributes:
-        inline: Whether rows travel in messages.
+        inline: Whether rows are sent in messages.
         actions: One array per fixed leaf of the action space, shape (count, *leaf shape).
         slots: The sets of results.
         objects: One list per observation leaf of variable size, one value per environment.

@@ -103,12 +103,12 @@ class BatchedEpisodes:
         envs: Each as an environment.
         specs: Fields of their samples, and the parameters of an episode; None for what they do not declare.
         guard: Calls the environments.
-        ended: Whether the episode of each environment has ended; a rollout ends what is going on.
+        ended: Whether the episode of each environment has ended; a rollout ends the current episodes.
         closing: Whether the parent wants to close, which ends a rollout between two steps.
         offers: Frames for those who watch.
 
     Attributes:
-        stopped: Where the limit of the last rollout came, from where another may go on.
+        stopped: Where the limit of the last rollout came, from where another may continue.
         slots: Memory that is shared with the parent, for samples; None without any.
     """
 

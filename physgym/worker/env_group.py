@@ -294,7 +294,7 @@ def _call(request: Call, place: int, env: Env) -> Any:
 
 
 def _json_only(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of an env's metadata that travel; foreign objects in it stay behind."""
+    """Return the entries of an env's metadata that can be sent; foreign objects in it stay behind."""
     plain = {}
     for key, value in metadata.items():
         try:

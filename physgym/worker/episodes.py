@@ -69,12 +69,12 @@ class EpisodeRunner:
         spec: Fields of their samples, None if they declare none.
         parameter_spec: Parameters of an episode, None if there are none.
         guard: Calls the environments.
-        ended: Whether the episode of each environment has ended; a rollout ends what is going on.
+        ended: Whether the episode of each environment has ended; a rollout ends the current episodes.
         closing: Whether the parent wants to close, which ends a rollout between two steps.
         offers: Frames for those who watch.
 
     Attributes:
-        stopped: The episode in which the limit of the last rollout came, which another rollout may go on with.
+        stopped: The episode in which the limit of the last rollout came, which another rollout may continue with.
         slots: Memory that is shared with the parent, for samples; None without any.
     """
 

@@ -27,7 +27,7 @@ class RequestFailed(Exception):
 
 
 def failure(env: int, error: BaseException, doing: str = "") -> Failure:
-    """Return an exception as a message, of bounded length, whatever the exception makes of being asked for its text."""
+    """Return an exception as a message, of bounded length, also where the exception fails to give its text."""
     kind = type(error)
     try:
         text = "".join(traceback.format_exception(error))
@@ -38,7 +38,7 @@ def failure(env: int, error: BaseException, doing: str = "") -> Failure:
 
 
 def message_of(error: BaseException) -> str:
-    """Return the text of an exception, of bounded length and without lone surrogates, whatever it makes of that."""
+    """Return the text of an exception, of bounded length without lone surrogates, also where it fails to give it."""
     try:
         return _sendable(str(error))
     except Exception as fault:  # noqa: BLE001 - the exception is what counts, not what its text is

@@ -52,7 +52,7 @@ def claim_machine(env: Env) -> None:
             if holder == HERE or time.monotonic() > deadline:
                 raise SharedMachine(
                     f'{kind.__name__} declares {SINGLE} = "{MACHINE}", and {holder} has one already. Close that one '
-                    "first; others run in workers of other machines, which dial in (physgym worker)"
+                    "first; others run in workers of other machines, which connect (physgym worker)"
                 ) from error
             time.sleep(LOOK)
         else:

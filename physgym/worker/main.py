@@ -374,7 +374,7 @@ def run(
         worker_start: What the parent said.
         load: Gives the env factories.
         parent_pipe: Descriptor of the pipe to the parent, negative for a worker that somebody else has started.
-        sock: The end of the connection that it has inherited; None if it dials.
+        sock: The end of the connection that it has inherited; None if it connects.
         memory: Descriptor of the shared memory, negative if there is none.
         trial: Where the parent hears of a trial of the first environment; None where it wants none.
     """
@@ -454,7 +454,7 @@ def main() -> None:
 
 
 def join_parent(payload: bytes) -> None:
-    """Run as a worker that somebody else has started, maybe on another machine; it dials to its parent.
+    """Run as a worker that somebody else has started, maybe on another machine; it connects to its parent.
 
     Args:
         payload: All that it needs to know, as `physgym.launch.pickling.payload` gives it, from where no stranger can

@@ -147,7 +147,7 @@ class RolloutPart:
         return self._snapshots.nbytes > PART_BYTES
 
     def send(self, emit: Emit, *, finite: bool) -> None:
-        """Send what there is, as `result` gives it, and begin anew.
+        """Send what there is, as `result` gives it, and start again.
 
         Raises:
             SampleError: As `result`, after what came before was sent.

@@ -391,7 +391,7 @@ def test_generation_in_a_session_goes_on(folder):
 
 def test_options_that_would_do_nothing_are_refused(folder):
     done = physgym(folder, "generate", "sims:toy/Line-v0", "--resume", "--samples", "3", code=2)
-    assert "a session goes on by physgym resume" in done.stderr
+    assert "continue a session by physgym resume" in done.stderr
     done = physgym(folder, "generate", "sims:toy/Line-v0", "--out", "data", "--save-diff", code=2)
     assert "--save-diff keeps changes in a session" in done.stderr
     assert not (folder / "sessions").exists()

@@ -134,7 +134,7 @@ def test_a_file_of_states_that_is_wrong(programs, tmp_path, text, said):
         (("127.0.0.1:1", "--token-file", "token", "--workers", "2"), "unknown"),
         (("127.0.0.1:1", "--token-file", "token", "--fingerprint", "00"), "64 hexadecimal digits"),
         (("127.0.0.1:1", "--token-file", "token", "--authorities", "file"), "without TLS"),
-        (("192.0.2.1:1", "--token-file", "token"), "would travel in clear"),
+        (("192.0.2.1:1", "--token-file", "token"), "would be sent in clear"),
         (("--states", "none"), "cannot be read"),
     ],
 )

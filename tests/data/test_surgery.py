@@ -231,7 +231,7 @@ def test_datasets_that_do_not_fit_together_are_not_merged(kept, tmp_path):
     with SampleWriter(tmp_path / "large", SMALL) as writer:
         small(writer, 4, start=2**63 - 2)
         writer.set_constants({"mesh": np.arange(3)})
-    with pytest.raises(DatasetError, match="too large to be numbered anew"):
+    with pytest.raises(DatasetError, match="too large to be renumbered"):
         surgery.merge([tmp_path / "large", kept / "small"], tmp_path / "c")
     with pytest.raises(ConfigError, match="at least two"):
         surgery.merge([kept / "a"], tmp_path / "c")

@@ -150,7 +150,7 @@ def test_compare_knows_that_a_large_return_is_better(there):
 def test_a_training_goes_on_to_the_bits_of_one_that_was_longer(there):
     first = trained(there, changed({"session": "sessions/short"}, steps=200)).session
     longer = load_config(first / CONFIG, ["agent.steps=400"])
-    with pytest.raises(ConfigError, match=r"agent\.batch_size: an agent goes on as it began, but for agent\.steps"):
+    with pytest.raises(ConfigError, match=r"agent\.batch_size: an agent continues as it began, but for agent\.steps"):
         train(load_config(first / CONFIG, ["agent.batch_size=8"]), first)
     assert train(longer, first).history.epochs[-1]["step"] == 400
     assert weights(first) == weights(there / "sessions" / "pole")

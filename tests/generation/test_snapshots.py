@@ -136,7 +136,7 @@ def test_there_is_a_state_after_every_so_many_steps(dataset, expected):
 def test_info_says_how_many_there_are(dataset):
     size = sum(map(len, files(dataset.paths[0]).values()))
     (line,) = (line for line in summarize(dataset.paths[0]) if line.startswith("  snapshots:"))
-    assert line == f"  snapshots: 7 states, {size_text(size)}, from which physgym.reopen goes on"
+    assert line == f"  snapshots: 7 states, {size_text(size)}, from which physgym.reopen continues"
 
 
 def test_samples_do_not_depend_on_snapshots(tmp_path, dataset):

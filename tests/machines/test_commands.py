@@ -119,7 +119,7 @@ def test_what_cannot_work_is_one_error_before_anything_runs(tmp_path, monkeypatc
         for listen, said in (
             (("--listen", f"127.0.0.1:{port}"), f"cannot listen on 127.0.0.1:{port}: Address already in use"),
             (("--listen", "127.0.0.1:0", "--certificate", "chain", "--key", "key"), "certificate has expired"),
-            (("--listen", "127.0.0.1:0", "--timeout", "0.5"), "no worker has dialled in within 0.5 s. Start one:"),
+            (("--listen", "127.0.0.1:0", "--timeout", "0.5"), "no worker has connected within 0.5 s. Start one:"),
         ):
             found = run_command(tmp_path, *GENERATE, *listen, "--token-file", "token")
             assert found.returncode == 2, found.stderr

@@ -300,7 +300,7 @@ def test_a_vector_env_takes_another_worker_for_one_that_is_killed(tmp_path):
 
 def test_nobody_who_comes_is_an_error(tmp_path):
     with listening(tmp_path) as reception:
-        with pytest.raises(WorkerError, match=r"no worker has dialled in within 0\.3 s"):
+        with pytest.raises(WorkerError, match=r"no worker has connected within 0\.3 s"):
             generated(tmp_path / "data", SLOW, launcher=reception, timeout=0.3)
         assert not list(tmp_path.glob("data/*.h5"))
 

@@ -40,7 +40,7 @@ def test_what_is_no_name_is_an_error(name):
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_this_process_does_not_make_it(tmp_path, num_workers):
-    with pytest.raises(ConfigError, match="made by workers that dial in, and nowhere else"):
+    with pytest.raises(ConfigError, match="made by workers that connect, and nowhere else"):
         physgym.generate(PENDULUM, tmp_path / "data", samples=5, num_workers=num_workers)
     assert not (tmp_path / "data").exists()
 

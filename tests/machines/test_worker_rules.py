@@ -186,7 +186,7 @@ def test_a_program_that_says_nothing_is_ended_with_what_it_has_started(monkeypat
 
     suite = Silent()
     try:
-        with pytest.raises(AssertionError, match="expected that the program dials; it did not"):
+        with pytest.raises(AssertionError, match="expected that the program connects; it did not"):
             suite.test_it_dials_and_proves_that_it_knows_the_token()
     finally:
         suite.teardown_class()

@@ -260,7 +260,7 @@ def test_a_generator_that_would_read_beside_its_table_is_refused(kind, change):
     ids=lambda value: type(value).__name__,
 )
 def test_a_value_that_cannot_travel_is_named(value):
-    with pytest.raises(ProtocolError, match=r"a value of type [\w.]+ cannot travel between processes"):
+    with pytest.raises(ProtocolError, match=r"a value of type [\w.]+ cannot be sent between processes"):
         encode_value({"x": [value]})
 
 

@@ -353,7 +353,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capfd):
     history = made.fit()
     assert history.interrupted
     assert made.step == 50
-    assert "interrupted at step 50; go on with resume=True" in capfd.readouterr().err
+    assert "interrupted at step 50; continue with resume=True" in capfd.readouterr().err
     again = trainer(session=tmp_path / "s", resume=True, save_every=1000)
     assert again.step == 50
     again.fit()

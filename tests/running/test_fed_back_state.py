@@ -389,10 +389,10 @@ def test_a_recurrent_network_beside_the_solver_keeps_what_it_remembers(stepped):
 
 def test_a_recurrent_network_is_refused_where_it_would_forget():
     predictor = Predictor(Counting(), SampleSpec.from_env(Adder()), inputs=["state"], outputs=["next_state"])
-    with pytest.raises(ConfigError, match="would begin anew at each step"):
+    with pytest.raises(ConfigError, match="would start without its memory at each step"):
         NetworkPolicy(predictor).actions(Adder().action_space, 0)(0)({"state": np.zeros(2)}, np.random.default_rng())
     answers = answer(predictor, [Predict(0, {"state": np.zeros(2)})])
-    assert "would begin anew at each of them" in answers[0].error
+    assert "would start without its memory at each of them" in answers[0].error
 
 
 def pushed(env):

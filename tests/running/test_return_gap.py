@@ -79,7 +79,7 @@ def test_a_surrogate_that_is_wrong_in_favour_of_the_policy_is_found_out():
     assert found.parted.tolist() == [step + 1 for step in held]
     assert found.gap == pytest.approx(found.surrogate.mean() - found.simulation.mean())
     text = str(found)
-    assert "the surrogate goes on where the simulation has ended in 4, and ends before it in 0" in text
+    assert "the surrogate continues where the simulation has ended in 4, and ends before it in 0" in text
     assert f"after step {np.median(found.parted):g} (median), {found.parted.min()} at the earliest, in 4 of 4" in text
     assert f"{found.gap:.4g}" in text
     within = return_gap(forward, surrogate_of(slow), solver(), episodes=4, tolerance=100.0)

@@ -104,7 +104,7 @@ def test_a_missing_step_ends_an_episode(tmp_path):
     report = RolloutEvaluation(data).measure(predictor(Turn()), 5)
     assert report.reached.tolist() == [4, 5]
     assert report.cut == 1
-    assert "1 episodes go on behind a missing step" in str(report)
+    assert "1 episodes continue behind a missing step" in str(report)
     assert report.mean().max() < 1e-14
 
 

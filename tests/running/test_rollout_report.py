@@ -71,7 +71,7 @@ def test_the_table_says_what_is_not_average():
     assert text.splitlines()[:5] == [
         "rollout of 3 steps in 4 episodes",
         "2 episodes end earlier, from step 1 on",
-        "1 episodes go on behind a missing step, at which they end here",
+        "1 episodes continue behind a missing step, at which they end here",
         "2 episodes are too short for a predicted step, and left out",
         "the network diverged in 1 episodes, the first time at step 2; its error is infinite from there on",
     ]

@@ -467,7 +467,7 @@ class WarmStarted(toys.Line):
         (NoRoles, "at least one field of role 'input'"),
         (BadFrame, "must return uint8 of shape"),
         (Undrawn, "test_renders: Undrawn: object 'points' of the scene: scalars must have a value for each of the 1"),
-        (ObjectInfo, "must be able to travel between processes"),
+        (ObjectInfo, "must be such that processes can send them"),
         (toys.WrongShape, r"'y'\] has shape"),
         (lambda render_mode=None: toys.Flaky(reject_above=-2), "at least one of"),
         (toys.NoSamples, "must declare sample_space"),

@@ -136,9 +136,9 @@ def test_what_is_structured_in_an_info_keeps_its_fields(num_workers):
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (range(3), r"'sensors/depth.*': a value of type builtins\.range cannot travel"),
+        (range(3), r"'sensors/depth.*': a value of type builtins\.range cannot be sent"),
         ([1, {"a": range(3)}], r"'sensors/depth.*\[1\]/a': a value of type builtins\.range"),
-        (np.zeros(2, [("x", "O")]), r"'sensors/depth.*': a value of type numpy\.ndarray cannot travel.*\('x', 'O'\)"),
+        (np.zeros(2, [("x", "O")]), r"'sensors/depth.*': a value of type numpy\.ndarray cannot be sent.*\('x', 'O'\)"),
     ],
 )
 def test_a_value_that_cannot_travel_is_named_by_its_key(value, text):
@@ -520,10 +520,10 @@ def test_arrays_of_torch_arrive_as_arrays_of_numpy(num_workers):
 def test_an_action_that_cannot_travel_is_named_with_its_environment(num_workers):
     torch = pytest.importorskip("torch")
     cases = [
-        ([1, object()], "the action of environment 1: a value of type builtins.object cannot travel .* use numbers"),
-        ([range(3), 1], "the action of environment 0: a value of type builtins.range cannot travel"),
-        (np.array([1, {2}], object), "the action of environment 1: a value of type builtins.set cannot travel"),
-        ([[1], [torch.ones(1)]], r"the action of environment 1: .*a value of type torch\.Tensor cannot travel"),
+        ([1, object()], "the action of environment 1: a value of type builtins.object cannot be sent .* use numbers"),
+        ([range(3), 1], "the action of environment 0: a value of type builtins.range cannot be sent"),
+        (np.array([1, {2}], object), "the action of environment 1: a value of type builtins.set cannot be sent"),
+        ([[1], [torch.ones(1)]], r"the action of environment 1: .*a value of type torch\.Tensor cannot be sent"),
         (torch.ones(2, requires_grad=True), r"an array of type torch\.Tensor does not become one of numpy: .*detach"),
         (torch.ones(2, dtype=torch.bfloat16), r"an array of type torch\.Tensor does not become one of numpy: "),
     ]

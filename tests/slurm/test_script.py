@@ -122,14 +122,14 @@ def test_what_fails_is_not_begun_again(stand_ins):
 def test_usr2_puts_it_back_into_the_queue(stand_ins):
     status, said, errors = run(stand_ins, *TWO, number=signal.SIGUSR2)
     assert (status, said) == (140, ["srun", "requeue 7"])
-    assert "goes on from there" in errors
+    assert "continues from there" in errors
 
 
 def test_it_says_where_it_cannot_go_back(stand_ins):
     (stand_ins / "refusal").write_text("1")
     status, said, errors = run(stand_ins, *TWO, number=signal.SIGUSR2)
     assert (status, said) == (140, ["srun", "requeue 7"])
-    assert f"go on with: sbatch {stand_ins}/job.sh" in errors
+    assert f"continue with: sbatch {stand_ins}/job.sh" in errors
 
 
 def test_it_goes_back_so_often_and_no_more(stand_ins, monkeypatch):

@@ -193,7 +193,7 @@ def test_a_folder_that_is_deleted_is_made_again_with_its_columns(tmp_path):
         state = run.saved()
         run.go(2, own_values)
         logger.close()
-    assert any("was deleted; its curves go on in a new file" in str(warning.message) for warning in seen)
+    assert any("was deleted; its curves continue in a new file" in str(warning.message) for warning in seen)
     assert read_tables(tmp_path)["batch/third"] == [(9, 2.25), (12, 3.0)]
     logger = CSV(tmp_path)
     LoggedTraining(logger, state).go(2, own_values)

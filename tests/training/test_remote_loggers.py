@@ -112,7 +112,7 @@ def test_a_server_that_comes_back_gets_everything(tmp_path, server):
     run = LoggedTraining(logger)
     run.go(BATCHES)
     wait_until(lambda: state_of(logger).problem)
-    with pytest.warns(RuntimeWarning, match="cannot be sent now: ConnectionError: the server is away.*goes on"):
+    with pytest.warns(RuntimeWarning, match="cannot be sent now: ConnectionError: the server is away.*continues"):
         run.go(BATCHES)
     run.go(BATCHES)  # there is one warning
     (server / "away").unlink()
@@ -216,7 +216,7 @@ def test_a_journal_that_is_deleted_goes_on_in_a_new_one(tmp_path, server):
     sending = Sending(journal_of(logger))
     assert sending.send()
     journal_of(logger).unlink()
-    with pytest.warns(RuntimeWarning, match="was deleted; its curves go on in a new file"):
+    with pytest.warns(RuntimeWarning, match="was deleted; its curves continue in a new file"):
         run.go(2)
     assert sending.send()
     sending.close()

@@ -464,7 +464,7 @@ def test_a_folder_that_is_deleted_is_made_again(tmp_path):
             if trainer.epoch == 1:
                 shutil.rmtree(tmp_path / "stats")
 
-    with pytest.warns(RuntimeWarning, match="was deleted; its curves go on in a new file"):
+    with pytest.warns(RuntimeWarning, match="was deleted; its curves continue in a new file"):
         trainer(callbacks=[Delete(), TensorBoard(tmp_path / "stats")], epochs=3).fit()
     assert curve(read(tmp_path / "stats"), "epoch/loss")[0] == [2, 3]
 

@@ -364,7 +364,7 @@ def test_a_recurrent_network_says_what_is_wrong(both):
 
 def test_a_recurrent_network_is_refused_where_it_would_forget(both):
     predictor = Predictor(Recurrent(), both.spec, inputs=["state", "force"])
-    with pytest.raises(ConfigError, match="would begin anew at each of them"):
+    with pytest.raises(ConfigError, match="would start without its memory at each of them"):
         Inference(predictor)
 
 

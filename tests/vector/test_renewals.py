@@ -207,10 +207,10 @@ def test_one_that_fails_to_close_is_renewed_all_the_same():
         found = rows(envs.rollout([(episode, 5 + episode) for episode in range(26)], **LIMITS))
     assert found == undisturbed(26)
     said = [str(warning.message) for warning in caught]
-    assert any("It was to be renewed, which goes on" in text for text in said), said
+    assert any("It was to be renewed, which continues" in text for text in said), said
 
 
-@pytest.mark.filterwarnings(r"ignore:(.|\n)*It was to be renewed, which goes on:RuntimeWarning")
+@pytest.mark.filterwarnings(r"ignore:(.|\n)*It was to be renewed, which continues:RuntimeWarning")
 @pytest.mark.slow
 def test_a_worker_that_dies_is_started_again_and_counts_anew(folder, monkeypatch):
     episodes = [(episode, 5 + episode) for episode in range(60)]

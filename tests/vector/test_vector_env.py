@@ -206,7 +206,7 @@ class Misbehaving(Counter):
 @pytest.mark.parametrize(
     ("what", "text"),
     [
-        ("object", r"type builtins\.object cannot travel"),
+        ("object", r"type builtins\.object cannot be sent"),
         ("four", r"step must return 5 values, \(observation, reward, .*it returned 4 values"),
         ("none", "it returned a NoneType"),
         ("reward", "the reward must be a number, not 'high'"),
@@ -224,9 +224,9 @@ def test_wrong_return_values_are_named(what, text):
 def test_what_cannot_be_sent_changes_nothing():
     with SocketVectorEnv([Counter] * 2, num_workers=1) as envs:
         envs.reset(seed=0)
-        with pytest.raises(ConfigError, match="cannot travel"):
+        with pytest.raises(ConfigError, match="cannot be sent"):
             envs.call("add", object())
-        with pytest.raises(ConfigError, match="cannot travel"):
+        with pytest.raises(ConfigError, match="cannot be sent"):
             envs.reset(options={"mesh": object()})
         assert envs.call("add", 1) == (1, 1)
 

@@ -208,7 +208,7 @@ def test_a_viewer_that_is_stopped_or_killed_changes_no_byte(tmp_path, unseen, nu
 @pytest.mark.alone
 def test_a_viewer_that_does_not_open_ends_no_run(tmp_path, unseen, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.warns(RuntimeWarning, match="the viewer has ended; the run goes on without it"):
+    with pytest.warns(RuntimeWarning, match="the viewer has ended; the run continues without it"):
         assert generated(tmp_path / "data", num_workers=0, view="count") == unseen
 
 

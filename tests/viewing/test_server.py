@@ -272,7 +272,7 @@ def test_a_viewer_that_goes_lets_go_of_what_springs_back(served):
     link.close()
     until(lambda: views.viewer_gone)
     taken = []
-    with pytest.warns(RuntimeWarning, match="the viewer of this run was killed or has failed; the run goes on"):
+    with pytest.warns(RuntimeWarning, match="the viewer of this run was killed or has failed; the run continues"):
         views.attend(lambda wanted: None, lambda: True, taken.extend)
     assert taken == [(0, "steering", 0.0), (0, "tip", [0.0, 0.0, 0.0])]
     assert not views.attention

@@ -38,7 +38,7 @@ def describe_in_place(
         with unwritten(at):
             described = Description.read(at)
             if not described.modes:
-                raise DatasetError(f"{at} has no {DESCRIPTION}; write it anew with physgym info {at} --rebuild")
+                raise DatasetError(f"{at} has no {DESCRIPTION}; write it again with physgym info {at} --rebuild")
             try:
                 replace(described, metadata=changed_metadata(described.metadata, metadata)).write(at, durable=True)
             except OSError as error:

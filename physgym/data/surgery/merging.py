@@ -1,4 +1,4 @@
-"""`merge`: several datasets as one, with episodes numbered anew."""
+"""`merge`: several datasets as one, with episodes renumbered."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _part(mode: Mode, those: Sequence[tuple[str, SampleDataset]], notes: list[st
         low, high = episode_range(dataset)
         shift = 0 if following is None else following - low
         if high + shift >= GREATEST:
-            raise DatasetError(f"the episodes of {name} have numbers up to {high}, too large to be numbered anew")
+            raise DatasetError(f"the episodes of {name} have numbers up to {high}, too large to be renumbered")
         placed.append((name, dataset, low + shift, high + shift, shift))
         pieces.append(Piece(dataset, shift=shift))
         following = high + shift + 1

@@ -81,7 +81,7 @@ def merge(
 ) -> SurgeryReport:
     """Write a dataset of all samples of several ones, part by part.
 
-    Episodes are numbered anew: those of each dataset follow those of the one before, so that equal numbers never make
+    Episodes are renumbered: those of each dataset follow those of the one before, so that equal numbers never make
     one of two. `physgym.data.episode_origins.origin_of` says where an episode comes from. Fields, parameters and
     constants must be the same; statistics are computed from the samples.
 

@@ -1,4 +1,4 @@
-"""``physgym new``: a package for a simulation of one's own, from the files in ``template``."""
+"""``physgym new``: a package for your own simulation, from the files in ``template``."""
 
 from physgym.experiment.project.new import Project as Project
 from physgym.experiment.project.new import new_project as new_project

@@ -1,4 +1,4 @@
-"""Writes a package for a simulation of one's own: simulation, configuration, tests, README."""
+"""Writes a package for your own simulation: simulation, configuration, tests, README."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Project:
 
 
 def new_project(path: str | Path, *, git: bool = True) -> Project:
-    """Write a package for a simulation of one's own, which works and passes its tests as it is.
+    """Write a package for your own simulation, which works and passes its tests as it is.
 
     It appears at once and complete: it is written under another name in the same folder.
 

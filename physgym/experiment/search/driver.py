@@ -226,7 +226,7 @@ class Driver:
             self._on_worker_death(number, message["reason"], lent=message.get("lent", False))
 
     def _on_worker_death(self, number: int, reason: str, *, lent: bool) -> None:
-        """Begin the trial of a process that is gone again, or give it up; one that was lent is not replaced."""
+        """Begin the trial of a process that is gone again, or give it up; one of another program is not replaced."""
         started, job = self._workers.lose(number, reason)
         if not started:
             return

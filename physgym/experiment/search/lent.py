@@ -181,7 +181,7 @@ class Lender:
         self._asked, self._beaten, self._busy, self._leaving = Lines(self._folder / ASKED), 0.0, False, False
 
     def look(self) -> bool:
-        """Pass on what has come from both sides; return whether it goes on.
+        """Pass on what has come from both sides; return whether it continues.
 
         Raises:
             OSError: The driver has given it up.

@@ -47,7 +47,7 @@ class Found:
         session: Its folder; None where nothing was logged.
         rows: The trials, in their order.
         best: The best one, None where none has a value.
-        interrupted: Whether Ctrl-C ended it; `resume_search` goes on.
+        interrupted: Whether Ctrl-C ended it; `resume_search` continues.
         timed_out: Whether it began no more trials since the time was over.
     """
 
@@ -69,7 +69,7 @@ def search(
         log: Whether to keep the session; without it, trials are in a temporary folder.
         ray: Address of a Ray cluster that takes the trials: "auto", "local", or host:port. The session must be on a
             file system that all its machines share, and the current folder there under the same path.
-        lent: Whether other processes may lend theirs, see `physgym.experiment.search.lent`.
+        lent: Whether other programs may add their processes, see `physgym.experiment.search.lent`.
 
     Raises:
         ConfigError: The section is wrong, or no trial was completed; the text has the reasons.
@@ -99,9 +99,9 @@ def resume_search(
     ray: str | None = None,
     lent: bool = False,
 ) -> Found:
-    """Go on with a search that was interrupted or killed, or give it more trials.
+    """Continue with a search that was interrupted or killed, or give it more trials.
 
-    Trials that were at work go on from their last checkpoint.
+    Trials that were at work continue from their last checkpoint.
 
     Args:
         session: Its folder.
@@ -109,7 +109,7 @@ def resume_search(
             searched, and how, stays as it is.
         origin: How this came about.
         ray: Address of a Ray cluster, as `search` takes it.
-        lent: Whether other processes may lend theirs.
+        lent: Whether other programs may add their processes.
 
     Raises:
         ConfigError: It is not the session of a search, or something else is to be changed, or no trial was completed.

@@ -30,7 +30,7 @@ class Job:
         config: Its configuration.
         began: When.
         reported: Epochs that Optuna knows.
-        attempts: How often it was begun, since this search goes on.
+        attempts: How often it was begun, since this search continues.
     """
 
     trial: Trial

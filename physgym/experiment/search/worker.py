@@ -162,7 +162,7 @@ def unpack_origin(data: TrialMessage) -> Origin:
 
 
 def run_trial(job: TrialMessage, channel: DriverChannel) -> TrialMessage:
-    """Run one trial, or go on with it; how it ended.
+    """Run one trial, or continue with it; how it ended.
 
     Args:
         job: ``config``, the data of its configuration; ``metric`` and ``which`` of the search; ``origin``.
@@ -207,7 +207,7 @@ def chosen(history: History, metric: str, which: str, direction: str) -> float |
 
 
 def ended(job: TrialMessage, channel: DriverChannel) -> tuple[TrialMessage, bool]:
-    """Run a trial; return how it ended, whatever it raised, and whether this process may run another."""
+    """Run a trial; return how it ended, also after an error, and whether this process may run another."""
     try:
         return run_trial(job, channel), True
     except KeyboardInterrupt:

@@ -73,7 +73,7 @@ class MappedArray:
 
     @property
     def points(self) -> int:
-        """Return the values of a step, whatever their components."""
+        """Return the values of a step, with any number of components."""
         return math.prod(self.extent)
 
     @property

@@ -36,8 +36,8 @@ class Inference(nn.Module):
         super().__init__()
         if predictor.recurrent:
             raise ConfigError(
-                "the network is recurrent: an exported file makes single steps, and would begin anew at each of them. "
-                "Roll it out in Python: Predictor.predict_from(sample, memory)"
+                "the network is recurrent: an exported file makes single steps, and would start without its "
+                "memory at each of them. Roll it out in Python: Predictor.predict_from(sample, memory)"
             )
         if not predictor.fitted:
             raise ConfigError(

@@ -17,7 +17,7 @@ MOST = 64  # sub-windows
 
 
 class SinkError(PhysGymError):
-    """A scene could not be shown; the simulations go on without it."""
+    """A scene could not be shown; the simulations continue without it."""
 
 
 class Controls(ABC):
@@ -37,7 +37,7 @@ class Controls(ABC):
 
     @abstractmethod
     def resume(self) -> None:
-        """Let a paused run go on."""
+        """Let a paused run continue."""
 
     @abstractmethod
     def step(self) -> None:

@@ -66,7 +66,7 @@ class Thinning:
 
     Attributes:
         kept: Numbers of the points that are shown, ascending.
-        faces: Triangles of these, numbered anew.
+        faces: Triangles of these, renumbered.
         owners: Numbers of their triangles in the whole mesh.
     """
 

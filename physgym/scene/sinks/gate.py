@@ -1,4 +1,4 @@
-"""A token at the door of a web server of viser, which lets in whoever knows its port."""
+"""A token at the door of a web server of viser, which lets in everybody who knows its port."""
 
 from __future__ import annotations
 

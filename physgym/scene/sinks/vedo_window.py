@@ -94,7 +94,7 @@ class VedoWindow(SceneSink):
 
     @property
     def plotter(self) -> Any:
-        """Return the window's object of vedo, for buttons and sliders of one's own; None while it is not open."""
+        """Return the window's object of vedo, for buttons and sliders of your own; None while it is not open."""
         return self._plotter
 
     def _shown(self, environment: int, snapshot: Mapping[str, Any]) -> None:
@@ -126,7 +126,7 @@ class VedoWindow(SceneSink):
         return next((cell.renderer for cell in found if isinstance(cell, SpaceCell)), None)
 
     def _draw(self, environments: Collection[int]) -> None:
-        """Draw environments, or all of them where the window is to be divided anew."""
+        """Draw environments, or all of them where the window is to be divided again."""
         parts = {number: parts_of(one) for number, one in self._snapshots.items()}
         layout = tuple((number, tuple(kind for kind, _ in found)) for number, found in parts.items())
         anew = self._grid.arrange(self._plotter.window, layout)
