@@ -51,7 +51,21 @@ NAMES = {
 COMMANDS = (
     *("new", "check", "generate", "train", "resume", "search", "reproduce", "run", "replay", "evaluate", "view"),
     *("watch", "drive", "worker", "serve-model", "submit", "simulators"),
-    *("list", "show", "compare", "report", "tensorboard", "sync", "schema", "info", "export", "import", "data", "demo"),
+    *(
+        "list",
+        "show",
+        "compare",
+        "report",
+        "tensorboard",
+        "sync",
+        "keys",
+        "schema",
+        "info",
+        "export",
+        "import",
+        "data",
+        "demo",
+    ),
     "doctor",
 )
 APP = get_command(cli.app)

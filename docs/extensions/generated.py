@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from sphinx.util.docutils import SphinxDirective
 from typer.main import get_command
 
 from physgym import cli
-from physgym.experiment.schema import Config
+from physgym.experiment.keys import sections
 
 
 def _code(text: str) -> str:
@@ -34,74 +33,24 @@ def _cell(text: str) -> str:
     return " ".join(text.split())
 
 
-def _parts(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what a value may be, each without references and alternatives."""
-    if "$ref" in schema:
-        yield from _parts(definitions[schema["$ref"].rpartition("/")[2]], definitions)
-    elif alternatives := schema.get("anyOf", schema.get("oneOf")):
-        for part in alternatives:
-            yield from _parts(part, definitions)
-    else:
-        yield schema
-
-
-def _kind(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """Return what a value may be, in words of YAML."""
-    kinds = []
-    for part in _parts(schema, definitions):
-        if "enum" in part or "const" in part:
-            kinds += [str(value) for value in part.get("enum", [part.get("const")])]
-        elif part.get("type") == "array":
-            kinds.append(f"list of {_kind(part.get('items', {}), definitions)}")
-        elif part.get("type") in ("integer", "number"):
-            kinds.append(part["type"] + _bounds(part))
-        elif part.get("type") == "object":
-            kinds.append("section" if "properties" in part else "table")
-        elif "type" in part:
-            kinds.append(part["type"])
-    return " | ".join(dict.fromkeys(kinds)) or "any value"
-
-
-def _bounds(part: dict[str, Any]) -> str:
-    """Return the bounds of a number."""
-    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    found = [f"{sign} {part[name]:g}" for name, sign in signs.items() if name in part]
-    return f" ({', '.join(found)})" if found else ""
-
-
-def _section(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the schema of the section that a key is, if it is one; those of classes with arguments are none."""
-    for part in _parts(schema, definitions):
-        inner = part.get("additionalProperties")
-        found = [part, *(_parts(inner, definitions) if isinstance(inner, dict) else ())]
-        for one in found:
-            if "properties" in one and set(one["properties"]) != {"type", "arguments"}:
-                return one
-    return None
-
-
-def config_keys(schema: dict[str, Any], definitions: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def config_keys() -> Iterator[str]:
     """Yield the lines of a page that lists all keys: a table for each section, under its name."""
-    sections = []
-    yield from ("| key | value | default | meaning |", "|---|---|---|---|")
-    for name, declared in schema["properties"].items():
-        key = prefix + name
-        if (section := _section(declared, definitions)) is not None:
-            sections.append((key, section))
-        default = json.dumps(declared["default"], ensure_ascii=False) if "default" in declared else ""
-        required = name in schema.get("required", ())
-        cells = (
-            f"[`{key}`](#{_label(key)})" if section else _code(key),
-            _cell(_kind(declared, definitions)),
-            _code(default) if default else ("*required*" if required else ""),
-            _cell(declared.get("description", (section or {}).get("description", ""))),
-        )
-        yield f"| {' | '.join(cells)} |"
-    for key, section in sections:
-        yield from ("", f"({_label(key)})=", f"## {key}", "")
-        if text := section.get("description"):
-            yield from (_cell(text), "")
-        yield from config_keys(section, definitions, f"{key}.")
+    for section in sections():
+        if section.name:
+            yield from ("", f"({_label(section.name)})=", f"## {section.name}", "")
+            if section.meaning:
+                yield from (_cell(section.meaning), "")
+        else:
+            yield from ("## Top level", "")
+        yield from ("| key | value | default | meaning |", "|---|---|---|---|")
+        for key in section.keys:
+            cells = (
+                f"[`{key.name}`](#{_label(key.name)})" if key.is_section else _code(key.name),
+                _cell(key.kind),
+                _code(key.default) if key.default else ("*required*" if key.required else ""),
+                _cell(key.meaning),
+            )
+            yield f"| {' | '.join(cells)} |"
 
 
 def commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
@@ -160,9 +109,7 @@ class ConfigKeys(_Lines):
 
     def lines(self) -> Iterator[str]:
         """Yield a table for each section."""
-        schema = Config.model_json_schema()
-        yield from ("## Top level", "")
-        yield from config_keys(schema, schema["$defs"])
+        return config_keys()
 
 
 class CommandLine(_Lines):

@@ -23,7 +23,7 @@ USAGE, INTERRUPTED = 2, 130
 
 # commands by what one wants to do, as `physgym --help` shows them
 TASKS = {
-    "Begin": ("new", "demo", "check", "doctor", "schema"),
+    "Begin": ("new", "demo", "check", "doctor", "keys", "schema"),
     "Make datasets": ("generate", "drive", "import", "export", "data", "info"),
     "Train": ("train", "resume", "search", "reproduce"),
     "Use a trained network": ("run", "replay", "evaluate", "serve-model"),

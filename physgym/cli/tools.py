@@ -120,3 +120,18 @@ def schema(
         out.write_text(text + "\n", "utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+
+
+@app.command(brief=True)
+def keys(
+    key: Annotated[
+        str, typer.Argument(metavar="[KEY]", help="One key or section, such as training or training.epochs; else all.")
+    ] = "",
+) -> None:
+    """Explain the keys of configuration files: type, default and meaning.
+
+    Example: physgym keys training
+    """
+    from physgym.experiment.keys import key_text
+
+    print(key_text(key))

@@ -248,9 +248,12 @@ class OptimizationSection(Section):
         Component(type="Optimization"), description="a subclass with its own loss terms or step, as module:attr"
     )
     loss: LossComponent = Field(Component(type="mse"), description="a class, or a function of (prediction, target)")
-    optimizer: Optimizer = Component(type="adam")
+    optimizer: Optimizer = Field(
+        Component(type="adam"),
+        description="of torch, by name, or module:attr; with arguments: {type: ..., arguments: {...}}",
+    )
     lr: float = Field(1e-3, gt=0, description="learning rate")
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="of the optimizer")
     schedule: Schedule = Field(
         Component(type="constant"),
         description="of the learning rate; cosine and one_cycle span all epochs, step halves it every 5, exponential "
@@ -359,8 +362,8 @@ class UnrollSection(Section):
 class TrainingSection(Section):
     """Length and manner of the training."""
 
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(32, ge=1)
+    epochs: int = Field(10, ge=1, description="passes over the training samples")
+    batch_size: int = Field(32, ge=1, description="samples of a step of the optimizer")
     batches_per_epoch: int | None = Field(None, ge=1, description="at most; null takes all samples")
     shuffle: bool | Literal["random", "window"] = Field(
         True, description="how samples are shuffled: true as fits the memory, random, window, or false"

@@ -129,7 +129,9 @@ class SearchSection(BaseModel):
     )
     metric: str = Field("validation_loss", description="value of an epoch that is to be best")
     which: Literal["best", "last"] = Field("best", description="whether its best epoch counts, or the last one")
-    direction: Literal["minimize", "maximize"] = "minimize"
+    direction: Literal["minimize", "maximize"] = Field(
+        "minimize", description="whether small or large values of the metric are better"
+    )
     sampler: Annotated[str, _one_of(SAMPLERS), WithJsonSchema(_names_of(SAMPLERS))] = Field(
         "tpe",
         description="what chooses values: tpe (Parzen trees), gp (Gaussian process), random, grid (all combinations), "
