@@ -71,6 +71,24 @@ def loads(place: str) -> bool:
     return load_env_creator(place).load_sample is not physgym.Simulation.load_sample
 
 
+def test_short_answers_say_when_they_are_needed():
+    folder = DOCS / "howto"
+    rows = re.findall(r"^\| \[(.+)\]\(short/(\w+)\.md\) \| (.+) \|$", (folder / "index.md").read_text(), re.M)
+    pages = {page.stem: page.read_text() for page in (folder / "short").glob("*.md")}
+    assert {name: text.split("\n\n")[:2] for name, text in pages.items()} == {
+        name: [f"# {title}", when] for title, name, when in rows
+    }
+
+
+def test_the_index_links_all_guides():
+    folder = DOCS / "howto"
+    rows = re.findall(r"^\| \[(.+)\]\((\w+)\.md\) \| .+ \|$", (folder / "index.md").read_text(), re.M)
+    pages = {page.stem: page.read_text() for page in folder.glob("*.md") if page.stem != "index"}
+    assert dict((name, title) for title, name in rows) == {
+        name: text[2 : text.index("\n")] for name, text in pages.items()
+    }
+
+
 # --- within sentences and tables
 
 PAGES = [page for page in (ROOT / "README.md", *DOCS.rglob("*.md")) if page.name != "changelog.md"]

@@ -283,7 +283,9 @@ class CheckpointsSection(Section):
         description="value of an epoch by which the best is chosen, such as rollout_relative_l2/FIELD; by default that "
         "of early_stopping, else the validation loss",
     )
-    mode: Literal["min", "max"] | None = Field(None, description="whether small or large ones are better, by default small ones")
+    mode: Literal["min", "max"] | None = Field(
+        None, description="whether small or large ones are better; by default min"
+    )
 
 
 class EarlyStoppingSection(Section):
