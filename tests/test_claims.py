@@ -84,9 +84,7 @@ def test_the_index_links_all_guides():
     folder = DOCS / "howto"
     rows = re.findall(r"^\| \[(.+)\]\((\w+)\.md\) \| .+ \|$", (folder / "index.md").read_text(), re.M)
     pages = {page.stem: page.read_text() for page in folder.glob("*.md") if page.stem != "index"}
-    assert dict((name, title) for title, name in rows) == {
-        name: text[2 : text.index("\n")] for name, text in pages.items()
-    }
+    assert {name: f"# {title}" for title, name in rows} == {name: t.partition("\n")[0] for name, t in pages.items()}
 
 
 # --- within sentences and tables
