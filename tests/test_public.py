@@ -146,6 +146,8 @@ def test_every_command_helps(path, capsys):
     assert not cli.app([*path, "--help"], standalone_mode=False)
     text = capsys.readouterr().out
     assert text.startswith("Usage: ")
+    for name, inner in getattr(ALL[path], "commands", {}).items():  # a list of commands cuts none of their lines
+        assert not inner.get_short_help_str(61).endswith("..."), name
     assert not [option for option in options(*path) if option not in text and option not in ("-h",)]
 
 

@@ -40,7 +40,9 @@ def compare(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare sessions: only what differs, in configurations, runs, metrics and times; the best metrics are marked.
+    """Show what differs between sessions.
+
+    That is configurations, runs, metrics and times. A star marks the best value of a metric.
 
     Metrics are those of the last epoch. Which direction is better is known of losses, of physgym's own metrics and of
     what a configuration watches.

@@ -32,9 +32,10 @@ def tensorboard(
         typer.Option(min=1, max=65535, help="Port on this machine; by default 6006, or the next one that is free."),
     ] = None,
 ) -> None:
-    """Show the curves of a session in TensorBoard, on this machine alone, until Ctrl-C.
+    """Show the curves of sessions in TensorBoard, until Ctrl-C.
 
-    Prints the address to open in a browser; from another machine forward the port: ssh -L 6006:127.0.0.1:6006 HOST.
+    Only this machine can open the page. The command prints the address to open in a browser; from another machine
+    forward the port: ssh -L 6006:127.0.0.1:6006 HOST.
 
     Examples: physgym tensorboard sessions/beam
 
@@ -95,9 +96,10 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 @app.command()
 def sync(session: Session) -> None:
-    """Send the curves that MLflow or W&B have not got: the server was away, or they were to be sent later.
+    """Send curves that MLflow or W&B do not have yet.
 
-    Nothing is sent twice; what a server refuses for good is named. Exit status 1: something is still to be sent.
+    They are missing if the server was away, or if they were to be sent later. Nothing is sent twice; what a server
+    refuses for good is named. Exit status 1: something is still to be sent.
 
     Example: physgym sync sessions/beam
     """

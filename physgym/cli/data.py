@@ -134,7 +134,7 @@ def info(
         bool, typer.Option("--rebuild", help="Write dataset.json again, from the partitions alone.")
     ] = False,
 ) -> None:
-    """Say what a dataset holds: samples, partitions, fields with statistics, where it comes from.
+    """Describe a dataset: samples, fields, statistics, origin.
 
     Of an FMU (model.fmu): its variables, with types, units, bounds and start values.
 
@@ -191,7 +191,7 @@ def export(
     name: Annotated[str | None, typer.Option(help='Name in Minari, such as "beam/random-v0".')] = None,
     field: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=FIELD", help="What Minari's observations, actions, ... are; may be repeated."),
+        typer.Option(metavar="KEY=FIELD", help="Field for Minari's observations, actions, ...; may be repeated."),
     ] = None,
     dim: Annotated[
         list[str] | None,
@@ -218,7 +218,9 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Copy a dataset: compressed, or in another file format. Or write a trained network that runs without physgym.
+    """Convert a dataset or a network to another format.
+
+    A dataset may also be compressed. A network then runs without physgym.
 
     Examples: physgym export data/beam --compress zstd --out beam-archive
 
@@ -316,9 +318,12 @@ def import_(
     ],
     out: Annotated[Path, typer.Option(help="Dataset folder.")],
     role: Annotated[
-        list[str] | None, typer.Option(metavar="FIELD=ROLE", help="input, target or additional; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="FIELD=ROLE", help="Role of a field: input, target or additional; may be repeated."),
     ] = None,
-    unit: Annotated[list[str] | None, typer.Option(metavar="FIELD=UNIT", help="May be repeated.")] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=UNIT", help="Unit of a field; may be repeated.")
+    ] = None,
     info: Annotated[list[str] | None, typer.Option(help="An info of Minari to keep; may be repeated.")] = None,
     episode: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The array that says which rows belong to one episode.")
@@ -328,7 +333,9 @@ def import_(
     ] = None,
     mode: Annotated[str, typer.Option(help="training, validation, test or prediction.")] = "training",
 ) -> None:
-    """Make a dataset of one in another file format, such as arrays of numpy or a dataset of Minari.
+    """Make a dataset from one in another file format.
+
+    For example from arrays of NumPy, or a dataset of Minari.
 
     Example: physgym import D4RL/pen/human-v2 --out data/pen
     """

@@ -17,13 +17,14 @@ PROBLEMS = 1  # exit status
 @app.command(brief=True)
 def doctor(
     folder: Annotated[
-        Path, typer.Option(help="Folder in which sessions and datasets are to be; its file system is tried.")
+        Path, typer.Option(help="Folder for sessions and datasets, whose file system is tested.")
     ] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Say what works here and what to do: packages, machine, file system, workers, devices, pictures, git.
+    """Test what works on this machine, and say what to do.
 
-    A note is about something optional; a problem keeps physgym from working. Exit status 0: no problem; 1: a problem.
+    Tests packages, file system, workers, devices, pictures and git. A note is about something optional; a problem keeps
+    physgym from working. Exit status 0: no problem; 1: a problem.
 
     Examples: physgym doctor
 

@@ -15,7 +15,7 @@ from physgym.scene.sinks.table import WITH_RUN, choices_text, titles_of
 def drive(
     env: EnvId,
     record: Annotated[
-        Path | None, typer.Option(metavar="DATA", help="Dataset folder to record in; by default nothing is.")
+        Path | None, typer.Option(metavar="DATA", help="Dataset folder for the recording; by default there is none.")
     ] = None,
     info: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Entry of the info to record; may be repeated.")
@@ -29,7 +29,7 @@ def drive(
     view: Annotated[
         str,
         typer.Option(
-            metavar="|".join(titles_of(WITH_RUN)), help=f"What shows it: {choices_text(WITH_RUN)}, with sliders."
+            metavar="|".join(titles_of(WITH_RUN)), help=f"How to show it: {choices_text(WITH_RUN)}, with sliders."
         ),
     ] = "vedo",
     gamepad: Annotated[bool, typer.Option("--gamepad", help="Drive with the sticks of a gamepad.")] = False,
@@ -37,9 +37,11 @@ def drive(
         float, typer.Option(min=0, help="Seconds in which a key changes an action by half of its range.")
     ] = 0.25,
 ) -> None:
-    """Drive: act in an environment by the keys of a window, a page or a gamepad, in real time, and record that.
+    """Drive in an environment yourself, and record it.
 
-    What is recorded is what physgym.Recorder records of an agent. Without --record nothing is kept.
+    The keys of a window, a page or a gamepad act in real time.
+
+    A recording is like that of physgym.Recorder for an agent. Without --record nothing is kept.
 
     Example: physgym drive physgym/Track-v0 --record data/me --info cte --info speed
     """

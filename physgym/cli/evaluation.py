@@ -42,7 +42,7 @@ def evaluate(
     ] = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst samples of each field to name.")] = 5,
     by: Annotated[
-        str | None, typer.Option(help="The metric by which they are the worst.", show_default="relative_l2")
+        str | None, typer.Option(help="The metric that ranks the worst samples.", show_default="relative_l2")
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write JSON, for programs.")
@@ -56,7 +56,7 @@ def evaluate(
     ] = "raise",
     allow_changed_code: Annotated[
         bool,
-        typer.Option("--allow-changed-code", help="Also samples of other code than what the network learned from."),
+        typer.Option("--allow-changed-code", help="Also measure samples of other code than that of the training."),
     ] = False,
     episodes: Annotated[int, typer.Option(min=1, help="Of an agent: how many.")] = 100,
     seed: Annotated[
@@ -69,7 +69,9 @@ def evaluate(
     ] = None,
     no_report: NoReport = False,
 ) -> None:
-    """Measure a trained network on the stored samples of a dataset, step by step; or an agent in its environment.
+    """Measure the errors of a network, or the return of an agent.
+
+    A network predicts the stored samples of a dataset, step by step. An agent acts in its environment.
 
     Prints each metric of each field with its unit, that of each component, and the worst samples by episode and step.
 

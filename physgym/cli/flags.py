@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changed keys, read as the schema has them.", show_default=False),
+    typer.Argument(
+        metavar="[KEY.SUB=VALUE]...",
+        help="Keys to change, such as training.epochs=20; physgym keys lists them.",
+        show_default=False,
+    ),
 ]
 
 
@@ -49,7 +53,7 @@ class Flags:
         bool,
         typer.Option(
             "--allow-changed-code",
-            help="Continue where the simulation has other code than what is continued; both are recorded.",
+            help="Continue even if the code of the simulation has changed; both codes are recorded.",
         ),
     ] = False
     y: Annotated[bool, typer.Option("--y", "-y", help="Do not ask.")] = False

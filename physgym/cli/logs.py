@@ -35,15 +35,13 @@ SHOWN_ALREADY = ("physgym.progress", __name__)  # loggers whose lines are on std
 class Saying:
     """Values of the options that say how much a command says."""
 
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say more on stderr: what the parts of physgym do.")
-    ] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print internal events to stderr, too.")] = False
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress on stderr; results, warnings and errors stay.")
     ] = False
     log_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write what is done, with times, to the end of a file.", show_default=False),
+        typer.Option(metavar="FILE", help="Append all messages, with times, to a file.", show_default=False),
     ] = None
 
     @contextmanager

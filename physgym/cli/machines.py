@@ -29,14 +29,14 @@ class Listening:
 
     listen: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Take workers that connect from other machines, in place of own ones."),
+        typer.Option(metavar="HOST:PORT", help="Use workers on other machines, which connect to this address."),
     ] = None
-    advertise: Annotated[
-        str, typer.Option(metavar="HOST", help="Name of this machine in the command that is printed for the others.")
-    ] = ""
+    advertise: Annotated[str, typer.Option(metavar="HOST", help="Name or address of this machine for the workers.")] = (
+        ""
+    )
     token_file: Annotated[
         Path | None,
-        typer.Option(help="Secret of --listen, the same file on all machines; made here if it does not exist."),
+        typer.Option(help="File with the secret of --listen, the same on all machines; made if it does not exist."),
     ] = None
     plain: Annotated[
         bool, typer.Option("--plain", help="With --listen on a loopback address: no TLS, as for tunnels of ssh.")
@@ -50,12 +50,12 @@ class Listening:
     ] = None
     on_difference: Annotated[
         str,
-        typer.Option(metavar="refuse|warn", help="Workers with other versions or another code of the simulation."),
+        typer.Option(metavar="refuse|warn", help="What to do with workers that have other versions or other code."),
     ] = "refuse"
 
     invitation: Annotated[
         Path | None,
-        typer.Option(help="With --listen: file to write, which tells physgym worker --invitation FILE where."),
+        typer.Option(help="With --listen: file to write for physgym worker --invitation FILE."),
     ] = None
 
     ray: Annotated[
@@ -68,7 +68,7 @@ class Listening:
     ray_resources: Annotated[
         str,
         typer.Option(
-            metavar="NAME=AMOUNT,...", help="What each of them takes, as in num_cpus=2,num_gpus=0.5,licence=1."
+            metavar="NAME=AMOUNT,...", help="Resources of each worker, as in num_cpus=2,num_gpus=0.5,licence=1."
         ),
     ] = "num_cpus=1"
 
@@ -207,20 +207,27 @@ def worker(
         str | None, typer.Argument(metavar="HOST:PORT", help="Where the run listens.", show_default=False)
     ] = None,
     *,
-    token_file: Annotated[Path, typer.Option(help="Its secret; copy the file from there.", show_default=False)],
+    token_file: Annotated[
+        Path, typer.Option(help="File with the secret of the run; copy it from there.", show_default=False)
+    ],
     invitation: Annotated[
         Path | None, typer.Option(help="File of the run that says where it listens, in place of HOST:PORT.")
     ] = None,
-    fingerprint: Annotated[str, typer.Option(help="Of its certificate, as it has printed it.")] = "",
+    fingerprint: Annotated[
+        str, typer.Option(help="Fingerprint of the run's certificate, which the run has printed.")
+    ] = "",
     authorities: Annotated[
-        Path | None, typer.Option(help="Certificates that may have signed its one (PEM), in place of --fingerprint.")
+        Path | None,
+        typer.Option(help="Certificates (PEM) that may have signed that of the run, in place of --fingerprint."),
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="No TLS; on loopback addresses alone.")] = False,
     certificate: Annotated[Path | None, typer.Option(help="Certificate of this worker (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(help="Key of --certificate (PEM).")] = None,
     env: Annotated[
         list[str] | None,
-        typer.Option(help="Id that the run may have made here; may be repeated. By default harmless shipped ones."),
+        typer.Option(
+            help="Id of an environment that the run may make here; may be repeated. By default harmless shipped ones."
+        ),
     ] = None,
     arg: Annotated[
         list[str] | None,
@@ -231,9 +238,10 @@ def worker(
     patience: Annotated[float, typer.Option(min=0, help="Seconds to try to connect before giving up.")] = 60.0,
     stay: Annotated[bool, typer.Option("--stay", help="Connect again when the run is over, for the next one.")] = False,
 ) -> None:
-    """Run simulations for a run on another machine, which listens with --listen.
+    """Run simulations for a run on another machine.
 
-    Only what this command allows is made here; the run cannot change that. It ends with the run.
+    The run listens with --listen. Only what this command allows is made here; the run cannot change that. It ends with
+    the run.
 
     Example: physgym worker node1:7000 --token-file token --fingerprint 3f5c... --env my_package.sims:my/Sim-v0
     """

@@ -15,9 +15,10 @@ def new(
     name: Annotated[Path, typer.Argument(metavar="NAME", help="Folder to make; its name becomes the package's.")],
     no_git: Annotated[bool, typer.Option("--no-git", help="Make no git repository.")] = False,
 ) -> None:
-    """Write a package for a simulation of your own: simulation, configuration, tests, README.
+    """Write a package for your own simulation.
 
-    It works as it is: its tests pass, its network trains. Each place to make it yours is marked.
+    It has a simulation, a configuration, tests and a README. It works as it is: its tests pass, its network trains.
+    Each place to make it yours is marked.
 
     Example: physgym new heated_rod
     """

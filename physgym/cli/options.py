@@ -130,11 +130,11 @@ VIEW = Annotated[
 ]
 GENERATION = (
     KeyOption("dataset.path", "out", "Dataset folder, or s3://bucket/prefix; by default in a new session."),
-    KeyOption("dataset.samples", "samples", "How many samples the dataset shall have.", shown="1000"),
+    KeyOption("dataset.samples", "samples", "Number of samples of the dataset.", shown="1000"),
     KeyOption(
         "dataset.episodes",
         "episodes",
-        "How many episodes it shall have; with --samples too, it ends with what comes first.",
+        "Number of episodes. With --samples too, generation ends at the first of both.",
     ),
     KeyOption("seed", "seed", "Seed; equal seeds give equal results.", checked=True),
     KeyOption("sampler.actions", "actions", ACTIONS),
@@ -144,7 +144,7 @@ GENERATION = (
 WHICH = KeyOption("runner.which", "which", "Checkpoint: last, best, or an epoch that is kept.")
 FRAMES = KeyOption("runner.frames", "frames", kind=Path)
 RUNNING = (
-    KeyOption("runner.steps", "steps", "Steps; 0 continues until Ctrl-C.", checked=True),
+    KeyOption("runner.steps", "steps", "Number of steps; 0 runs until Ctrl-C.", checked=True),
     WHICH,
     *declared_options(RunnerOptions, "runner"),
     FRAMES,

@@ -38,9 +38,11 @@ def report(
         typer.Option(min=1, help="Samples that plots are drawn from, and that a network predicts, at most."),
     ] = None,
 ) -> None:
-    """Write what a session did, or what a dataset holds, as one HTML file with plots and pictures.
+    """Write a session or a dataset as one HTML file.
 
-    The file needs no network and no other file: send it to whom you like.
+    The file has tables, plots and pictures.
+
+    It needs no network and no other file, so you can send it to anybody.
 
     Examples: physgym report sessions/beam
 

@@ -29,9 +29,7 @@ RunOverrides = Annotated[
 ]
 AllowChangedCode = Annotated[
     bool,
-    typer.Option(
-        "--allow-changed-code", help="Run also where the simulation has other code than what the network learned from."
-    ),
+    typer.Option("--allow-changed-code", help="Run even if the code of the simulation is not that of the training."),
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU.")]
 
@@ -56,18 +54,18 @@ def run(
     view: VIEW = None,
     inputs: Annotated[
         Path | None,
-        typer.Option(metavar="RECORD", help="Make the changes of a record of a person's inputs again; see --view."),
+        typer.Option(metavar="RECORD", help="Repeat recorded inputs of a person; see --view."),
     ] = None,
     *,
     given: dict[str, Any],
 ) -> None:
-    """Run a trained network inside its simulation, next to the solver; or let a trained agent act.
+    """Run a network in its simulation, or let an agent act.
 
-    Says how far its predictions are from what the solver gives, and what both cost. What no option says is as in the
+    Next to the solver, it prints the errors of the network and the times of both. Defaults of options are in the
     section runner of the session's configuration.
 
-    With --rollout the network continues from its own predictions, in fresh episodes or those of a dataset: says how its
-    error grows step by step.
+    With --rollout the network continues from its own predictions, in fresh episodes or those of a dataset. Then it
+    prints how the error grows from step to step.
 
     An agent acts without exploration, in fresh episodes; --record keeps them as a recording.
 
@@ -178,15 +176,15 @@ def replay(
     solver: Annotated[
         bool, typer.Option("--solver", help="Run the simulation too, from the stored seeds, and check that it agrees.")
     ] = False,
-    steps: Annotated[int, typer.Option(min=0, help="Samples; 0 takes all.")] = 0,
+    steps: Annotated[int, typer.Option(min=0, help="Number of samples; 0 takes all.")] = 0,
     allow_changed_code: AllowChangedCode = False,
     cpu: Cpu = False,
     view: VIEW = None,
     given: dict[str, Any],
 ) -> None:
-    """Let a trained network predict the stored samples of a dataset again, without the simulation.
+    """Predict stored samples with a network, without the solver.
 
-    Says how far its predictions are from what is stored, and what they cost.
+    Prints the errors of the predictions, and their times.
 
     Example: physgym replay sessions/beam --data data/beam --record predictions
     """

@@ -45,13 +45,15 @@ def search(
     resume: Begun = False,
     join: Annotated[
         bool,
-        typer.Option("--join", help="Work on the session with others that do the same, as elements of an array do."),
+        typer.Option(
+            "--join", help="Work on the same session as other jobs with this option, such as those of an array."
+        ),
     ] = False,
     ray: Ray = None,
     no_report: NoReport = False,
     flags: Flags,
 ) -> None:
-    """Search for the best values of some keys: many trainings, several at a time.
+    """Search for the best values of keys, by many trainings.
 
     The session holds a table of the trials, results.csv, the best configuration, best.yaml, plots, and below trials a
     session of each. Ctrl-C and crashes lose nothing: physgym resume SESSION continues.

@@ -15,17 +15,24 @@ from physgym.errors import ConfigError
 @app.command()
 def serve_model(
     session: Annotated[Path, typer.Argument(help="Session folder of a training, or a checkpoint.")],
-    umbridge: Annotated[bool, typer.Option("--umbridge", help="By the protocol of UM-Bridge, JSON over HTTP.")] = False,
+    umbridge: Annotated[
+        bool, typer.Option("--umbridge", help="Serve by the protocol of UM-Bridge, JSON over HTTP.")
+    ] = False,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "forward",
     host: Annotated[
-        str, typer.Option(help="Address to listen on. The protocol knows no secret: who reaches it may ask.")
+        str,
+        typer.Option(
+            help="Address to listen on. The protocol has no secret: everybody who reaches the port may use the model."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for a free one.")] = 4242,
     which: Annotated[str | None, typer.Option(help="Checkpoint: last, best, or an epoch that is kept.")] = None,
     device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda, or auto.")] = None,
     engine: Annotated[Engine, typer.Option(help="What computes predictions; derivatives are torch's.")] = "torch",
 ) -> None:
-    """Serve a trained network as a model, until Ctrl-C; input and output fields are its vectors, in their order.
+    """Serve a network as an UM-Bridge model, until Ctrl-C.
+
+    Its vectors are the input and output fields, in their order.
 
     Example: physgym serve-model sessions/spring --umbridge --port 4242
     """

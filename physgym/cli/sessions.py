@@ -24,10 +24,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 
 @app.command("list", brief=True)
 def list_(
-    folder: Annotated[Path, typer.Argument(help="Where to look for sessions, however deep.")] = Path("sessions"),
+    folder: Annotated[Path, typer.Argument(help="Folder with sessions, at any depth.")] = Path("sessions"),
     as_json: AsJson = False,
 ) -> None:
-    """List sessions, the newest first: what they did, how they ended, and their last losses.
+    """List sessions, the newest first.
+
+    Prints what they did, how they ended, and their last losses.
 
     Example: physgym list sessions --json
     """
@@ -122,7 +124,9 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a session did, in what code and on which machine; or all keys of a configuration file.
+    """Describe a session, or a configuration with all defaults.
+
+    Of a session: what it did, in which code and on which machine.
 
     Examples: physgym show sessions/beam
 
@@ -152,9 +156,9 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(help="Folder of the new session.", show_default="SESSION-again")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the git worktree with the code that was run.")] = False,
 ) -> None:
-    """Run a session again as it was run, and compare what comes out.
+    """Run a session again, and compare the results.
 
-    Takes the commit of the session, with the patch of --save-diff, in a git worktree; trains by its configuration; then
+    Takes the commit of the session, with the patch of --save-diff, in a git worktree. Trains by its configuration. Then
     compares metrics, samples and weights. Exit status 0: all equal; 1: not; 2: it cannot be run again.
 
     Example: physgym reproduce sessions/beam

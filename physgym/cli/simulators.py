@@ -27,26 +27,31 @@ if TYPE_CHECKING:
 
 simulators = Commands(
     name="simulators",
-    help="Share simulators that are programs of their own with trainings on other machines, or use shared ones.",
+    help="Share simulators with other machines, or use shared ones.\n\nThese simulators are programs of their own.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(simulators)
 
-TokenFile = Annotated[Path, typer.Option(help="Secret that both ends prove to know; a file.", show_default=False)]
+TokenFile = Annotated[Path, typer.Option(help="File with the secret of the service.", show_default=False)]
 ServicePlace = Annotated[
     str, typer.Argument(metavar="HOST:PORT", help="Where the service listens.", show_default=False)
 ]
-LeaseName = Annotated[str, typer.Argument(metavar="LEASE", help="As `request` has printed it.", show_default=False)]
+LeaseName = Annotated[
+    str, typer.Argument(metavar="LEASE", help="Name of the lease, as `request` has printed it.", show_default=False)
+]
 
 
 @dataclass(frozen=True)
 class Reaching:
     """Values of the options with which a client connects to a service."""
 
-    fingerprint: Annotated[str, typer.Option(help="Of the certificate of the service, as it has printed it.")] = ""
+    fingerprint: Annotated[
+        str, typer.Option(help="Fingerprint of the service's certificate, which the service has printed.")
+    ] = ""
     authorities: Annotated[
-        Path | None, typer.Option(help="Certificates that may have signed its one (PEM), in place of --fingerprint.")
+        Path | None,
+        typer.Option(help="Certificates (PEM) that may have signed that of the run, in place of --fingerprint."),
     ] = None
     plain: Annotated[bool, typer.Option("--plain", help="No TLS; on loopback addresses alone.")] = False
     certificate: Annotated[Path | None, typer.Option(help="Certificate of this client (PEM).")] = None
@@ -116,10 +121,12 @@ def serve(
         Path | None, typer.Option(help="Clients need a certificate that one of this file has signed.")
     ] = None,
 ) -> None:
-    """Start simulators when clients want them, lend them, and end those that nobody wants. Ctrl-C ends all.
+    """Start simulators for clients, and end unused ones.
 
-    What it prints is the argument by which an environment takes its simulators from here. The simulators themselves ask
-    nobody for a secret: keep their ports from others, by a firewall or a tunnel.
+    Ctrl-C ends all.
+
+    It prints the argument with which an environment takes its simulators from here. The simulators themselves have no
+    secret: protect their ports by a firewall or a tunnel.
 
     Example: physgym simulators serve --command "donkey_sim --port {port}" --max 8 --listen 0.0.0.0:7100 --token-file t
     """
@@ -182,7 +189,7 @@ def request(
     *,
     reaching: Reaching,
 ) -> None:
-    """Borrow a simulator: print its address and the name of its lease.
+    """Take a simulator: print its address and its lease.
 
     The lease lasts for some time (--lease of the service) unless `ping` renews it.
     """
@@ -205,7 +212,7 @@ def request(
 @simulators.command(brief=True)
 @with_reaching
 def ping(address: ServicePlace, lease: LeaseName, token_file: TokenFile, *, reaching: Reaching) -> None:
-    """Renew a lease; print for how many seconds it lasts."""
+    """Renew a lease; print for how many seconds."""
     with reaching.client(address, token_file) as client:
         print(f"{client.ping(lease):g}")
 
@@ -223,7 +230,8 @@ def release(address: ServicePlace, lease: LeaseName, token_file: TokenFile, *, r
 def kill(
     address: ServicePlace,
     lease: Annotated[
-        str, typer.Argument(metavar="LEASE|NUMBER", help="Of its lease, or its number in `list`.", show_default=False)
+        str,
+        typer.Argument(metavar="LEASE|NUMBER", help="Name of its lease, or its number in `list`.", show_default=False),
     ],
     token_file: TokenFile,
     *,

@@ -28,8 +28,10 @@ SHELL_TEXT = re.compile(r'[^"`\\\n]+')  # between double quotes
 class JobOptions:
     """Values of the options that say what a job asks of SLURM."""
 
-    time: Annotated[str, typer.Option(help="Limit, such as 4:00:00; then it saves, and continues in a new job.")]
-    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1
+    time: Annotated[
+        str, typer.Option(help="Time limit, such as 4:00:00; before its end the job saves, and a new one continues.")
+    ]
+    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes.")] = 1
     array: Annotated[
         int, typer.Option(min=0, metavar="N", help="Jobs of an array, which share the trials of a search.")
     ] = 0
@@ -40,14 +42,17 @@ class JobOptions:
     partition: Annotated[str, typer.Option(help="Partition of the cluster.")] = ""
     account: Annotated[str, typer.Option(help="Account that is charged.")] = ""
     sbatch: Annotated[
-        list[str] | None, typer.Option(metavar="OPTION", help='Further one of sbatch, "--mem=8G"; may be repeated.')
+        list[str] | None,
+        typer.Option(metavar="OPTION", help='Further option of sbatch, such as "--mem=8G"; may be repeated.'),
     ] = None
     setup: Annotated[
         list[str] | None,
-        typer.Option(metavar="LINE", help='Line of shell before all else, "module load cuda"; may be repeated.'),
+        typer.Option(
+            metavar="LINE", help='Shell command before all others, such as "module load cuda"; may be repeated.'
+        ),
     ] = None
-    notice: Annotated[int, typer.Option(min=10, help="Seconds before the end of the time at which it saves.")] = 120
-    restarts: Annotated[int, typer.Option(min=0, help="How often it goes back into the queue.")] = 100
+    notice: Annotated[int, typer.Option(min=10, help="Seconds before the time limit at which the job saves.")] = 120
+    restarts: Annotated[int, typer.Option(min=0, help="How often the job may return to the queue.")] = 100
 
     def resources(self, folder: Path, cpus: int) -> Resources:
         """Return what the job asks for.
@@ -108,18 +113,16 @@ def submit(
         int, typer.Option(min=0, help="Processes on each node that train one network together (torchrun).")
     ] = 0,
     only_samples: Annotated[bool, typer.Option("--only-samples", help="Generate samples; train nothing.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the job, all that it makes included; by default SESSION-job.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for all files of the job; by default SESSION-job.")] = None,
     advertise: Annotated[
         str, typer.Option(metavar="TEXT", help="Name of the first node for the others, as its shell reads it.")
     ] = "$(hostname)",
     python: Annotated[str, typer.Option(help="Interpreter on the nodes.")] = sys.executable,
-    go: Annotated[bool, typer.Option("--go", help="Submit it as well.")] = False,
+    go: Annotated[bool, typer.Option("--go", help="Submit the job, too.")] = False,
     job: JobOptions,
     flags: Flags,
 ) -> None:
-    """Write a script for SLURM that runs a configuration on some machines of a cluster.
+    """Write a SLURM script that runs a configuration.
 
     The job trains, searches, or generates samples. When its time is nearly over it saves, returns to the queue and
     continues from there, until it is done. The folders must be on a file system that the nodes share.

@@ -13,7 +13,7 @@ from physgym.errors import ConfigError
 
 data = Commands(
     name="data",
-    help="Merge, filter and change datasets, or compare two: into new ones, what there is stays as it is.",
+    help="Merge, filter, change and compare datasets.\n\nA changed dataset is a new one; the old one stays as it is.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -43,7 +43,9 @@ def merge(
     mode: Part = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Put the samples of several datasets into one; episodes are renumbered, none is joined with another.
+    """Put the samples of several datasets into one.
+
+    Episodes are renumbered, so that none is joined with another.
 
     Example: physgym data merge data/monday data/tuesday --out data/week
     """
@@ -61,11 +63,11 @@ def filter_(
     mode: Part = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Keep the samples that fulfil a condition, under the numbers that they have.
+    """Keep the samples that fulfil a condition.
 
-    An expression has comparisons, and, or, not, arithmetic; min, max, mean, norm and isfinite, which make one number of
-    an array; abs, and indices such as force[0]. Its names are fields, parameters of the episode, episode and step; one
-    that is no name in Python stands in quotes.
+    They keep their numbers. An expression has comparisons, and, or, not, arithmetic; min, max, mean, norm and isfinite,
+    which make one number of an array; abs, and indices such as force[0]. Its names are fields, parameters of the
+    episode, episode and step; one that is no name in Python stands in quotes.
 
     Examples: physgym data filter data/beam --where "norm(forces) < 10 and step > 0" --out data/small
 
@@ -136,7 +138,7 @@ def add(
     mode: Part = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Add a field that a function computes from each sample, in several processes.
+    """Add a field that a function computes from each sample.
 
     The function is called with a dictionary of arrays by field, and returns a number or an array. One of two arguments
     also gets the episode, step, seed and parameters of the sample.
@@ -156,15 +158,15 @@ def describe(
     source: Source,
     words: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="What to say; KEY= takes it away. May be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Text to note; KEY= removes it. May be repeated."),
     ] = None,
     out: Annotated[str | None, typer.Option(help="New dataset; without it only dataset.json is replaced.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Say something about a dataset, such as its licence, or the unit of a field; print what is said without --set.
+    """Note a licence, a unit or other texts about a dataset.
 
-    FIELD.unit, .role, .dimensions, .kind, .mask and .feeds are about a field, and need --out; all other keys are about
-    the dataset, and without --out no partition is touched.
+    Without --set it prints them. FIELD.unit, .role, .dimensions, .kind, .mask and .feeds are about a field, and need
+    --out; all other keys are about the dataset, and without --out no partition is touched.
 
     Examples: physgym data describe data/beam --set licence=CC-BY-4.0 --set author="A. Mason"
 
@@ -194,9 +196,9 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="DATA", help="Dataset to compare it with.")],
     mode: Part = None,
 ) -> None:
-    """Say what two datasets do not have in common: fields, samples by episode and step, values, sources.
+    """Show what differs between two datasets.
 
-    The exit code is 0 where there is no difference, and 1 where there is one.
+    Compares fields, samples by episode and step, values and sources. Exit status 0: no difference; 1: a difference.
 
     Example: physgym data diff data/monday data/tuesday
     """
@@ -214,9 +216,10 @@ def imitate(
     out: Out,
     mode: Annotated[str, typer.Option(help="Part: training, validation or test.")] = "training",
 ) -> None:
-    """Write what is to be imitated of a recording: without the steps that are labelled bad, with corrected actions.
+    """Write a recording for imitation, with its labels applied.
 
-    Labels are given in the player (physgym view DATA). In the new dataset observations are inputs, actions are targets.
+    Steps that are labelled bad are left out, and actions are corrected. Labels are given in the player (physgym view
+    DATA). In the new dataset observations are inputs, actions are targets.
 
     Example: physgym data imitate data/me --out data/to_imitate
     """

@@ -23,7 +23,9 @@ def demo(
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
     seed: Seed = 0,
 ) -> None:
-    """Go from a beam simulation to a trained network: generate, train, compare, report.png.
+    """Go from a beam simulation to a trained network.
+
+    Generates, trains, compares, and draws report.png.
 
     Example: physgym demo --out demo
     """
@@ -42,8 +44,8 @@ def check(
         str,
         typer.Argument(
             metavar="[ENV]",
-            help='Registered id; "module:id" imports a module first. With --worker: what it makes, by default what its '
-            "offer names.",
+            help='Registered id; "module:id" imports a module first. With --worker: the environment that it makes; by '
+            "default that of its offer.",
         ),
     ] = "",
     worker: Annotated[
@@ -55,11 +57,13 @@ def check(
     steps: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Steps of an episode at most, 5 by default; more find what fails later. Not of --worker."
+            min=1, help="Steps of the longest episode, by default 5; longer ones find later faults. Not with --worker."
         ),
     ] = None,
 ) -> None:
-    """Check an environment against the rules that physgym's parts rely on, or a worker against those of the protocol.
+    """Test a simulation, or a worker, against the rules.
+
+    The rules are those that the rest of physgym relies on; for a worker, those of the protocol.
 
     Examples: physgym check my_package.sims:my/Sim-v0
 
@@ -104,9 +108,10 @@ def check(
 def schema(
     out: Annotated[Path | None, typer.Option(help="File to write; by default it is printed.")] = None,
 ) -> None:
-    """Print the JSON schema of configuration files, with which editors complete and check them.
+    """Print the JSON schema of configuration files.
 
-    Write it to a file, and name that on a configuration's first line: # yaml-language-server: $schema=schema.json
+    Editors complete and check files with it. Write it to a file, and name that on a configuration's first line: #
+    yaml-language-server: $schema=schema.json
 
     Example: physgym schema --out schema.json
     """
@@ -128,7 +133,9 @@ def keys(
         str, typer.Argument(metavar="[KEY]", help="One key or section, such as training or training.epochs; else all.")
     ] = "",
 ) -> None:
-    """Explain the keys of configuration files: type, default and meaning.
+    """Explain the keys of configuration files.
+
+    Prints type, default and meaning of each.
 
     Example: physgym keys training
     """

@@ -48,9 +48,9 @@ def train(
     listening: Listening,
     flags: Flags,
 ) -> None:
-    """Train a network as a configuration file says, in a new session folder.
+    """Train a network or an agent by a configuration file.
 
-    The session records what is needed to run it again: commit everything before, or use --save-diff.
+    All files are in a new session folder, which records the code: commit everything before, or use --save-diff.
 
     Examples: physgym train examples/beam.yaml training.epochs=20
 
@@ -85,10 +85,11 @@ def resume(
     no_report: NoReport = False,
     flags: Flags,
 ) -> None:
-    """Continue what was interrupted: on a CPU to the same bits as if it never had been.
+    """Continue an interrupted training, generation or search.
 
-    A training continues from the last checkpoint; where there is none yet, from the last sample that was stored. A
-    search finishes its trials; search.trials=N gives it more.
+    On a CPU the result has the same bits as without the interruption. A training continues from the last checkpoint;
+    where there is none yet, from the last sample that was stored. A search finishes its trials; search.trials=N gives
+    it more.
 
     Example: physgym resume sessions/beam
     """

@@ -65,7 +65,7 @@ def view(
     ] = False,
     allow_changed_code: Annotated[
         bool,
-        typer.Option("--allow-changed-code", help="With --env: also where its code is not that of the samples."),
+        typer.Option("--allow-changed-code", help="With --env: even if its code is not that of the samples."),
     ] = False,
     video: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a film: .mp4, .mov, .mkv or .webm; no window.")
@@ -77,7 +77,7 @@ def view(
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the first picture; no window.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
 ) -> None:
-    """Look at stored samples: play them in a window, or write pictures and films.
+    """Look at stored samples: in a window, as pictures or films.
 
     Shows the objects that the simulation has declared, else the fields. Where predictions are stored (physgym run
     --record), solver, network and error stand side by side.

@@ -31,9 +31,11 @@ def watch(
     out: Annotated[Path | None, typer.Option(help="File of a recording.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of a page; by default a free one.")] = None,
 ) -> None:
-    """Show simulations that run in another terminal: those of generate, train, run and replay.
+    """Show simulations that run in another terminal.
 
-    What runs is not disturbed: it waits for nobody who watches, and its samples do not depend on it. Ctrl-C, or closing
+    Those of generate, train, run and replay.
+
+    Watching does not slow a run down, and does not change its samples. Ctrl-C, or closing
     the window, ends the watching alone.
 
     Example: physgym watch sessions/beam --env 0 --env 7

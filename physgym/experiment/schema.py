@@ -430,7 +430,7 @@ class StatsSection(Section):
 class _Run(Section):
     """Keys of the run itself."""
 
-    steps: int = Field(100, ge=0, description="0 continues until Ctrl-C")
+    steps: int = Field(100, ge=0, description="number of steps; 0 runs until Ctrl-C")
     which: str | None = Field(
         None,
         description="which checkpoint: last, best, an epoch or a name; null is best with early_stopping, else last",

@@ -81,7 +81,7 @@ class GenerationOptions(TypedDict, total=False):
         OnError,
         Flag(
             "restart",
-            "Start a worker that dies or hangs again; the samples are the same, but for a simulator in real time.",
+            "Restart a worker that dies or hangs; the samples are the same, but for a simulator in real time.",
             stands_for="restart",
         ),
     ]

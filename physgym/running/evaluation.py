@@ -81,7 +81,7 @@ class EvaluationReport:
         episodes: How many episodes they are of.
         metrics: The metrics of each field.
         worst: The worst samples of each field, the worst first.
-        worst_by: The metric by which they are the worst.
+        worst_by: The metric that ranks the worst samples.
         left_out: Samples that were left out of a field because inputs, predictions or targets are not finite.
         remarks: What else is to be said, such as episodes that the network was trained on.
         errors: The metric `worst_by` of each sample alone, by field, shape (samples,): NaN for those left out; empty

@@ -41,7 +41,9 @@ class RunnerOptions(TypedDict, total=False):
 
     seed: Annotated[
         int,
-        Option(0, "seed of the run; other than the training's shows unseen episodes", at_least=0, configured=1),
+        Option(
+            0, "seed of the run; another seed than that of the training gives unseen episodes", at_least=0, configured=1
+        ),
         Flag("seed", checked=True),
     ]
     num_workers: Annotated[
