@@ -100,7 +100,7 @@ class LineProgram:
             *words: Of the line: texts, numbers and arrays of them. Blanks separate them; numbers have all their digits.
 
         Raises:
-            RejectSample: ``reject`` is found in the answer; the program goes on.
+            RejectSample: ``reject`` is found in the answer; the program continues.
             SimulatorError: The program does not run, or ends before it has answered. The answer does not come in time,
                 or more lines come than were asked for.
         """
