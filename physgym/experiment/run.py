@@ -259,7 +259,7 @@ class Run:
                     print(f"{text}; all {samples['samples']} are taken from now on", file=sys.stderr)
                     continue
                 raise ConfigError(
-                    f"{text} to {samples['samples']}. A training goes on with the samples with which it began, which "
+                    f"{text} to {samples['samples']}. A training continues with the samples with which it began, which "
                     f"are the first ones: dataset.mini={then['samples']}. Or begin a new session with all"
                 )
             if then["samples"] != samples["samples"] or then["hash"] == samples["hash"]:
