@@ -152,7 +152,7 @@ def _section(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
     """Return the schema of the section that a key is, if it is one; those of classes with arguments are none."""
     for part in _parts(schema, definitions):
         inner = part.get("additionalProperties")
-        found = [part, *(_parts(inner, definitions) if isinstance(inner, dict) else ())]
+        found: list[dict[str, Any]] = [part, *(_parts(inner, definitions) if isinstance(inner, dict) else ())]
         for one in found:
             if "properties" in one and set(one["properties"]) != {"type", "arguments"}:
                 return one
