@@ -19,7 +19,7 @@ from physgym import limits
 from physgym.cube import uniform_actions
 from physgym.errors import ConfigError, SampleError
 from physgym.policies import ActionPolicy, EpisodePolicy, SkippingPolicy
-from physgym.returned import flag_of, info_of, returned, reward_of
+from physgym.returned import check_observation, flag_of, info_of, returned, reward_of
 from physgym.sample import Sample, SampleSpec
 from physgym.simulation import NonFinite, Simulation
 
@@ -259,6 +259,7 @@ def run_episode(
     options: Mapping[str, Any] | None = None,
     begun: Callable[[dict[str, Any]], None] | None = None,
     generator: np.random.Generator | None = None,
+    check_observations: bool = True,
 ) -> Iterator[Transition]:
     """Run one episode, step by step.
 
@@ -276,18 +277,21 @@ def run_episode(
         options: For the reset, such as ``{"parameters": {...}}``.
         begun: Called with the info of the reset.
         generator: That of the episode, if there is one already.
+        check_observations: Whether to check those of the reset and of the first step.
 
     Yields:
         One transition per step.
 
     Raises:
-        SampleError: A sample does not fit its declaration, or too many in a row were rejected.
+        SampleError: A sample or observation does not fit its declaration, or too many samples in a row were rejected.
     """
     policy = policy or sampler(env)
     rng = generator or ActionGenerator().of(seed)
     observation, info = returned("reset", env.reset(seed=seed, options=None if options is None else dict(options)), 2)
     try:
         info_of(info)
+        if check_observations:
+            check_observation(env.observation_space, observation)
     except SampleError as error:
         raise SampleError(f"{where}: {error}") from error
     if begun is not None:
@@ -309,6 +313,8 @@ def run_episode(
                 terminated = flag_of("terminated", terminated)
             if truncated.__class__ is not bool:
                 truncated = flag_of("truncated", truncated)
+            if check_observations and step == 0:
+                check_observation(env.observation_space, observation)
         except SampleError as error:  # a simulation that checks itself does not know where it is
             raise SampleError(f"{where}, step {step}: {error}") from error
         last = terminated or truncated or step == max_steps - 1

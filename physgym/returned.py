@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import gymnasium
 import numpy as np
 
-from physgym.casting import CastError, as_number, value_text
+from physgym.casting import CastError, as_dtype, as_number, value_text
 from physgym.errors import SampleError
+from physgym.spaces import Array, Leaf, children, leaves
 
 WHAT = {2: "(observation, info)", 5: "(observation, reward, terminated, truncated, info)"}
 INFO = "info must be a dictionary, not a {kind}"
@@ -77,6 +79,66 @@ def flag_of(name: str, flag: Any) -> bool:
         if not array.shape and array.dtype.kind in "biuf" and array in (0, 1):
             return bool(array)
     raise SampleError(f"{name} must be True or False, not {value_text(flag)}")
+
+
+def check_observation(space: gymnasium.Space[Any], observation: Any, path: str = "") -> None:
+    """Check that an observation has the parts of its space, each of a shape and dtype that fits.
+
+    Args:
+        space: The observation space, or a part of it.
+        observation: What the environment gave.
+        path: Name of that part.
+
+    Raises:
+        SampleError: It has not; the text names the part.
+    """
+    inside = children(space)
+    if inside is None:
+        (leaf,) = leaves(space, path)
+        if not leaf.variable:
+            fitted(observation, leaf)
+        return
+    parts = dict(inside)
+    for key, inner in parts.items():
+        try:
+            part = observation[key]
+        except (LookupError, TypeError) as error:
+            has = f"has {list(observation)}" if isinstance(observation, dict) else f"is a {type(observation).__name__}"
+            raise SampleError(
+                f"{_observation(path)} {has} and no part {key!r}; observation_space says {list(parts)}. Return "
+                "all of them, or change the space"
+            ) from error
+        check_observation(inner, part, f"{path}/{key}" if path else str(key))
+
+
+def fitted(value: Any, leaf: Leaf) -> Array:
+    """Return the value of a part of an observation with the dtype that is declared.
+
+    Args:
+        value: What the environment gave.
+        leaf: The part.
+
+    Raises:
+        SampleError: It has another shape or kind, or the dtype cannot hold it.
+    """
+    try:
+        array = as_dtype(value, leaf.dtype)
+    except CastError as error:
+        raise SampleError(
+            f"{_observation(leaf.path)} {error}; observation_space says {leaf.dtype}. Convert it in the environment, "
+            "or change the space"
+        ) from error
+    if array.shape != leaf.shape:
+        raise SampleError(
+            f"{_observation(leaf.path)} has shape {array.shape}; observation_space says {leaf.shape}. Return "
+            f"{leaf.shape} or change the space"
+        )
+    return array
+
+
+def _observation(path: str) -> str:
+    """Return what a message calls a part of an observation."""
+    return f"observation {path!r}" if path else "the observation"
 
 
 def taken(value: Any) -> Any:

@@ -39,6 +39,7 @@ ORDER = [
     "returned",
     "feedback",
     "sample",
+    "feedback_gaps",
     "step_fields",
     "placement",
     "real_time",

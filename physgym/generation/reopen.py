@@ -377,6 +377,7 @@ class _Replay:
             nonfinite=source.get("nonfinite", "error"),
             options=self._options,
             generator=generator,
+            check_observations=False,  # samples alone are stored
         )
         for one in itertools.islice(transitions, end - begin):
             at = begin + one.step

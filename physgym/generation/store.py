@@ -10,6 +10,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.snapshots import SnapshotWriter
 from physgym.data.writer import SampleWriter
 from physgym.feedback import Declaration
+from physgym.generation.fed_back_pairs import FedBackPairs
 from physgym.generation.named_samples import Name, NamedSamples, SampleNames
 
 CHUNK_BYTES = 1 << 20  # bytes of stored samples that are read at once
@@ -21,10 +22,13 @@ class Store:
     Args:
         writer: Writes it.
         snapshots: Writes states of the simulation; None where none are wanted.
+        pairs: Looks at the first samples; None for samples that need not follow from each other.
     """
 
-    def __init__(self, writer: SampleWriter, snapshots: SnapshotWriter | None = None) -> None:
-        self.writer, self._snapshots = writer, snapshots
+    def __init__(
+        self, writer: SampleWriter, snapshots: SnapshotWriter | None = None, pairs: FedBackPairs | None = None
+    ) -> None:
+        self.writer, self._snapshots, self._pairs = writer, snapshots, pairs
 
     def write(self, samples: NamedSamples) -> None:
         """Append samples; snapshots stand before them on the disk, so that a crash loses none of a stored sample.
@@ -35,6 +39,8 @@ class Store:
         if self._snapshots is not None:
             self._snapshots.add(samples.snapshots, samples.names.last)
         samples.write(self.writer)
+        if self._pairs is not None:
+            self._pairs.look(samples)
 
     def dataset(self, feedback: Declaration | None = None) -> SampleDataset | None:
         """Return everything stored so far, None where nothing is.

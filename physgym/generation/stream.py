@@ -29,6 +29,7 @@ from physgym.errors import ConfigError, DatasetError, SampleError, UnequalSpaces
 from physgym.generation.arrivals import OrderedArrivals
 from physgym.generation.declarations import Declarations
 from physgym.generation.episode_plan import EpisodePlan, Episodes
+from physgym.generation.fed_back_pairs import FedBackPairs
 from physgym.generation.first_worker import with_first_worker
 from physgym.generation.named_samples import Name, NamedSamples, SampleNames, join_names
 from physgym.generation.reading import Reading
@@ -210,11 +211,12 @@ class SampleStream(SampleSource):
                     attributes=origin_attributes(env, plan.arguments, self._declared)
                     | rows_attribute(self._declared, path if resume else None, mode),
                 )
-                self._store = Store(writer)
+                pairs = None if plan.real_time or plan.loaded is not None else FedBackPairs(spec)
+                self._store = Store(writer, None, pairs)
                 self._record_code(writer)
                 if snapshots is not None:
                     kept = SnapshotWriter(writer.path, mode, self.code.hash or "", self.time_step)
-                    self._store = Store(writer, kept)
+                    self._store = Store(writer, kept, pairs)
                 warn_of_parts(self, writer)
                 if (constants := self.constants) or writer.constants:
                     writer.set_constants(constants)

@@ -28,16 +28,17 @@ from physgym.placement import Env, build
 from physgym.protocol.msgpack_values import encode_value
 from physgym.real_time import runs_in_real_time
 from physgym.registration import env_maker
+from physgym.returned import returned
 from physgym.running.surrogate_state import lacking_hooks
-from physgym.sample import SampleSpec, declaration, flat_items
+from physgym.sample import SampleSpec, declaration
 from physgym.scene.declared import declared_inputs, declared_scene
 from physgym.scene.live import LiveScene
 from physgym.single import single_of
-from physgym.spaces import Array, flatten, leaf_spaces, unflatten
-from physgym.testing.comparing import observed as _observed
+from physgym.spaces import flatten, leaf_spaces, unflatten
 from physgym.testing.comparing import require as _require
 from physgym.testing.comparing import same_bits as _bits
-from physgym.testing.declared_values import cast_numbers, values_beyond, values_outside
+from physgym.testing.declared_values import cast_numbers, observation_fault, values_beyond, values_outside
+from physgym.testing.fed_back import check_feedback, check_stand_in
 from physgym.testing.isolation import ConformanceNote, find_influence
 from physgym.testing.restoring import check_restored, keeps_states
 from physgym.testing.rules import NothingToCheck, RuleReport, broken_rules, fault_text, listed
@@ -50,15 +51,8 @@ STEPS = 5  # per episode: rules show in a few steps, and a simulation may be slo
 SEED = 20
 
 REPORTED = 'reset must report the parameters of the episode in info["parameters"], as parameter_space declares: {error}'
-FED = (
-    "inputs(action) must give the input fields as the sample of the step has them; {name!r} {what} at step {step}. "
-    "They are what the network was trained on"
-)
 SKIPPED = 'not checked, since the environment runs in real time (metadata["physgym.real_time"]): no episode comes twice'
 NO_PARAMETERS = "no parameters are declared (parameter_space)"
-CLOSE = (
-    1e-3  # relative to the largest value: a prediction has the dtype of its field, the solver may compute in another
-)
 
 
 class EnvConformance:
@@ -75,7 +69,8 @@ class EnvConformance:
         raise NotImplementedError("return a new environment here")
 
     def test_gymnasium_accepts_it(self) -> None:
-        """Check that Gymnasium's checker passes."""
+        """Check that Gymnasium's checker passes, after what says more of an observation that does not fit."""
+        self._check_observations()
         env = self.make_env()
         try:
             with warnings.catch_warnings():
@@ -138,9 +133,10 @@ class EnvConformance:
     def test_samples_fit_the_declaration(self) -> None:
         """Check that steps give samples, each with the declared fields, shapes and dtypes, all finite.
 
-        Values beyond declared bounds are a note.
+        Outputs that are fed back have to be the inputs of the next step. Values beyond declared bounds are a note.
         """
-        transitions = self._episode(self._spec(), SEED)  # checks every sample
+        spec = self._spec()
+        transitions = self._episode(spec, SEED)  # checks every sample
         _require(
             any(t.sample is not None for t in transitions),
             (
@@ -150,6 +146,8 @@ class EnvConformance:
         )
         env = self.make_env()
         env.close()
+        if not runs_in_real_time(env.metadata):
+            check_feedback(spec, transitions)
         if text := values_beyond(env, transitions):
             warnings.warn(text, ConformanceNote, stacklevel=2)
 
@@ -291,6 +289,7 @@ class EnvConformance:
     def test_equal_through_a_worker(self) -> None:
         """Check that a socket vector env gives what Gymnasium's own in-process one gives."""
         self._skip_in_real_time()
+        self._check_observations()  # which the one in process would not name
         mode = AutoresetMode.SAME_STEP
         made = self.make_env()
         made.close()
@@ -326,47 +325,7 @@ class EnvConformance:
             raise unittest.SkipTest(
                 "a prediction is compared with the solver in one process, which may hold one of both"
             )
-        solver, other = self.make_env(), self.make_env()
-        hooked: Any = other.unwrapped
-        spec, draw, rng = self._spec(), sampler(solver), np.random.default_rng(SEED)
-        observation, _ = solver.reset(seed=SEED)
-        other.reset(seed=SEED)
-        for step in range(self.steps):
-            action = draw(observation, rng)
-            fed = dict(flat_items(hooked.inputs(action)))
-            observation, _, terminated, truncated, info = solver.step(action)
-            if "sample" not in info:
-                break  # what is left of a state then is for the solver to say
-            sample = spec.check(info["sample"])
-            for name in spec.names("input"):
-                _require(name in fed, FED.format(name=name, what="is missing", step=step))
-                _require(_close(fed[name], sample[name]), FED.format(name=name, what="differs", step=step))
-            expected: Any = solver.unwrapped
-            before = _observed(hooked)
-            hooked.adopt(action, {name: sample[name] for name in spec.names("target")})
-            after, wanted = _observed(hooked), _observed(expected)
-            if not all(map(_close, after, wanted)):
-                _require(
-                    _distance(after, wanted) < _distance(before, wanted),
-                    (
-                        "adopt(action, prediction) with the targets of the solver's step must lead to its "
-                        f"observation; it differs at step {step}. Take over all that `advance` would have changed"
-                    ),
-                )
-                warnings.warn(
-                    (
-                        "adopt(action, prediction) with the targets of the solver's step leads near its "
-                        f"observation, not to it: at step {step} it is {_distance(after, wanted):.1%} of the "
-                        "largest value away. If that is meant so, smaller errors of a network are not seen"
-                    ),
-                    ConformanceNote,
-                    stacklevel=2,
-                )
-                break
-            if terminated or truncated:
-                break
-        solver.close()
-        other.close()
+        check_stand_in(self.make_env, self._spec(), self.steps, SEED)
 
     def test_a_restored_state_continues(self) -> None:
         """Continuing from a restored state equals continuing, to the bit, also in a new environment; if implemented."""
@@ -437,6 +396,25 @@ class EnvConformance:
             env.spec.nondeterministic,
             "an environment in real time is registered with nondeterministic=True, by which Gymnasium knows it",
         )
+
+    def _check_observations(self) -> None:
+        """Check that a reset and a step give elements of the observation space.
+
+        Raises:
+            AssertionError: They do not; the text names part, shape and dtype.
+        """
+        env = self.make_env()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Gymnasium's, which say less
+                observation, _ = returned("reset", env.reset(seed=SEED), 2)
+                texts = [observation_fault(env.observation_space, observation)]
+                action = sampler(env)(observation, np.random.default_rng(SEED))
+                texts.append(observation_fault(env.observation_space, returned("step", env.step(action), 5)[0]))
+        finally:
+            env.close()
+        for what, text in zip(("reset", "step"), texts, strict=True):
+            _require(not text, f"{what}: {text}")
 
     def _skip_in_real_time(self) -> None:
         """Skip the rest of a rule where the environment runs in real time, and no episode is like another one."""
@@ -566,20 +544,6 @@ def _reset_parameters(env: Env, seed: int, given: Any = None) -> Any:
     for name, leaf in leaf_spaces(space).items():
         _require(leaf.contains(values[name]), REPORTED.format(error=f"{name!r} = {values[name]} is not in {leaf}"))
     return unflatten(space, iter([value.copy()[()] for value in values.values()]))
-
-
-def _close(a: Any, b: Any) -> bool:
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=CLOSE * np.abs(b).max(initial=0)))
-
-
-def _distance(first: list[Array], second: list[Array]) -> float:
-    """Return the largest difference, relative to the largest value of the second."""
-    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(first, second, strict=True)]
-    if any(a.shape != b.shape for a, b in pairs):
-        return np.inf
-    largest = max((np.abs(b).max(initial=0) for _, b in pairs), default=0.0)
-    return float(max((np.abs(a - b).max(initial=0) for a, b in pairs), default=0.0) / max(largest, 1e-300))
 
 
 def _equal(space: gymnasium.Space[Any], a: Any, b: Any) -> bool:

@@ -12,8 +12,11 @@ import numpy as np
 from physgym.data.declared_bounds import field_ranges, first_beyond
 from physgym.episode import Transition
 from physgym.placement import Env
+from physgym.returned import check_observation
 from physgym.sample import SampleSpec, declaration
 from physgym.spaces import flatten, leaf_spaces, value_range
+
+NO_ARRAYS = (np.generic, int, float, list, tuple)  # which Gymnasium casts, with a warning
 
 
 def values_beyond(env: Env, transitions: Sequence[Transition]) -> str:
@@ -34,19 +37,45 @@ def values_beyond(env: Env, transitions: Sequence[Transition]) -> str:
 
 
 def cast_numbers(space: gymnasium.Space[Any], observation: Any) -> str:
-    """Say which fields of an observation are numbers where their space has arrays; empty for none."""
+    """Say which fields of an observation are numbers or lists where their space has arrays; empty for none."""
     names: list[str] = []
     with contextlib.suppress(LookupError, TypeError):  # of another form, which other rules say
         for (name, leaf), value in zip(leaf_spaces(space).items(), flatten(space, observation), strict=False):
             declared = value_range(leaf)
-            if declared is not None and not declared.single and isinstance(value, (np.generic, int, float)):
+            if declared is not None and not declared.single and isinstance(value, NO_ARRAYS):
                 names.append(repr(name) if name else "the value")
     if not names:
         return ""
     return (
-        f"{', '.join(names)} of the observation: its space needs an array, and this is a number. Gymnasium warns "
-        f"whenever it casts one (Casting input x to numpy array). Return np.array(value, dtype), as of {names[0]}"
+        f"{', '.join(names)} of the observation: its space needs an array, and this is a number or a list. Gymnasium "
+        f"warns whenever it casts one (Casting input x to numpy array). Return np.array(value, dtype), as of {names[0]}"
     )
+
+
+def observation_fault(space: gymnasium.Space[Any], observation: Any) -> str:
+    """Say what part of an observation is no element of its space, and why; empty for none.
+
+    Raises:
+        SampleError: A part is missing, or has another shape or kind of numbers.
+    """
+    check_observation(space, observation)
+    for (name, leaf), value in zip(leaf_spaces(space).items(), flatten(space, observation), strict=True):
+        declared, what = value_range(leaf), f"observation {name!r}" if name else "the observation"
+        if declared is None or declared.single or not hasattr(value, "dtype"):
+            continue
+        if value.dtype != declared.dtype:
+            return (
+                f"{what} has dtype {value.dtype}; observation_space says {declared.dtype}. Return "
+                f"np.asarray(value, np.{declared.dtype}), or change the space"
+            )
+        if (found := first_beyond(declared, value, value)) is not None:
+            return (
+                f"{what} has the value {found[0]:g}, beyond the bound {found[1]:g} of observation_space. Return values "
+                "within the bounds, or widen them"
+            )
+        if not np.asarray(leaf.contains(value)).all():
+            return f"{what} is {value!r}, which is not in {leaf}"
+    return ""
 
 
 def values_outside(space: gymnasium.Space[Any]) -> list[Any]:

@@ -12,6 +12,9 @@ from physgym.errors import PhysGymError
 from physgym.testing.isolation import ConformanceNote
 from physgym.worker.folders import Folder
 
+# of Gymnasium's warnings, at every step and reset, what a rule says once
+SAID_BY_RULES = ("WARN: Casting input x to numpy array", "WARN: The obs returned by the ")
+
 RuleReport: TypeAlias = Callable[[str, str], None]
 
 
@@ -38,6 +41,7 @@ def broken_rules(
         skip: Called in place of `note` with the name of a rule that is not tried, and why.
     """
     broken = []
+    heard: set[str] = set()
     for name, rule in rules(suite).items():
         try:
             with Folder(), warnings.catch_warnings(record=True) as said:
@@ -47,7 +51,8 @@ def broken_rules(
             for warning in said:
                 if note is not None and issubclass(warning.category, ConformanceNote):
                     note(name, str(warning.message))
-                elif "WARN: Casting input x to numpy array" not in str(warning.message):  # a rule says it once
+                elif (words := str(warning.message)) not in heard and not any(map(words.count, SAID_BY_RULES)):
+                    heard.add(words)
                     warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         except unittest.SkipTest as skipped:
             if (take := skip or note) is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from physgym.checks import integer, one_of
+from physgym.data.fed_back_rows import warn_of_feedback
 from physgym.data.learned import Learned
 from physgym.data.provenance import warn_of_overlap
 from physgym.errors import CheckpointError, ConfigError, DatasetError, DivergedError
@@ -257,6 +258,7 @@ class Trainer:
             check_alike(self.validation, spec, (*self.predictor.inputs, *loss_fields, *padding.masks))
         shown = source if source is not None else None if isinstance(given, Feed) else given
         warn_of_overlap(self.validation, shown, divided=isinstance(validation, (int, float)))
+        warn_of_feedback(shown)
         if isinstance(rollout, ComparesCode) and (learned := Learned.of(shown)) is not None:
             rollout.compare_code(learned.code)
 

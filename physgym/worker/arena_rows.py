@@ -9,11 +9,9 @@ import gymnasium
 import numpy as np
 
 from physgym import spaces as walk
-from physgym.casting import CastError, as_dtype
-from physgym.errors import SampleError
 from physgym.protocol.buffers import IDLE, Arena, Layout, Slot, results_layout
-from physgym.returned import taken
-from physgym.spaces import Array, Leaf
+from physgym.returned import check_observation, fitted, taken
+from physgym.spaces import Leaf
 
 
 class ArenaRows:
@@ -128,13 +126,13 @@ def _writer(
         def write_array(index: int, value: Any) -> None:
             if value.__class__ is np.ndarray:
                 if value.dtype is not array_dtype or value.shape != array_shape:
-                    value = _fitted(value, leaf)
+                    value = fitted(value, leaf)
             elif value.__class__ not in numbers:
-                value = _fitted(value, leaf)
+                value = fitted(value, leaf)
             try:
                 buffer[index] = value
             except OverflowError:  # of an integer of Python's own
-                buffer[index] = _fitted(value, leaf)
+                buffer[index] = fitted(value, leaf)
 
         return write_array
     fixed, variable = iter(slot.observations), iter(objects)
@@ -149,16 +147,25 @@ def _writer(
 
         def write_dict(index: int, value: Any) -> None:
             for key, shape, dtype, target, leaf in items:
-                part = value[key]
+                try:
+                    part = value[key]
+                except (LookupError, TypeError):
+                    check_observation(space, value)
+                    raise
                 if part.__class__ is not np.ndarray or part.dtype is not dtype or part.shape != shape:
-                    part = _fitted(part, leaf)
+                    part = fitted(part, leaf)
                 target[index] = part
 
         return write_dict
 
     def write(index: int, value: Any) -> None:
-        for target, leaf, part in zip(targets, leaves, walk.flatten(space, value), strict=True):
-            target[index] = taken(part) if leaf.variable else _fitted(part, leaf)
+        try:
+            parts = walk.flatten(space, value)
+        except (LookupError, TypeError):
+            check_observation(space, value)
+            raise
+        for target, leaf, part in zip(targets, leaves, parts, strict=True):
+            target[index] = taken(part) if leaf.variable else fitted(part, leaf)
 
     return write
 
@@ -174,26 +181,3 @@ def _numbers(leaf: Leaf) -> tuple[type, ...]:
     if leaf.shape:
         return ()
     return (leaf.dtype.type, own[leaf.dtype]) if leaf.dtype in own else (leaf.dtype.type,)
-
-
-def _fitted(value: Any, leaf: Leaf) -> Array:
-    """Return a value with the dtype of a leaf.
-
-    Raises:
-        SampleError: It has another shape or kind, or the dtype cannot hold it.
-    """
-    try:
-        array = as_dtype(value, leaf.dtype)
-    except CastError as error:
-        raise SampleError(
-            f"{_observation(leaf)} {error}; observation_space says {leaf.dtype}. Convert it in the environment, or "
-            "change the space"
-        ) from error
-    if array.shape != leaf.shape:
-        raise SampleError(f"{_observation(leaf)} has shape {array.shape}; observation_space says {leaf.shape}")
-    return array
-
-
-def _observation(leaf: Leaf) -> str:
-    """Return what a message calls it."""
-    return f"observation {leaf.path!r}" if leaf.path else "the observation"

@@ -92,6 +92,7 @@ class EpisodeRunner:
         self._guard, self._ended = guard, ended
         self._closing, self._next_look = closing, 0.0
         self._policies: dict[int, EpisodePolicy] = {}
+        self._observed: set[int] = set()  # environments whose observations were checked
         self._generator = ActionGenerator()
         self._samples = 0  # samples of all rollouts, and rejected steps where those are reported
         self.stopped: Running | None = None
@@ -184,6 +185,8 @@ class EpisodeRunner:
         """Run an episode from its beginning; note in `report` what its reset reports."""
         episode, seed = entry[0], entry[1]
         options = entry[2] if len(entry) > 2 else None
+        first = index not in self._observed
+        self._observed.add(index)
 
         def begun(info: dict[str, Any]) -> None:
             part.begin(episode, info, options)
@@ -202,6 +205,7 @@ class EpisodeRunner:
             options=options,
             begun=begun,
             generator=self._generator.of(seed),
+            check_observations=first,
         )
 
     def _to_close(self, now: float) -> bool:

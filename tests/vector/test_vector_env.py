@@ -210,7 +210,7 @@ class Misbehaving(Counter):
         ("four", r"step must return 5 values, \(observation, reward, .*it returned 4 values"),
         ("none", "it returned a NoneType"),
         ("reward", "the reward must be a number, not 'high'"),
-        ("observation", "environment 1 raised KeyError in step"),
+        ("observation", r"environment 1: the observation has \[\] and no part 'count'"),
         ("info", "info must be a dictionary, not a list"),
     ],
 )
