@@ -76,19 +76,27 @@ def main(argv: list[str] | None = None) -> None:
         "--results", type=Path, default=FOLDER, help="folder of the figures; benchmarks/science_results"
     )
     settings = parser.parse_args(argv)
-    for problem in settings.problem:
-        cases = PROBLEMS[problem](settings.budget)
-        chosen = [case for case in cases if not settings.cases or case.name.startswith(tuple(settings.cases))]
-        if not chosen:
-            parser.error(f"{problem} has no such case; it has {', '.join(case.name for case in cases)}")
-        known = {name for case in chosen for name in (*case.networks, *case.baselines)}
-        if missing := [name for name in settings.networks if name not in known]:
-            parser.error(f"{problem} has no network {missing[0]!r} there; it has {', '.join(sorted(known))}")
+    if wrong := [seed for seed in settings.seeds if seed < 0]:
+        parser.error(f"a seed is a number from 0 on, not {wrong[0]}")
+    cases = {problem: chosen_cases(problem, settings, parser) for problem in settings.problem}
+    for problem, chosen in cases.items():
         results = Results(settings.results, problem, settings.budget)
         results.begin(command(problem, settings))
         with tempfile.TemporaryDirectory() as temporary:
             for case in chosen:
                 run(case, settings, settings.samples or Path(temporary), results)
+
+
+def chosen_cases(problem: str, settings: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Case]:
+    """Return the cases of a problem that were asked for; an error ends the program where a name is unknown."""
+    cases = PROBLEMS[problem](settings.budget)
+    chosen = [case for case in cases if not settings.cases or case.name.startswith(tuple(settings.cases))]
+    if not chosen:
+        parser.error(f"{problem} has no such case; it has {', '.join(case.name for case in cases)}")
+    known = {name for case in chosen for name in (*case.networks, *case.baselines)}
+    if missing := [name for name in settings.networks if name not in known]:
+        parser.error(f"{problem} has no network {missing[0]!r} there; it has {', '.join(sorted(known))}")
+    return chosen
 
 
 def command(problem: str, settings: argparse.Namespace) -> str:

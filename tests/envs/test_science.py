@@ -7,10 +7,13 @@ import json
 import math
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
+import torch
 
 from physgym.envs.darcy import Darcy
+from physgym.sample import SampleSpec
 from tests.support.commands import run_program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,6 +210,33 @@ def test_every_problem_has_its_figures(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("budget", ["small", "full"])
+def test_networks_of_whole_budgets_fit_the_samples_and_are_those_of_the_stored_figures(budget):
+    from science import PROBLEMS
+    from yardsticks.results import FOLDER, Results
+
+    checked = 0
+    for problem, make in PROBLEMS.items():
+        rows = Results(FOLDER, problem, budget).rows
+        for case in (case for case in make(budget) if case.given == 1):  # windows of more states have other fields
+            which, arguments = case.samples.env, case.samples.arguments
+            env = gymnasium.make(which, **arguments) if isinstance(which, str) else which(**arguments)
+            spec = SampleSpec.from_env(env)
+            env.close()
+            (target,) = spec.names("target")
+            inputs = [torch.zeros(1, *spec[name].shape) for name in spec.names("input")]
+            for name, network in case.networks.items():
+                module = network.make(spec)
+                with torch.no_grad():
+                    assert module(*inputs).shape[1:] == spec[target].shape, (problem, case.name, name)
+                parameters = sum(parameter.numel() for parameter in module.parameters())
+                found = {row["parameters"] for row in rows if (row["case"], row["network"]) == (case.name, name)}
+                assert found <= {parameters}, (problem, case.name, name)
+                checked += len(found)
+    assert checked > 1
+
+
+@pytest.mark.slow
 def test_samples_that_are_there_are_taken_and_networks_and_cases_chosen(tmp_path):
     samples, figures, written = tmp_path / "samples", [], []
     arguments = ("burgers", "--budget", "quick", "--networks", "MLP", "linear map", "--cases", "viscosity 0.1")
@@ -229,17 +259,24 @@ def test_samples_that_are_there_are_taken_and_networks_and_cases_chosen(tmp_path
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (["burger"], "invalid choice: 'burger'"),
         (["darcy", "--networks", "GAN"], "darcy has no network 'GAN' there; it has FNO, MLP, UNet, linear map, "),
         (["burgers", "--cases", "x"], "burgers has no such case; it has viscosity 0.1, viscosity 0.01"),
+        (
+            ["burgers", "darcy", "--budget", "quick", "--networks", "linear map", "mean of the initial field"],
+            "darcy has no",
+        ),
+        (["burgers", "--seeds", "0", "-1"], "a seed is a number from 0 on, not -1"),
     ],
 )
-def test_what_is_unknown_is_named(tmp_path, arguments, text):
-    done = run(*arguments, "--results", tmp_path)
-    assert done.returncode == 2
-    assert text in done.stderr
+def test_what_is_unknown_is_named(tmp_path, capsys, arguments, text):
+    from science import main
+
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--results", str(tmp_path)])
+    assert ended.value.code == 2
+    assert text in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
