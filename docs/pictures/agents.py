@@ -8,11 +8,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 import physgym
 from docs.pictures import drawing
 from docs.pictures.work import numbers, printed
+from physgym.adapters.donkeycar import DonkeyCarEnv
 from physgym.rl import load_agent
+from physgym.testing.fake_donkey import FakeDonkey
 from physgym.training import load_checkpoint
 from physgym.training.stored_history import read_history
 
@@ -28,6 +31,8 @@ def _learning(axes: Any, session: Path, title: str) -> None:
     if judged:
         axes.plot(*zip(*judged, strict=True), "o-", label="without exploration")
     drawing.finish(axes, "steps of all environments", "mean return", title, legend=bool(judged))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def dqn_cartpole() -> Figure:
@@ -53,9 +58,9 @@ def dqn_track() -> Figure:
         observation, _, terminated, truncated, _ = env.step(int(agent.act(observation[None])[0]))
         over = terminated or truncated
     _road(left, env.unwrapped.course)
-    way = left.scatter(*np.array(places).T, c=speeds, s=3, cmap="viridis", zorder=3)
-    figure.colorbar(way, ax=left, shrink=0.8, label="speed (m/s)")
-    left.set_title(f"{len(places) * 0.05:.0f} s on an unseen road", fontsize=9)
+    left.plot(*np.array(places).T, color="tab:blue", linewidth=1.2, zorder=3)
+    left.plot(*places[0], "o", color="tab:blue", markersize=5, zorder=4)
+    left.set_title(f"{len(places) * 0.05:.0f} s on an unseen road, {np.mean(speeds):.1f} m/s on average", fontsize=9)
     _learning(right, SESSIONS / "dqn_track", "returns on 1,000 roads, while it explores")
     return figure
 
@@ -63,7 +68,7 @@ def dqn_track() -> Figure:
 def _road(axes: Any, course: Any) -> None:
     """Draw a road of 3.5 m on both sides of its middle."""
     points = np.vstack([course.points, course.points[:1]])
-    axes.plot(*points.T, color="0.85", linewidth=9, solid_capstyle="round", zorder=1)
+    axes.plot(*points.T, color="0.85", linewidth=11, solid_capstyle="round", zorder=1)
     axes.plot(*points.T, color="white", linewidth=0.8, linestyle="--", zorder=2)
     axes.set_aspect("equal")
     axes.set_xlabel("x (m)", fontsize=9)
@@ -132,6 +137,22 @@ def imitation() -> Figure:
 def donkeycar() -> Figure:
     """Show returns of the first 6,000 steps in a simulator of DonkeyCar."""
     printed("donkeycar", "sessions/donkeycar", "6000")
-    figure, axes = drawing.new(1, 5.6, 2.8)
-    _learning(axes, SESSIONS / "donkeycar", "a simulator of DonkeyCar without Unity: the first 6,000 steps")
+    epochs = read_history(SESSIONS / "donkeycar")[0].epochs
+    learned = [(epoch["step"], epoch["return"]) for epoch in epochs if np.isfinite(epoch.get("return", np.nan))]
+    figure, (left, right) = drawing.new(2, 7.6, 2.8)
+    with FakeDonkey(period=0.01) as simulator:
+        env = DonkeyCarEnv(port=simulator.port, max_cte=4.0, timeout=20.0)
+        try:
+            env.reset(seed=0)
+            for _ in range(40):
+                picture = env.step(np.array([0.0, 0.5], np.float32))[0]
+        finally:
+            env.close()
+    left.imshow(picture)
+    left.axhline(39.5, color="white", linestyle="--", linewidth=1)
+    left.set_axis_off()
+    left.set_title("its camera; the network sees what is below the line", fontsize=9)
+    right.plot(*zip(*learned, strict=True), "o-", color="0.5", markersize=4)
+    right.set_ylim(bottom=0)
+    drawing.finish(right, "step", "mean return", "the first 6,000 steps, while it explores", legend=False)
     return figure

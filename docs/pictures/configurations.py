@@ -23,8 +23,7 @@ SMALLER = {  # budgets of some pictures, for minutes in place of an hour
     "burgers_step": ("dataset.samples=1000", "training.epochs=8"),
     "darcy": ("environment.arguments={size: 29}", "dataset.samples=300", "training.epochs=10"),
     "heat_physics": ("training.epochs=5",),
-    "heat_online": ("training.epochs=3",),
-    "heat_batch": ("dataset.samples=2000", "training.epochs=8"),
+    "heat_batch": ("dataset.samples=3000", "training.epochs=16"),
     "navier_stokes": ("environment.arguments={size: 32}", "dataset.samples=500", "training.epochs=12"),
     "search": ("search.trials=8", "dataset.samples=2000", "training.epochs=4"),
     "dqn_cartpole": ("agent.steps=20000",),
@@ -178,14 +177,16 @@ def _beams(name: str, id: str) -> Figure:
 def track() -> Figure:
     """Show the way of a car for 40 steps by the simulation and by the network alone."""
     kwargs = {"observation": "state", "tracks": [1000, 1020]}
-    report = rolled_out("physgym/Track-v0", _session("track"), 40, env_kwargs=kwargs)
-    one = report.examples[0]
-    (field,) = one.true
-    figure, (left, right) = drawing.new()
-    left.plot(one.seconds, one.true[field][:, 0], **drawing.SOLVER)
-    left.plot(one.seconds, one.predicted[field][:, 0], **drawing.NETWORK)
-    drawing.finish(left, SECONDS, "distance from the middle (m)", "a road that it has never seen")
-    drawing.horizons(right, report, field, "10 unseen episodes")
+    report = rolled_out("physgym/Track-v0", _session("track"), 40, examples=10, env_kwargs=kwargs)
+    ((field, errors),) = report.errors["relative_l2"].items()
+    one = drawing.median_example(report, field)
+    figure, (left, middle, right) = drawing.new(3, 8.8, 2.8)
+    for axes, column, name in ((left, 0, "distance from the middle (m)"), (middle, 2, "speed (m/s)")):
+        axes.plot(one.seconds, one.true[field][:, column], **drawing.SOLVER)
+        axes.plot(one.seconds, one.predicted[field][:, column], **drawing.NETWORK)
+        drawing.finish(axes, SECONDS, name, legend=axes is left)
+    figure.suptitle(f"the median of {len(errors)} drives on unseen roads, and the errors of all", fontsize=9)
+    drawing.horizons(right, report, field)
     return figure
 
 

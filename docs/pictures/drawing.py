@@ -93,6 +93,12 @@ def history(axes: Any, curves: Mapping[str, Sequence[float]], title: str = "loss
     finish(axes, "epoch", y, title)
 
 
+def median_example(report: Any, field: str) -> Any:
+    """Return the rollout whose error is in the middle of those that were kept: of all episodes."""
+    errors = np.nanmean(report.errors["relative_l2"][field][: len(report.examples)], axis=1)
+    return report.examples[int(np.argsort(errors)[len(errors) // 2])]
+
+
 def horizons(axes: Any, report: Any, field: str, title: str = "", x: str = "time (s)") -> None:
     """Draw how the error of a network grows that goes on from its own predictions, with the range of the episodes."""
     errors, times = report.errors["relative_l2"][field] * 100, report.times

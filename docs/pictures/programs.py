@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from matplotlib.figure import Figure
 
 import physgym
 from docs.pictures import drawing
-from docs.pictures.work import EXAMPLES, ROOT, imported, on_path, printed
+from docs.pictures.work import ROOT, imported, on_path, printed
 from physgym.training import load_checkpoint
 
 
@@ -20,32 +21,15 @@ def calculix_beam() -> Figure:
     dataset = physgym.SampleDataset("calculix_data")
     rows = dataset[:]
     moved = rows["displacement"]
-    rest = _mesh(EXAMPLES / "calculix_beam" / "mesh.inp")
-    figure, (left, right) = drawing.new(2, 7.8, 2.7)
     most = int(np.abs(moved[:, -1, 1]).argmax())
-    left.scatter(rest[:, 0], rest[:, 1], s=4, color="0.8")
-    points = rest + moved[most]
-    drawn = left.scatter(points[:, 0], points[:, 1], s=7, c=np.linalg.norm(moved[most], axis=1))
-    figure.colorbar(drawn, ax=left, shrink=0.7, label="displacement (mm)")
-    left.set_aspect("equal")
-    drawing.finish(left, "x (mm)", "y (mm)", "the run that bends most", legend=False)
-    right.scatter(rows["force"][:, 0] / rows["young_modulus"].ravel(), moved[:, -1, 1], s=8)
+    env: Any = gymnasium.make("physgym/Beam-v0").unwrapped  # whose mesh the input file of CalculiX has
+    figure, (left, right) = drawing.new(2, 8.2, 2.9)
+    drawing.bent(left, env, moved[most], "the run that bends most")
+    right.scatter(rows["force"][:, 0] / rows["young_modulus"].ravel(), moved[:, -1, 1], s=14, alpha=0.6, linewidths=0)
     drawing.finish(
         right, "force over modulus (mm²)", "displacement of the end (mm)", "100 runs of CalculiX", legend=False
     )
     return figure
-
-
-def _mesh(file: Path) -> np.ndarray:
-    """Return the nodes of a mesh of CalculiX, in mm."""
-    lines = file.read_text().splitlines()
-    begin = next(number for number, line in enumerate(lines) if line.startswith("*NODE")) + 1
-    nodes = []
-    for line in lines[begin:]:
-        if line.startswith("*"):
-            break
-        nodes.append([float(cell) for cell in line.split(",")[1:]])
-    return np.array(nodes)
 
 
 def fmu() -> Figure:

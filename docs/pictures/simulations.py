@@ -58,14 +58,15 @@ def batched() -> Figure:
 def reacher() -> Figure:
     """Show the angles of both joints by MuJoCo and by the network alone."""
     names = imported("reacher", "__main__")
-    report = rolled_out("example/Reacher-v0", names["trainer"].session, 50)
-    one = report.examples[0]
-    figure, (left, right) = drawing.new(2, 7.4, 2.8)
-    for joint, colour in enumerate(("tab:blue", "tab:orange")):
-        left.plot(one.seconds, one.true["next_state"][:, joint], color=colour, linewidth=3, alpha=0.35)
-        left.plot(one.seconds, one.predicted["next_state"][:, joint], color=colour, label=f"joint {joint + 1}")
-    drawing.finish(left, "time (s)", "angle (rad)", "wide: MuJoCo; thin: network, from its own steps")
-    drawing.horizons(right, report, "next_state", "10 unseen episodes")
+    report = rolled_out("example/Reacher-v0", names["trainer"].session, 50, examples=10)
+    one = drawing.median_example(report, "next_state")
+    figure, panels = drawing.new(3, 8.8, 2.8)
+    for joint, axes in enumerate(panels[:2]):
+        axes.plot(one.seconds, one.true["next_state"][:, joint], **{**drawing.SOLVER, "label": "MuJoCo"})
+        axes.plot(one.seconds, one.predicted["next_state"][:, joint], **drawing.NETWORK)
+        drawing.finish(axes, "time (s)", "angle (rad)", f"joint {joint + 1}", legend=joint == 0)
+    figure.suptitle("the median of 10 unseen episodes, by the network from its own steps, and all errors", fontsize=9)
+    drawing.horizons(panels[2], report, "next_state", "angles and their speeds")
     return figure
 
 
@@ -99,10 +100,14 @@ def overlap() -> Figure:
             state, _ = env.reset()
     before, after = (torch.as_tensor(np.array(states)) for states in zip(*rows, strict=True))
     found = network(before).detach()
-    figure, panels = drawing.new(4, 9.0, 2.5)
+    figure, panels = drawing.new(4, 9.6, 2.7)
     names = ("position (m)", "velocity (m/s)", "angle (rad)", "angular velocity (rad/s)")
     for axes, column, name in zip(panels, range(4), names, strict=True):
-        axes.plot(*[[after[:, column].min(), after[:, column].max()]] * 2, color="0.8", zorder=0)
-        axes.scatter(after[:, column], found[:, column], s=3)
-        drawing.finish(axes, f"next {name}", "predicted" if column == 0 else "", legend=False)
+        true, said = after[:, column].numpy(), found[:, column].numpy()
+        ends = (min(true.min(), said.min()), max(true.max(), said.max()))
+        axes.plot(ends, ends, color="0.7", linewidth=1, zorder=0)
+        axes.scatter(true, said, s=9, alpha=0.5, linewidths=0)
+        axes.set_box_aspect(1)
+        drawing.finish(axes, "simulated", "predicted" if column == 0 else "", f"next {name}", legend=False)
+        axes.locator_params(nbins=4)
     return figure

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 import physgym
 from docs.pictures import drawing
-from docs.pictures.work import printed, step_of
+from docs.pictures.work import imported, printed, steps_of
 from physgym.training import load_checkpoint
 from physgym.training.stored_history import read_history
 
@@ -50,13 +52,16 @@ def from_dataset() -> Figure:
     printed("training/from_dataset")
     session = SESSIONS / "from_dataset"
     found = read_history(session)[0]
-    sample, prediction, error = step_of("physgym/Burgers-v0", session)
-    figure, (left, right) = drawing.new(2, 7.4, 2.8)
-    drawing.history(left, {"training": found["loss"], "validation": found["validation_loss"]}, y="relative L2")
-    right.plot(sample["initial"], color="tab:orange", linewidth=1, label="initial")
-    right.plot(sample["final"], **drawing.SOLVER)
-    right.plot(prediction["final"], **drawing.NETWORK)
-    drawing.finish(right, "grid point", "velocity", f"an unseen field; mean error of 50: {error:.1%}")
+    figure, (losses, fields) = drawing.new(2, 7.8, 2.9)
+    drawing.history(losses, {"training": found["loss"], "validation": found["validation_loss"]}, y="relative L2")
+    steps, error = steps_of("physgym/Burgers-v0", session)
+    steps.sort(key=lambda step: -np.ptp(step[0]["final"]))  # most fields are nearly constant at that time
+    for number, (sample, prediction) in enumerate(steps[:5]):
+        places = (np.arange(len(sample["final"])) + 0.5) / len(sample["final"])
+        fields.plot(places, sample["final"], **{**drawing.SOLVER, "label": None if number else "solver"})
+        fields.plot(places, prediction["final"], **{**drawing.NETWORK, "label": None if number else "network"})
+    title = f"5 of 50 unseen fields, at time 1; mean error {error:.1%}"
+    drawing.finish(fields, "place", "velocity", title)
     return figure
 
 
@@ -79,21 +84,27 @@ def from_network() -> Figure:
 
 def load_samples() -> Figure:
     """Show a stored field of a coarse grid, and what a finer simulation makes of the same initial one."""
-    printed("training/load_samples")
-    coarse, fine = (physgym.SampleDataset(SESSIONS / "load_samples" / name)[3] for name in ("coarse", "fine"))
+    session = SESSIONS / "load_samples"
+    if not session.exists():
+        imported("training/load_samples")["main"](3000, 40)
+    stored, made = (physgym.SampleDataset(session / name) for name in ("coarse", "fine"))
+    number = int(np.ptp(made[:200]["final"], axis=1).argmax())  # others are nearly constant at that time
+    coarse, fine = stored[number], made[number]
     predictor = load_checkpoint(SESSIONS / "load_samples")
-    figure, (left, right) = drawing.new(2, 7.4, 2.8)
-    for axes, sample, title in (
-        (left, coarse, "stored: 64 points, viscosity 0.1"),
-        (right, fine, "made anew: 128 points, 0.05"),
-    ):
-        places = [(number + 0.5) / len(sample["initial"]) for number in range(len(sample["initial"]))]
-        axes.plot(places, sample["initial"], ".-", markersize=3, color="tab:orange", linewidth=1, label="initial")
-        axes.plot(places, sample["final"], ".-", markersize=3, color="0.5", label="final, solver")
-        if len(places) == 128:
-            prediction = predictor.predict({"initial": sample["initial"]})
-            axes.plot(places, prediction["final"], color="tab:blue", label="network")
-        drawing.finish(axes, "place", "velocity", title)
+    prediction = predictor.predict({"initial": fine["initial"]})
+    figure, (left, right) = drawing.new(2, 7.8, 2.9)
+    drawn: list[tuple[Any, str, dict[str, Any]]] = [
+        (coarse, "stored: 64 points, viscosity 0.1", {"color": "tab:orange", "marker": "o", "markersize": 3}),
+        (fine, "made anew: 128 points, 0.05", {"color": "0.55", "linewidth": 2.5}),
+    ]
+    for sample, label, style in drawn:
+        for axes, name in ((left, "initial"), (right, "final")):
+            places = (np.arange(len(sample[name])) + 0.5) / len(sample[name])
+            axes.plot(places, sample[name], **style, label=label)
+    right.plot(places, prediction["final"], **{**drawing.NETWORK, "label": "network for the finer grid"})
+    drawing.finish(left, "place", "velocity", "the initial field, taken from the stored sample", legend=False)
+    drawing.finish(right, "place", "", "the field at time 1", legend=False)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 

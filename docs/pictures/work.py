@@ -79,12 +79,18 @@ def numbers(pattern: str, text: str) -> np.ndarray:
 def step_of(env: str, session: Path, **options: Any) -> tuple[dict[str, Any], dict[str, Any], float]:
     """Return the sample of a step that the network has not seen, its prediction, and the mean error of 50 steps."""
     skipped = options.pop("skipped", 0)
+    steps, error = steps_of(env, session, **options)
+    return *steps[skipped], error
+
+
+def steps_of(env: str, session: Path, **options: Any) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], float]:
+    """Return the samples of 50 steps that the network has not seen, with their predictions, and the mean error."""
     with Runner(env, load_checkpoint(session), seed=1, **options) as runner:
         steps = [step for step, _ in zip(runner.steps(), range(50), strict=False)]
     errors = [float(next(iter(step.errors.values()))) for step in steps]
-    return steps[skipped].transition.sample, steps[skipped].prediction, float(np.mean(errors))
+    return [(step.transition.sample, step.prediction) for step in steps], float(np.mean(errors))
 
 
-def rolled_out(env: str, session: Path, horizon: int, **options: Any) -> Any:
+def rolled_out(env: str, session: Path, horizon: int, examples: int = 1, **options: Any) -> Any:
     """Return the report of rollouts of a trained network in 10 episodes that it has not seen."""
-    return RolloutEvaluation(env, **options).measure(load_checkpoint(session), horizon)
+    return RolloutEvaluation(env, **options).measure(load_checkpoint(session), horizon, examples=examples)

@@ -58,11 +58,22 @@ def main() -> None:
             _prepare()
             _run()
     except KeyboardInterrupt:  # before or after all that minds it
+        _forget_ctrl_c()
         sys.exit(INTERRUPTED if signals.received is None else 128 + signals.received)
     except SystemExit as end:
+        _forget_ctrl_c()
         if signals.received is not None and end.code not in (0, None):
             sys.exit(128 + signals.received)
         raise
+
+
+def _forget_ctrl_c() -> None:
+    """Let the process end with its exit code, although a Ctrl-C got out of code that was made of a text.
+
+    Python ends by the signal itself after that (bpo-1054041), as of a `dataclasses.dataclass` of an import, unless code
+    is made of another text.
+    """
+    exec("")  # noqa: S102 - of nothing
 
 
 def _prepare() -> None:

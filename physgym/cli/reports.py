@@ -49,25 +49,41 @@ def report(
     physgym report data/beam --out beam.html
     """
     check_there(either=target)
-    from physgym.report.reports import write_report
+    try:
+        from physgym.report.reports import write_report  # which takes seconds
 
-    print(f"report:  {short(write_report(target, out, samples=samples))}")
+        file = write_report(target, out, samples=samples)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; no report was written, and one that was there is as it was") from None
+    print(f"report:  {short(file)}")
 
 
-def write_at_end(make: Callable[[], Page], file: Path, *, wanted: bool = True) -> None:
+def write_at_end(make: Callable[[], Page], file: Path, complete: str = "", *, wanted: bool = True) -> None:
     """Write the report of what has ended well; where it cannot be written, that is said and nothing else.
 
     Args:
         make: Makes the page.
         file: Where to.
+        complete: What to say after Ctrl-C: what is complete without the report; by default the figures printed before.
         wanted: Whether the user wants one.
+
+    Raises:
+        KeyboardInterrupt: With that text.
     """
+    if not wanted:
+        return
+    try:
+        _write(make, file)
+    except KeyboardInterrupt:
+        figures = "the figures above are complete, their report was not written; --no-report leaves it out"
+        raise KeyboardInterrupt(f"interrupted; {complete or figures}") from None
+
+
+def _write(make: Callable[[], Page], file: Path) -> None:
     from physgym.experiment.repository import find_repository
     from physgym.experiment.settings import read_settings
     from physgym.report.page import plotly_script
 
-    if not wanted:
-        return
     try:
         repository = find_repository()
         if read_settings(None if repository is None else repository.root).reports == "none":
@@ -90,11 +106,8 @@ def write_session_report(session: Path, *, wanted: bool = True) -> None:
 
         return session_report(session, session)
 
-    try:
-        write_at_end(make, session / REPORT, wanted=wanted)
-    except KeyboardInterrupt:
-        again = f"physgym report {shlex.quote(short(session))}"
-        raise KeyboardInterrupt(f"interrupted; the session is complete but for its report: {again}") from None
+    again = f"physgym report {shlex.quote(short(session))}"
+    write_at_end(make, session / REPORT, f"the session is complete but for its report: {again}", wanted=wanted)
 
 
 def typed() -> str:

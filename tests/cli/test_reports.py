@@ -114,15 +114,24 @@ def test_what_is_wrong_is_one_line(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: there is no nowhere: name the folder of a session or of a dataset\n"
 
 
-def test_ctrl_c_during_a_report_says_that_the_session_is_complete(tmp_path, monkeypatch):
+def test_ctrl_c_during_a_report_says_what_is_complete(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
+    monkeypatch.setenv("PHYSGYM_REPORTS", "write")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reports, "write_at_end", interrupted)
-    text = "the session is complete but for its report: physgym report 'sessions/a b'$"
+    monkeypatch.setattr("physgym.report.reports.session_report", interrupted)
+    text = "^interrupted; the session is complete but for its report: physgym report 'sessions/a b'$"
     with pytest.raises(KeyboardInterrupt, match=text):
         reports.write_session_report(tmp_path / "sessions/a b")
+    text = "^interrupted; the figures above are complete, their report was not written; --no-report leaves it out$"
+    with pytest.raises(KeyboardInterrupt, match=text):
+        reports.write_at_end(interrupted, tmp_path / "report-run.html")
+    monkeypatch.setattr("physgym.report.reports.write_report", interrupted)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(KeyboardInterrupt, match=r"^interrupted; no report was written, and one that was there is as"):
+        reports.report("data")
+    assert [file.name for file in tmp_path.iterdir()] == ["data"]
 
 
 def test_what_a_report_fails_of_ends_nothing(tmp_path, monkeypatch, capsys):
