@@ -58,7 +58,7 @@ def batched() -> Figure:
 def reacher() -> Figure:
     """Show the angles of both joints by MuJoCo and by the network alone."""
     names = imported("reacher", "__main__")
-    report = rolled_out("example/Reacher-v0", names["trainer"].session, 50, examples=10)
+    report = rolled_out("example/Reacher-v0", names["trainer"].session, 25, examples=10)
     one = drawing.median_example(report, "next_state")
     figure, panels = drawing.new(3, 8.8, 2.8)
     for joint, axes in enumerate(panels[:2]):
@@ -66,7 +66,7 @@ def reacher() -> Figure:
         axes.plot(one.seconds, one.predicted["next_state"][:, joint], **drawing.NETWORK)
         drawing.finish(axes, "time (s)", "angle (rad)", f"joint {joint + 1}", legend=joint == 0)
     figure.suptitle("the median of 10 unseen episodes, by the network from its own steps, and all errors", fontsize=9)
-    drawing.horizons(panels[2], report, "next_state", "angles and their speeds")
+    drawing.horizons(panels[2], report, "next_state", "state of both joints")
     return figure
 
 
