@@ -21,6 +21,7 @@ from physgym.experiment.generation_plan import environment_arguments
 from physgym.experiment.parts import build_loggers, make_part
 from physgym.experiment.provenance import Origin
 from physgym.experiment.record import read_config
+from physgym.experiment.recorded_environment import check_recordings
 from physgym.experiment.run import Run
 from physgym.experiment.schema import Config
 from physgym.experiment.session import CONFIG, REPLAY, is_empty, new_session
@@ -127,6 +128,7 @@ def make_agent_trainer(
     assert section is not None
     check_device(config.device)
     _check_arguments(section)
+    check_recordings(config)
     given = section.model_dump(exclude={"type", "arguments", "callbacks", "evaluate_arguments"})
     return AgentTrainer(
         components.AGENTS.get(section.type, section.type),

@@ -283,7 +283,14 @@ def test_an_agent_learns_from_a_recording_alone(there, physgym):
         (changed({"device": "nonsense"}), "device 'nonsense' cannot be used"),
         (
             changed({"environment": {"id": "Acrobot-v1"}}, cache="sessions/pole/replay"),
-            "was recorded with observations",
+            r"sessions/pole/replay holds steps of CartPole-v1, the agent acts in Acrobot-v1\. Set environment.id",
+        ),
+        (
+            changed(
+                {"environment": {"id": "CartPole-v1", "arguments": {"sutton_barto_reward": True}}},
+                cache="sessions/pole/replay",
+            ),
+            r"sutton_barto_reward was false, the configuration says true\. Name those of the recordings",
         ),
         (changed(cache="nowhere"), "nowhere"),
     ],

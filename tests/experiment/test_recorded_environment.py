@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
 import physgym
 from physgym.data.dataset import SampleDataset
 from physgym.errors import ConfigError
-from physgym.experiment.config import load_config
+from physgym.experiment.config import check_config, load_config
 from physgym.experiment.dataset_plan import check_environment, note_unused_count
-from physgym.experiment.recorded_environment import check_recorded_arguments
+from physgym.experiment.recorded_environment import check_recorded_arguments, check_recordings
 from physgym.experiment.runs import train
 
 CONFIG = "environment: {id: physgym/Spring-v0}\ndataset: {path: soft}\ntraining: {epochs: 1}\nsession: sessions/x\n"
@@ -90,3 +91,34 @@ def test_a_number_of_samples_that_limits_nothing_is_said(folder, monkeypatch, ca
     train(load_config("config.yaml", arguments), log=False)
     said = capsys.readouterr().err
     assert said.count("it has 12, and all are taken. dataset.mini=5 takes the first 5") == 1
+
+
+def record_pole(folder, **arguments):
+    """Record an episode of an environment with its arguments."""
+    with physgym.Recorder(gymnasium.make("CartPole-v1", **arguments), folder) as env:
+        env.reset(seed=0)
+        while not any(env.step(0)[2:4]):
+            pass
+
+
+def generate_pole(folder, **arguments):
+    """Generate transitions of an environment with its arguments."""
+    options = {"samples": 30, "num_workers": 0, "progress": False, "actions": "uniform"}
+    physgym.generate("transitions:CartPole-v1", folder, env_kwargs=arguments, **options)
+
+
+@pytest.mark.parametrize("make", [record_pole, generate_pole])
+def test_an_agent_acts_in_the_environment_of_its_recordings(tmp_path, make):
+    folder = str(tmp_path / "recorded")
+    make(folder, sutton_barto_reward=True)
+
+    def check(env="CartPole-v1", **arguments):
+        section = {"id": env, "arguments": arguments}
+        check_recordings(check_config({"environment": section, "agent": {"type": "dqn", "cache": [folder]}}, "here"))
+
+    check(sutton_barto_reward=True)
+    with pytest.raises(ConfigError, match=r"sutton_barto_reward was true, the configuration says false"):
+        check()
+    with pytest.raises(ConfigError, match=r"recorded holds steps of CartPole-v1, the agent acts in Acrobot-v1"):
+        check("Acrobot-v1")
+    check_recordings(check_config({"agent": {"type": "dqn", "cache": folder}}, "here"))
