@@ -141,19 +141,28 @@ class Online(SampleSource):
                     f'which rule={buffer.rule!r} draws every sample once; raise capacity, or use rule="reservoir"'
                 )
             needed = max(needed, batch_size)
-        begun = time.monotonic()
-        with self._changed:
-            if self._thread is None and not self._closed:
-                self._begin(begun)
-            try:
-                self._await(needed, begun)
-            finally:
-                now = time.monotonic()
-                self._times.waited += now - begun
-            self._times.note_batch(now)
-            samples, self.drawn = buffer.draw(batch_size)
-            self._changed.notify_all()
+        try:
+            with self._changed:
+                self._wait_for(needed)
+                samples, self.drawn = buffer.draw(batch_size)
+                self._changed.notify_all()
+        except KeyboardInterrupt:
+            self.hurry()
+            self.close()  # a cell of a notebook keeps what it has made, and closes nothing
+            raise
         return samples
+
+    def _wait_for(self, needed: int) -> None:
+        """Wait for so many samples in the buffer, and note how long that took."""
+        begun = time.monotonic()
+        if self._thread is None and not self._closed:
+            self._begin(begun)
+        try:
+            self._await(needed, begun)
+        finally:
+            now = time.monotonic()
+            self._times.waited += now - begun
+        self._times.note_batch(now)
 
     def _await(self, needed: int, begun: float) -> None:
         """Wait for so many samples in the buffer."""

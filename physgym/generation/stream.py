@@ -491,10 +491,12 @@ class SampleStream(SampleSource):
         try:
             while (count := sum(map(len, parts))) < least and (part := self._next(most - count)) is not None:
                 parts.append(part)
-        except BaseException:
+        except BaseException as error:
             if self._reading is not None:
                 self._reading.close()  # the error that is raised may keep it alive
             self._reading, self.position = None, before  # what was not handed out is not lost
+            if isinstance(error, KeyboardInterrupt):
+                self._close(KeyboardInterrupt)  # a cell of a notebook keeps what it has made, and closes nothing
             raise
         if parts:
             self._due -= sum(map(len, parts))
