@@ -12,7 +12,7 @@ from physgym.data.surgery import describe
 from physgym.errors import SceneError
 from physgym.scene.objects import Scene
 from physgym.scene.stored import scene_of
-from physgym.scene.values import field
+from physgym.scene.values import constant, field, prediction
 from tests.scene.test_sample_view import store
 
 
@@ -35,3 +35,16 @@ def test_what_is_no_declaration_is_an_error_that_names_the_dataset(tmp_path, tex
     describe(tmp_path / "data", {"scene": text})
     with pytest.raises(SceneError, match="data"):
         scene_of(SampleDataset(tmp_path / "data"))
+
+
+def test_what_the_samples_lack_of_a_scene_is_named(tmp_path, caplog):
+    store(tmp_path / "data")
+    declared = Scene()
+    declared.curve("row", field("m")[3])
+    declared.curve("heat", field("heat"), constant("mesh/nodes"))
+    declared.curve("predicted", prediction("m")[3])  # which no samples of a solver have
+    describe(tmp_path / "data", {"scene": json.dumps(declared.declaration())})
+    assert [*scene_of(SampleDataset(tmp_path / "data")).handles] == ["row", "heat", "predicted"]
+    (said,) = [one.getMessage() for one in caplog.records]
+    assert "data draws what its samples do not have" in said
+    assert "show it: heat (of constant 'mesh/nodes', field 'heat'). " in said
