@@ -23,7 +23,6 @@ from physgym.naming import class_name, env_name, same_name
 from physgym.registration import TRANSITIONS, defaults_of
 from physgym.rl.recordings import open_recordings
 
-RECORDINGS_ALONE = "To learn from the recordings alone, leave the environment out (environment=null)"
 STORED_ALONE = "To train on the stored samples alone, leave the environment out (environment=null)"
 # arguments that show what happens, and change nothing
 SHOWN = ("render_mode", "disable_env_checker")
@@ -81,10 +80,14 @@ def check_recordings(config: Config) -> None:
     if config.agent is None or config.agent.cache is None or config.environment is None:
         return
     env = config.environment.id
+    apart = (
+        "To learn from the recordings alone, leave the environment out (environment=null); a program can mix them "
+        "(AgentTrainer)"
+    )
     name, now = class_name(env_name(env)), describable([defaults_of(env)])
     (given,) = map(dict, arguments_of(describable(environment_arguments(config))))
     for part in open_recordings(config.agent.cache).partitions:
-        where, apart = short(str(part.path.parent)), f"{RECORDINGS_ALONE}; a program can mix them (AgentTrainer)"
+        where = short(str(part.path.parent))
         for recorded, arguments in _recorded(part):
             if not same_name(class_name(recorded), name):
                 raise ConfigError(
