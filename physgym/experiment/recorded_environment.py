@@ -80,7 +80,7 @@ def check_recordings(config: Config) -> None:
     if config.agent is None or config.agent.cache is None or config.environment is None:
         return
     env = config.environment.id
-    apart = (
+    alone = (
         "To learn from the recordings alone, leave the environment out (environment=null); a program can mix them "
         "(AgentTrainer)"
     )
@@ -92,12 +92,12 @@ def check_recordings(config: Config) -> None:
             if not same_name(class_name(recorded), name):
                 raise ConfigError(
                     f"agent.cache: {where} holds steps of {recorded}, the agent acts in {env_name(env)}. Set "
-                    f"environment.id, or choose other recordings. {apart}"
+                    f"environment.id, or choose other recordings. {alone}"
                 )
             if texts := _least_different(given, now, [(one, {}) for one in arguments]):
                 raise ConfigError(
                     f"environment.arguments: the steps in {where} were made with other arguments of {env}: {texts}. "
-                    f"Name those of the recordings, or choose others. {apart}"
+                    f"Name those of the recordings, or choose others. {alone}"
                 )
 
 
