@@ -37,8 +37,8 @@ def scene_of(dataset: SampleDataset, *, time: str = "time") -> Scene:
     there = {FIELD: {*dataset.spec}, CONSTANT: {*dataset.constants}}
     if lacking := list(_lacking(scene, there)):
         log.warning(
-            "the scene of %s draws what its samples do not have, so that pictures do not show it: %s. They were "
-            "recorded without it, or it was taken away; generate them anew with the scene of now",
+            "the scene of %s draws fields or constants that its samples do not have: %s. Pictures do not show these "
+            "objects. Generate the samples again to see them",
             owner,
             ", ".join(lacking),
         )

@@ -46,5 +46,5 @@ def test_what_the_samples_lack_of_a_scene_is_named(tmp_path, caplog):
     describe(tmp_path / "data", {"scene": json.dumps(declared.declaration())})
     assert [*scene_of(SampleDataset(tmp_path / "data")).handles] == ["row", "heat", "predicted"]
     (said,) = [one.getMessage() for one in caplog.records]
-    assert "data draws what its samples do not have" in said
-    assert "show it: heat (of constant 'mesh/nodes', field 'heat'). " in said
+    assert "data draws fields or constants that its samples do not have: heat (of constant 'mesh/nodes', " in said
+    assert "field 'heat'). " in said
