@@ -19,7 +19,7 @@ def main(out="sessions/donkeycar", steps=20_000, learning_starts=500, batch_size
             steps=steps,
             num_envs=1,
             num_workers=1,
-            on_error="restart",  # a simulator that hangs or dies is left, and the car begins anew
+            on_error="restart",  # a simulator that hangs or dies is left, and the car starts again
             preprocessing=[CROP, "GrayscaleObservation", BINS],
             stack=2,
             learning_starts=learning_starts,

@@ -17,7 +17,7 @@ if __name__ == "__main__":
         fresh = np.zeros(16, bool)  # environments whose episode ended: their next step only resets them
         envs.send(envs.action_space.sample())
         for update in range(300):
-            seen, _, terminations, truncations, _, ids = envs.recv(min_envs=8)  # whoever is ready
+            seen, _, terminations, truncations, _, ids = envs.recv(min_envs=8)  # those that are ready
             envs.send(rng.integers(2, size=len(ids)), ids)  # they simulate on while we learn
             known = ~fresh[ids]
             loss = (network(torch.as_tensor(state[ids][known])) - torch.as_tensor(seen[known])).square().mean()

@@ -79,7 +79,7 @@ def advantages_of(rewards, values, next_value, terminated, ended, settings):
     """Generalized advantage estimates, (steps, envs).
 
     `values` of step t + 1 are those of what step t led to, also where an episode was cut, since the vector env resets
-    in the step after: a cut episode goes on in the value, an ended one does not.
+    in the step after: a cut episode continues in the value, an ended one does not.
     """
     advantages, trace = torch.zeros_like(rewards), torch.zeros_like(next_value)
     for t in reversed(range(len(rewards))):

@@ -173,6 +173,17 @@ def test_texts_of_the_code_have_no_words_that_a_reader_guesses():
     assert found == []
 
 
+def test_files_that_users_copy_have_no_words_that_a_reader_guesses():
+    files = [*(ROOT / "physgym").rglob("*.template")]
+    for folder in ("examples", "clients"):
+        files += [
+            file for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".yaml", ".js", ".c", ".h", ".jl")
+        ]
+    assert len(files) > 50
+    lines = [(file.name, line) for file in files for line in file.read_text().splitlines() if GUESSED.search(line)]
+    assert lines == []
+
+
 def test_errors_have_no_sentence_that_is_too_long():
     raised = [
         (module, sentence)

@@ -1,4 +1,4 @@
-/* physgym.h: host simulations in C or C++ for a run of physgym, which lets workers dial in.
+/* physgym.h: host simulations in C or C++ for a run of physgym, which lets workers connect.
  *
  *     ./spring HOST:PORT --token-file FILE
  *
@@ -15,7 +15,7 @@
  *         return pg_main(argc, argv, &simulation);
  *     }
  *
- * docs/howto/c_client.md explains all of it, docs/reference/protocol.md what travels. Everything of the header's own begins with pg_
+ * docs/howto/c_client.md explains all of it, docs/reference/protocol.md what is sent. Everything of the header's own begins with pg_
  * or PG_. What stands above the line "Implementation" is for programs, the rest may change.
  */
 #ifndef PHYSGYM_H
@@ -160,7 +160,7 @@ typedef struct {
 
 /* Return a simulation of which nothing but the id is declared. */
 static inline pg_simulation pg_declared(const char *id);
-/* Run the program: dial to a run and serve it, or print states (--states FILE). Return the exit status. */
+/* Run the program: connect to a run and serve it, or print states (--states FILE). Return the exit status. */
 static inline int pg_main(int argc, char **argv, const pg_simulation *simulation);
 /* Write the reason into a result and return `code`: return pg_say(result, PG_REJECTED, "no convergence in %d", n); */
 static inline int pg_say(pg_result *result, int code, const char *format, ...) PG_PRINTS(3, 4);
@@ -792,7 +792,7 @@ static inline void pg_put_ext(pg_bytes *b, unsigned type, size_t size) {
     pg_put(b, head, 6);
 }
 
-/* Put an array (ext type 1) or a number of numpy (2): dtype, shape, and data as they travel. */
+/* Put an array (ext type 1) or a number of numpy (2): dtype, shape, and data as they are sent. */
 static inline void pg_put_array(pg_bytes *b, unsigned type, const char *dtype, const size_t *shape, size_t axes,
                                 const void *data, size_t size) {
     pg_bytes head;
@@ -1044,7 +1044,7 @@ static inline int pg_read_map(pg_cursor *c, const char *names, const char *kinds
     return had == count;
 }
 
-/* --- fields: what they hold, and how that travels */
+/* --- fields: what they hold, and how that is sent */
 
 static inline const char *pg_code(pg_dtype dtype) {
     static const char *const codes[] = {"<f8", "<f4", "<i8", "<i4", "|u1", "|b1", "<i8"};
@@ -1101,7 +1101,7 @@ static inline double pg_bound(const pg_field *field, size_t element, int high) {
     return pg_as_held(field, bound);
 }
 
-/* Store a number as it travels; return 0 where its dtype does not hold it. */
+/* Store a number as it is sent; return 0 where its dtype does not hold it. */
 static inline int pg_store(pg_dtype dtype, double value, unsigned char *to) {
     if (dtype == PG_FLOAT64) {
         uint64_t bits;
@@ -1124,7 +1124,7 @@ static inline int pg_store(pg_dtype dtype, double value, unsigned char *to) {
     return 1;
 }
 
-/* Read a number of a kind ('b', 'i', 'u', 'f') and width as it travels; return 0 where a double does not hold it. */
+/* Read a number of a kind ('b', 'i', 'u', 'f') and width as it is sent; return 0 where a double does not hold it. */
 static inline int pg_load(char kind, size_t width, int big_endian, const unsigned char *from, double *value) {
     unsigned char turned[8];
     if (big_endian) {
@@ -1458,7 +1458,7 @@ typedef struct { /* what waits to be sent of a rollout */
 } pg_part;
 
 typedef struct { /* an episode of a rollout */
-    int stopped; /* whether a limit has stopped it, and another rollout may go on with it */
+    int stopped; /* whether a limit has stopped it, and another rollout may continue with it */
     uint64_t episode, kept, reason_count, rejects;
     long step;
     double reward;
@@ -2463,7 +2463,7 @@ static inline int pg_prove(pg_worker *w, const char *role, const unsigned char n
     unsigned char text[64];
     size_t size = strlen(role);
     memcpy(text, role, size);
-    memset(text + size, 0xFF, 8); /* index -1: a worker that dials in has none yet */
+    memset(text + size, 0xFF, 8); /* index -1: a worker that connects has none yet */
     memcpy(text + size + 8, nonce, PG_TOKEN);
     pg_hmac(w->token, w->token_size, text, size + 8 + PG_TOKEN, proof);
     return 1;
@@ -2743,7 +2743,7 @@ static inline int pg_send_ready(pg_worker *w) {
     return pg_send(w, PG_READY);
 }
 
-/* Answer a request; return whether the connection goes on. */
+/* Answer a request; return whether the connection continues. */
 static inline int pg_answer(pg_worker *w, int type) {
     pg_failure failure;
     if (type != PG_ROLLOUT) w->running.stopped = 0;
@@ -2995,7 +2995,7 @@ static inline int pg_begin_tls(pg_link *link, const pg_options *options) {
 }
 #endif
 
-/* Dial until a run is over: the exit status. */
+/* Connect again until a run is over: the exit status. */
 static inline int pg_run(pg_worker *w, const pg_options *options) {
     double deadline = pg_now() + options->patience, pause = 0.2;
     const char *why = "";

@@ -120,7 +120,7 @@ class Environments {
     this.envs = descriptions.map((one) => new Pendulum(Object.fromEntries(one.get('arguments'))));
     this.rows = this.envs.map(() => ({ state: [0, 0, 0], reward: 0, terminated: false, truncated: false })); // as sent last
     this.ended = this.envs.map(() => true);
-    [this.made, this.paused] = [0, null]; // samples of all rollouts; the episode with which another rollout may go on
+    [this.made, this.paused] = [0, null]; // samples of all rollouts; the episode with which another rollout may continue
   }
   results(indices, infos, failures) { // indices: null for all
     const rows = indices ? indices.map((i) => this.rows[i]) : this.rows;
@@ -284,7 +284,7 @@ function connect(host, port, token, count, deadline) {
         [chunks, have, header] = [[data.subarray(size)], have - size, body ? null : check(data)];
         if (body) receive(type, sequence, data.subarray(0, size));
       }
-    } catch (fault) { socket.destroy(fault); } // and whatever else a body leads to
+    } catch (fault) { socket.destroy(fault); } // and all else that a body leads to
   });
   socket.on('error', (fault) => fault.code || console.error(`worker.js: the parent sent what is not allowed: ${fault.message}`));
   socket.on('close', () => { // before it was let in: nobody listens yet, or the parent has no room
