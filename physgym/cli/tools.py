@@ -94,8 +94,8 @@ def check(
             longest = steps or STEPS
             episodes, made = check_env(env, report, note, arguments=arguments_of(arg), steps=longest, skip=skip)
             print(
-                f"checked the samples of {made} steps in {episodes} episodes, of at most {longest} steps each. What "
-                f"fails later in an episode needs more of them: --steps {max(60, 2 * longest)}"
+                f"checked the samples of {made} steps in {episodes} episodes, of at most {longest} steps each. "
+                f"Faults that come later in an episode need longer ones: --steps {max(60, 2 * longest)}"
             )
         else:
             raise ConfigError("name an environment, or give --worker COMMAND")
