@@ -399,6 +399,14 @@ def component_axis(field: Field) -> int | None:
     return axis if axis is not None and 1 < shape[axis] <= COMPONENTS else None
 
 
+def units_of_components(field: Field) -> list[str]:
+    """Return the unit of each component of a field, which "m, m/s" lists for two; else that of the field for all."""
+    axis = component_axis(field)
+    count = 0 if axis is None else field.shape[axis]
+    units = [unit.strip() for unit in field.unit.split(",")]
+    return units if len(units) == count else [field.unit] * count
+
+
 class FieldMetrics:
     """Metrics of one field and of each of its components.
 
@@ -438,10 +446,7 @@ class FieldMetrics:
 
     def component_units(self, name: str) -> list[str]:
         """Return the unit of a metric for each component; empty for a field without components."""
-        units = [unit.strip() for unit in self.field.unit.split(",")]
-        if len(units) != len(self.components):
-            units = [self.field.unit] * len(self.components)
-        return [_power(unit, self.whole[name].power) for unit in units]
+        return [_power(unit, self.whole[name].power) for unit in units_of_components(self.field)]
 
 
 def _power(unit: str, power: int | None) -> str:

@@ -25,7 +25,7 @@ from physgym.report.pictures import PredictedScenes
 from physgym.running.evaluation import EvaluationForm, EvaluationReport, evaluate_predictor
 from physgym.running.rollout_episodes import DatasetEpisodes
 from physgym.running.rollout_evaluation import RolloutEvaluation
-from physgym.running.rollout_report import RolloutReport
+from physgym.running.rollout_report import MOST_SHOWN, RolloutReport
 from physgym.spaces import Array
 
 SAMPLES = 1000  # that are predicted for a report
@@ -312,6 +312,11 @@ def add_rollout_report(page: Page, report: RolloutReport) -> None:
             up = f"{metric} ({unit})" if unit else metric
             mean = report.mean(metric, name)
             drawn.append(charts.band(f"{metric} of {name}", x, mean, low, high, names=names, across=across, up=up))
+    for name, each in report.components.items():
+        shown = {f"[{i}]{f' ({unit})' if unit else ''}": (x, each.nrmse[:, i]) for i, unit in enumerate(each.units)}
+        if len(shown) <= MOST_SHOWN:
+            up = "error / standard deviation"
+            drawn.append(charts.curves(f"Components of {name}", shown, across=across, up=up))
     if len(set(report.counts.tolist())) > 1:
         drawn.append(charts.curves("Episodes at each horizon", {"episodes": (x, report.counts)}, across=across))
     page.charts(drawn)

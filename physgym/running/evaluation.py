@@ -17,7 +17,7 @@ from physgym.data.provenance import codes_of, other_code, overlaps
 from physgym.data.windows import EpisodeWindows
 from physgym.errors import ChangedCode, ConfigError, DatasetError, SampleError, WrongKey
 from physgym.files import short
-from physgym.nn.metrics import METRICS, FieldComparison, MetricName, MetricTable, metrics_of
+from physgym.nn.metrics import METRICS, FieldComparison, MetricName, MetricTable, metrics_of, units_of_components
 from physgym.nn.predictor import Predictor, evaluating
 from physgym.progress import Progress
 from physgym.running.stored_steps import fitting_fields
@@ -86,6 +86,8 @@ class EvaluationReport:
         remarks: What else is to be said, such as episodes that the network was trained on.
         errors: The metric `worst_by` of each sample alone, by field, shape (samples,): NaN for those left out; empty
             where nobody asked for the worst samples.
+        mixed_units: The unit of each component, by field, of those whose components have different ones: figures of
+            such a whole field add them up.
     """
 
     data: str
@@ -97,6 +99,7 @@ class EvaluationReport:
     left_out: Mapping[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     errors: Mapping[str, Array] = field(default_factory=dict, compare=False, repr=False)
+    mixed_units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
         """Return a figure by "metric/field", such as "mae/next_state"."""
@@ -140,6 +143,11 @@ class EvaluationReport:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
         ]
         lines += [f"{one.metric} of {one.field}: {one.remark}" for one in self.metrics if one.remark]
+        lines += [
+            f"{name} has components with units of their own ({', '.join(dict.fromkeys(units))}): figures of the whole "
+            "field add them up, those of its components do not"
+            for name, units in self.mixed_units.items()
+        ]
         for name in dict.fromkeys(one.field for one in self.worst):
             found = [one for one in self.worst if one.field == name]
             shown = "; ".join(f"episode {one.episode} step {one.step}: {one.value:.4g}" for one in found)
@@ -352,6 +360,11 @@ class _Compared:
             self._by if self._figures else "",
             {name: count for name, count in self._left_out.items() if count},
             errors=dict(self._figures),
+            mixed_units={
+                name: units
+                for name, metrics in self._table.fields.items()
+                if len(set(units := tuple(units_of_components(metrics.field)))) > 1
+            },
         )
 
     def _worst(self) -> Iterable[WorstSample]:

@@ -15,6 +15,7 @@ from physgym.interrupt import Interrupt
 from physgym.nn import Predictor
 from physgym.progress import Progress
 from physgym.running.autoregression import Autoregression, PredictedTrajectory
+from physgym.running.component_errors import ComponentSums
 from physgym.running.rollout_episodes import RolloutEpisodes
 from physgym.running.rollout_form import RolloutForm
 from physgym.running.rollout_metrics import RolloutMetrics
@@ -44,6 +45,9 @@ class RolloutMeasurement:
         self._errors: dict[tuple[str, str], list[Array]] = {
             (metric, field.name): [] for metric in metrics.names for field in form.outputs
         }
+        self._components = {
+            field.name: ComponentSums(field, horizon) for field in form.outputs if ComponentSums.possible(field)
+        }
         self._times: list[Array] = []
         self._ends: list[tuple[int, int, int]] = []  # episode, last horizon, divergence
         self._examples: list[PredictedTrajectory] = []
@@ -64,6 +68,8 @@ class RolloutMeasurement:
                 metric, name, one.predicted[name][:finite], one.true[name][:finite], flags
             )
             rows.append(row)
+        for sums in self._components.values():
+            sums.add(one)
         times = np.full(self._horizon, np.nan)
         if one.seconds is not None:
             times[: one.horizon] = one.seconds
@@ -95,6 +101,7 @@ class RolloutMeasurement:
                 for threshold in thresholds
             ],
             examples=self._examples,
+            components={name: sums.errors() for name, sums in self._components.items()},
             **more,
         )
 

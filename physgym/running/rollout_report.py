@@ -15,12 +15,14 @@ import numpy as np
 from physgym.errors import ConfigError
 from physgym.files import absolute, write_atomically
 from physgym.running.autoregression import PredictedTrajectory
+from physgym.running.component_errors import ComponentErrors
 from physgym.running.rollout_animation import FRAMES, save_animation
 from physgym.running.rollout_plot import save_error_plot
 from physgym.running.threshold_times import ThresholdTimes
 from physgym.spaces import Array
 
 SHOWN = (1, 2, 5)  # horizons of the table, times powers of ten
+MOST_SHOWN = 8  # components of a field in the table; JSON and CSV have more
 
 
 @dataclass
@@ -46,6 +48,7 @@ class RolloutReport:
         short: Number of episodes that are too short for a single predicted step; they count nowhere else.
         cut: Number of episodes that end here at a missing step, such as a rejected one.
         examples: Some of the rollouts, for `animate`.
+        components: Errors of the components of fields that have some, each relative to its own standard deviation.
     """
 
     errors: dict[str, dict[str, Array]]
@@ -61,6 +64,7 @@ class RolloutReport:
     short: int = 0
     cut: int = 0
     examples: list[PredictedTrajectory] = field(default_factory=list)
+    components: dict[str, ComponentErrors] = field(default_factory=dict)
 
     @property
     def horizon(self) -> int:
@@ -151,6 +155,7 @@ class RolloutReport:
             "episodes": self.counts.tolist(),
             "diverged": self.diverged_counts.tolist(),
             "metrics": figures,
+            "components": {name: _component_data(one) for name, one in self.components.items()},
             "thresholds": [one.to_dict() for one in self.thresholds],
             "too_short": self.short,
             "cut_at_missing_steps": self.cut,
@@ -173,7 +178,8 @@ class RolloutReport:
         """Write a table with a row for each horizon.
 
         Its columns are ``horizon``, ``seconds`` (where known), ``episodes``, ``diverged``, and for each metric and
-        field ``<metric>/<field>/mean`` and ``<metric>/<field>/q<part>``; ``inf`` stands for infinite errors.
+        field ``<metric>/<field>/mean`` and ``<metric>/<field>/q<part>``; then ``nrmse/<field>/<component>``, see
+        `ComponentErrors`. ``inf`` stands for infinite errors.
 
         Raises:
             ConfigError: The file cannot be written.
@@ -186,6 +192,8 @@ class RolloutReport:
             for name in fields:
                 columns[f"{metric}/{name}/mean"] = self.mean(metric, name)
                 columns |= {f"{metric}/{name}/q{q:g}": self.quantile(q, metric, name) for q in self.quantiles}
+        for name, each in self.components.items():
+            columns |= {f"nrmse/{name}/{index}": each.nrmse[:, index] for index in range(len(each.units))}
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
@@ -212,10 +220,28 @@ class RolloutReport:
         for metric, fields in self.errors.items():
             for name in fields:
                 unit = self.units.get(f"{metric}/{name}", "")
-                lines += ["", f"{metric} of {name}{f' ({unit})' if unit else ''}", *self._table(metric, name)]
+                title = f"{metric} of {name}{f' ({unit})' if unit else ''}"
+                if (each := self.components.get(name)) is not None and each.mixed:
+                    title += f": of all components together, which have the units {', '.join(each.units)}"
+                lines += ["", title, *self._table(metric, name)]
+        for name, each in self.components.items():
+            if len(each.units) <= MOST_SHOWN:
+                title = f"components of {name}: root mean squared error over the standard deviation of each"
+                lines += ["", title, *self._lines(self._component_columns(each))]
         return "\n".join([*lines, *([""] if self.thresholds else []), *map(str, self.thresholds)])
 
     def _table(self, metric: str, name: str) -> list[str]:
+        figures = {"mean": self.mean(metric, name)}
+        return self._lines(figures | {f"{100 * q:g} %": self.quantile(q, metric, name) for q in self.quantiles})
+
+    @staticmethod
+    def _component_columns(each: ComponentErrors) -> dict[str, Array]:
+        """Return the figures of each component by its index and unit."""
+        titles = [f"[{index}]{f' ({unit})' if unit else ''}" for index, unit in enumerate(each.units)]
+        return {title: each.nrmse[:, index] for index, title in enumerate(titles)}
+
+    def _lines(self, figures: dict[str, Array]) -> list[str]:
+        """Return figures by horizon as the lines of a table, some horizons of many."""
         rows = [i for i in range(self.horizon) if i + 1 == self.horizon or _is_shown(i + 1)]
         seconds = self.seconds
         columns: dict[str, list[str]] = {"step": [str(i + 1) for i in rows]}
@@ -224,8 +250,6 @@ class RolloutReport:
         columns["episodes"] = [str(self.counts[i]) for i in rows]
         if (self.diverged > 0).any():
             columns["diverged"] = [str(self.diverged_counts[i]) for i in rows]
-        figures = {"mean": self.mean(metric, name)}
-        figures |= {f"{100 * q:g} %": self.quantile(q, metric, name) for q in self.quantiles}
         columns |= {title: [f"{values[i]:.4g}" for i in rows] for title, values in figures.items()}
         widths = [max(len(title), *map(len, cells)) for title, cells in columns.items()]
         lines = [list(columns), *zip(*columns.values(), strict=True)]
@@ -301,6 +325,12 @@ def _known(what: str, name: str | None, there: dict[str, Any]) -> str:
 def _check_part(part: float) -> None:
     if not 0 <= part <= 1:
         raise ConfigError(f"a quantile is of a part between 0 and 1, not {part!r}")
+
+
+def _component_data(one: ComponentErrors) -> dict[str, Any]:
+    """Return the errors of components as JSON data: a list of all horizons for each."""
+    figures = {"rmse": one.rmse, "nrmse": one.nrmse}
+    return {"units": list(one.units), **{name: [*map(_finite_or_none, rows.T)] for name, rows in figures.items()}}
 
 
 def _finite_or_none(values: Array) -> list[float | None]:

@@ -174,6 +174,8 @@ def test_a_session_is_evaluated_on_the_test_part_that_it_recorded(session, capsy
     report = physgym.evaluate(session, progress=False)
     assert (report.samples, report.episodes) == (10, 2)
     assert report.remarks == ()  # none of them was trained on
+    assert report.mixed_units == {"next_state": ("m", "m/s")}
+    assert "next_state has components with units of their own (m, m/s): figures of the whole field add" in str(report)
     opened = SampleDataset(session.parent / "data")  # which says nothing of a split itself
     assert physgym.evaluate(session, opened, part="test", progress=False).values == report.values
     assert physgym.evaluate(session, opened, part="training", progress=False).samples == 80

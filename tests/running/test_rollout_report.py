@@ -11,6 +11,7 @@ from PIL import Image
 
 from physgym.errors import ConfigError
 from physgym.running.autoregression import PredictedTrajectory
+from physgym.running.component_errors import ComponentErrors
 from physgym.running.rollout_animation import can_animate, save_animation
 from physgym.running.rollout_report import RolloutReport
 from physgym.running.threshold_times import ThresholdTimes
@@ -121,6 +122,26 @@ def test_figures_are_a_table(tmp_path):
     assert [row["horizon"] for row in rows] == ["1", "2", "3"]
     report(times=NAN).save_csv(tmp_path / "r.csv")
     assert "seconds" not in (tmp_path / "r.csv").read_text().splitlines()[0]
+
+
+def test_components_have_figures_of_their_own(tmp_path):
+    rmse = np.array([[1, 2], [3, INF], [5, INF]])
+    each = ComponentErrors(("m", "rad"), rmse, np.array([[0.1, 0.2], [0.3, INF], [0.5, INF]]))
+    found = report(components={"y": each})
+    text = str(found)
+    assert "relative_l2 of y: of all components together, which have the units m, rad" in text
+    text = text.split("components of y: root mean squared error over the standard deviation of each\n")[1]
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0] == ["step", "time", "(s)", "episodes", "diverged", "[0]", "(m)", "[1]", "(rad)"]
+    assert lines[2] == ["2", "1", "3", "1", "0.3", "inf"]
+    wanted = {"units": ["m", "rad"], "rmse": [[1, 3, 5], [2, None, None]]}
+    assert found.to_dict()["components"] == {"y": wanted | {"nrmse": [[0.1, 0.3, 0.5], [0.2, None, None]]}}
+    found.save_csv(tmp_path / "r.csv")
+    rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
+    assert [(row["nrmse/y/0"], row["nrmse/y/1"]) for row in rows] == [("0.1", "0.2"), ("0.3", "inf"), ("0.5", "inf")]
+    many = ComponentErrors(("",) * 9, np.ones((3, 9)), np.ones((3, 9)))
+    assert "components" not in str(report(components={"y": many}))
+    assert "together" not in str(report(components={"y": ComponentErrors(("m", "m"), each.rmse, each.nrmse)}))
 
 
 @pytest.mark.parametrize("times", [0.5, pytest.param(NAN, marks=pytest.mark.slow)])
