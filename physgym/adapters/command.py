@@ -35,24 +35,31 @@ class Case:
         steps: Solver steps made in the episode.
         action: The action, by name.
         outputs: The outputs, by name; None where no run has worked.
+        before: The states before the step, by name.
+        states: The states now, by name.
     """
 
     seed: int = 0
     steps: int = 0
     action: dict[str, Array] = field(default_factory=dict)
     outputs: dict[str, Array] | None = None
+    before: dict[str, Array] = field(default_factory=dict)
+    states: dict[str, Array] = field(default_factory=dict)
 
 
 class CommandSimulation(Simulation[Any, Any]):
     """A program that reads files, computes and writes files.
 
     A solver step runs the program once. Templates (Jinja2) and the command's own words may use the values of all
-    parameters and actions by name, as Python numbers or nested lists, and ``step`` (solver steps made in the episode),
-    ``seed`` (an integer of the episode, below 2^31) and ``env_index``. A name that is not there is an error.
+    parameters, actions and states by name, as Python numbers or nested lists, and ``step`` (solver steps made in the
+    episode), ``seed`` (an integer of the episode, below 2^31) and ``env_index``. A name that is not there is an error.
 
     The sample has the parameters and actions as inputs and the outputs as targets; the observation is the dictionary of
-    outputs, zeros before the first step and after a rejected one. Without actions and without ``continues`` an
-    episode has one step.
+    outputs, zeros before the first step and after a rejected one. Without actions, states and ``continues`` an episode
+    has one step.
+
+    An output with ``initial`` is a state. Its value before the step is an input of the sample, under its name, and
+    feeds templates; its value after the step is the target ``next_NAME``, and that input of the next step.
 
     Every run has a fresh folder, so that no file of an earlier run can be taken for its own; with ``continues`` a copy
     of that of the step before. A subclass may override `write` and `read`.
@@ -65,7 +72,8 @@ class CommandSimulation(Simulation[Any, Any]):
             ``dtype`` ("float64") and ``unit``.
         actions: What a step is given, in the same form.
         outputs: What the program computes, by name: ``read`` (see `physgym.adapters.command_outputs`: "table", "match",
-            "json", "npy" with their arguments, or a function of the folder) and ``shape``, ``dtype``, ``unit``.
+            "json", "npy" with their arguments, or a function of the folder) and ``shape``, ``dtype``, ``unit``. A state
+            has ``initial`` too: the name of the parameter with which an episode begins, a number, or a list of them.
         variables: Variables of the program's environment, besides those of this process.
         timeout: Seconds for a run; afterwards the program is ended, with all that it has started.
         statuses: Exit statuses of a run that has worked.
@@ -124,6 +132,7 @@ class CommandSimulation(Simulation[Any, Any]):
         self.observation_space = spaces.Dict([*fields.outputs.items()])
         self.sample_space = fields.sample_space
         self.sample_roles, self.sample_units = fields.roles, fields.units  # type: ignore[misc]
+        self.sample_feedback = fields.feedback  # type: ignore[misc]
 
     # --- what a subclass may do otherwise
 
@@ -132,7 +141,7 @@ class CommandSimulation(Simulation[Any, Any]):
 
         Args:
             folder: The working folder.
-            values: Parameters, actions, ``step``, ``seed`` and ``env_index`` by name.
+            values: Parameters, actions, states, ``step``, ``seed`` and ``env_index`` by name.
         """
         self._runs.program.write(folder, values)
 
@@ -152,7 +161,7 @@ class CommandSimulation(Simulation[Any, Any]):
     def begin(self, options: dict[str, Any]) -> None:
         """Forget the files and outputs of the episode before; there are no options."""
         self._runs.folders.forget()
-        self._case = Case(int(self.np_random.integers(2**31)))
+        self._case = Case(int(self.np_random.integers(2**31)), states=self._fields.begun(self.parameters))
 
     def advance(self, action: Any) -> None:
         """Run the program once.
@@ -165,8 +174,9 @@ class CommandSimulation(Simulation[Any, Any]):
             SimulatorError: It failed, took too long, or did not write what is to be read; its folder stays, and is
                 named.
         """
-        case = self._case = replace(self._case, action=self._taken(action), outputs=None)
-        given = {**self.parameters, **case.action}
+        before = self._case.states or self._fields.begun(self.parameters)
+        case = self._case = replace(self._case, action=self._taken(action), outputs=None, before=before, states=before)
+        given = {**self.parameters, **case.action, **before}
         values = {name: np.asarray(value).tolist() for name, value in given.items()}
         values.update(step=case.steps, seed=case.seed, env_index=self.env_index)
         case.steps += 1
@@ -176,6 +186,7 @@ class CommandSimulation(Simulation[Any, Any]):
             self._runs.run(values, folder)
             written.check()
             case.outputs = self._checked(self.read(folder))
+            case.states = {name: case.outputs[name] for name in before}
 
     def _taken(self, action: Any) -> dict[str, Array]:
         known, what = self._fields.actions, f"an action of {type(self).__name__}"
@@ -208,15 +219,18 @@ class CommandSimulation(Simulation[Any, Any]):
         return outputs
 
     def observation(self) -> dict[str, Array]:
-        """Return the outputs of the last run, zeros where there is none."""
+        """Return the outputs of the last run, zeros where there is none; and the states now."""
         zeros = {name: np.zeros(space.shape, space.dtype) for name, space in self._fields.outputs.items()}
-        return {**zeros, **{name: value.copy() for name, value in (self._case.outputs or {}).items()}}
+        now = {**(self._case.outputs or {}), **self._case.states}
+        return {**zeros, **{name: value.copy() for name, value in now.items()}}
 
     def sample(self) -> Mapping[str, Any]:
-        """Return the parameters, the action and the outputs of the last run."""
-        if self._case.outputs is None:
+        """Return the parameters, the action, the states before and the outputs of the last run."""
+        case = self._case
+        if case.outputs is None:
             raise SimulatorError("there are no outputs before a run has worked")
-        return {**self.parameters, **self._case.action, **self._case.outputs}
+        outputs = {self._fields.after(name): value for name, value in case.outputs.items()}
+        return {**self.parameters, **case.action, **case.before, **outputs}
 
     def sample_action(self, rng: np.random.Generator) -> Any:
         """Draw an action uniformly within the bounds."""
@@ -225,11 +239,11 @@ class CommandSimulation(Simulation[Any, Any]):
 
     def outcome(self) -> tuple[float, bool]:
         """Return 0.0, and whether the episode has computed all that it can."""
-        return 0.0, not self._fields.actions and not self._runs.folders.continues
+        return 0.0, not (self._fields.actions or self._fields.initial or self._runs.folders.continues)
 
     def inputs(self, action: Any) -> Mapping[str, Any]:
-        """Return the parameters and the action."""
-        return {**self.parameters, **self._taken(action)}
+        """Return the parameters, the action and the states."""
+        return {**self.parameters, **self._taken(action), **self._case.states}
 
     def adopt(self, action: Any, prediction: Mapping[str, Array]) -> None:
         """Take a prediction as the outputs.
@@ -238,13 +252,20 @@ class CommandSimulation(Simulation[Any, Any]):
             ConfigError: With ``continues`` the step after it would need files, which no network writes.
         """
         if self._runs.folders.continues:
-            raise ConfigError("with continues=True a step needs the files of the step before, which no network writes")
-        outputs = self._checked({name: prediction[name] for name in self._fields.outputs})
-        self._case = replace(self._case, steps=self._case.steps + 1, action=self._taken(action), outputs=outputs)
+            raise ConfigError(
+                "with continues=True a step needs the files of the step before, which no network writes. Where the "
+                "state is in outputs with `initial`, write it by a template, and leave continues out"
+            )
+        case = self._case
+        outputs = self._checked({name: prediction[self._fields.after(name)] for name in self._fields.outputs})
+        states = {name: outputs[name] for name in case.states}
+        self._case = Case(case.seed, case.steps + 1, self._taken(action), outputs, case.states, states)
 
     def load_sample(self, sample: Mapping[str, Array]) -> Any:
-        """Take the stored parameters, and return the stored action."""
+        """Take the stored parameters and states, and return the stored action."""
         self.parameters = taken(sample, self._fields.parameters, "the stored sample")
+        states = {name: self._fields.outputs[name] for name in self._fields.initial}
+        self._case.states = taken(sample, states, "the stored sample")
         return taken(sample, self._fields.actions, "the stored sample") or np.int64(0)
 
     def state(self) -> Mapping[str, Any]:
@@ -263,7 +284,8 @@ class CommandSimulation(Simulation[Any, Any]):
         """Take a state."""
         values = self.checked_state(state)
         outputs = {name: values[f"outputs/{name}"] for name in self._fields.outputs}
-        self._case = Case(int(values["seed"]), int(values["steps"]), {}, outputs)
+        states = {name: outputs[name] for name in self._fields.initial}
+        self._case = Case(int(values["seed"]), int(values["steps"]), {}, outputs, states=states)
         self.parameter_state, self.shown_prediction = values, {}
 
     def close(self) -> None:

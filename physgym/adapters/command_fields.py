@@ -33,11 +33,13 @@ class CommandFields:
     Args:
         parameters: Those that differ from episode to episode.
         actions: Those that a step is given.
-        outputs: Those that a run computes.
+        outputs: Those that a run computes. One with ``initial`` is a state: what a step ends with, the next one begins
+            with. It is the name of the parameter that an episode begins with, or a number, or a list of them.
         own_reader: Whether a subclass reads them, so that ``read`` may be left out.
 
     Attributes:
         parameters, actions, outputs: The space of each, by name.
+        initial: What each state begins an episode with, by name: the name of a parameter, or an array.
         readers: What reads each output from a working folder.
         files: Names of the files from which they read, without what the program printed.
         units: The unit of each that has one.
@@ -63,23 +65,77 @@ class CommandFields:
         }
         self.actions = {name: declared_space("actions", name, said, DECLARED) for name, said in actions.items()}
         self.outputs = {name: declared_space("outputs", name, said, ()) for name, said in outputs.items()}
+        self.initial = {name: self._initial(name, of["initial"]) for name, of in outputs.items() if "initial" in of}
+        if twice := [name for name in self.initial if f"next_{name}" in names]:
+            raise ConfigError(f"'next_{twice[0]}' is what the state {twice[0]!r} is after a step: rename one of both")
         read = {name: said for name, said in outputs.items() if "read" in said or not own_reader}
         self.readers = {name: output_reader(name, said) for name, said in read.items()}
         files = {said["file"] for said in read.values() if isinstance(said["read"], str)}
         self.files = sorted(files - {STDOUT, STDERR})
         every = {**parameters, **actions, **outputs}
         self.units = {name: str(said["unit"]) for name, said in every.items() if said.get("unit")}
+        self.units |= {self.after(name): self.units[name] for name in self.initial if name in self.units}
+
+    def _initial(self, name: str, said: Any) -> str | Array:
+        """Return what a state begins an episode with.
+
+        Raises:
+            ConfigError: It is no parameter of the same shape, and no numbers that the state can be.
+        """
+        where, space = f"outputs[{name!r}]: initial", self.outputs[name]
+        if isinstance(said, str):
+            if said not in self.parameters:
+                raise ConfigError(f"{where} must be a number or a parameter, and there is no parameter {said!r}")
+            if self.parameters[said].shape != space.shape:
+                raise ConfigError(
+                    f"{where}: the parameter {said!r} has shape {self.parameters[said].shape}, the output {space.shape}"
+                )
+            return said
+        try:
+            return np.broadcast_to(held(said, np.dtype(space.dtype)), space.shape).copy()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{where}: {error}") from error
+
+    def begun(self, parameters: Mapping[str, Any]) -> dict[str, Array]:
+        """Return the states at the beginning of an episode.
+
+        Raises:
+            ConfigError: The episode has no parameters yet.
+            SampleError: A parameter is no number that the state can be.
+        """
+        found = {}
+        for name, begin in self.initial.items():
+            if isinstance(begin, str) and begin not in parameters:
+                raise ConfigError(f"reset the environment before its first step: {name!r} begins with {begin!r}")
+            found[name] = parameters[begin] if isinstance(begin, str) else begin
+        return taken(found, {name: self.outputs[name] for name in self.initial}, "the beginning of an episode")
+
+    def after(self, name: str) -> str:
+        """Return the name that an output has in a sample: a state is ``next_NAME`` after a step."""
+        return f"next_{name}" if name in self.initial else name
 
     @property
     def roles(self) -> dict[str, FieldRole]:
-        """Return the role of each field: outputs are targets."""
-        inputs: dict[str, FieldRole] = dict.fromkeys([*self.parameters, *self.actions], "input")
-        return {**inputs, **dict.fromkeys(self.outputs, "target")}
+        """Return the role of each field of a sample: outputs are targets, states before the step inputs.
+
+        A parameter with which a state begins is additional: the state has replaced it.
+        """
+        begins = [begin for begin in self.initial.values() if isinstance(begin, str)]
+        inputs: dict[str, FieldRole] = dict.fromkeys([*self.parameters, *self.actions, *self.initial], "input")
+        targets: dict[str, FieldRole] = dict.fromkeys(map(self.after, self.outputs), "target")
+        return {**inputs, **dict.fromkeys(begins, "additional"), **targets}
+
+    @property
+    def feedback(self) -> dict[str, str]:
+        """Return the field of the next step that each state after a step is."""
+        return {self.after(name): name for name in self.initial}
 
     @property
     def sample_space(self) -> spaces.Dict:
         """Return the space of a sample."""
-        return spaces.Dict([*self.parameters.items(), *self.actions.items(), *self.outputs.items()])
+        before = [(name, self.outputs[name]) for name in self.initial]
+        after = [(self.after(name), space) for name, space in self.outputs.items()]
+        return spaces.Dict([*self.parameters.items(), *self.actions.items(), *before, *after])
 
 
 def declared_space(kind: str, name: str, declared: Any, known: Sequence[str]) -> spaces.Box:

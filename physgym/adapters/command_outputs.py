@@ -17,7 +17,7 @@ from physgym.spaces import Array
 
 OutputReader = Callable[[Path], Any]
 SECOND = 1_000_000_000  # ns
-OF_FIELD = ("shape", "unit", "dtype")  # entries of an output that are none of its reader
+OF_FIELD = ("shape", "unit", "dtype", "initial")  # entries of an output that are none of its reader
 
 
 def output_reader(name: str, declared: Mapping[str, Any]) -> OutputReader:

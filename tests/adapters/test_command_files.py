@@ -77,6 +77,112 @@ def test_a_program_that_marches_in_time_goes_on_from_its_own_file(case, made):
         assert [env.step({"f": force})[0]["y"] for force in (1.0, 2.0, 3.0)] == [1.5, 2.75, 4.375]
 
 
+STEPS = (
+    'read x v f < in; echo "$x $v $f" | awk \'{ printf "%.17g %.17g\\ny = %.17g\\n", $1 + $2, $2 + $3, $1 }\' > out; '
+)
+STEPS += "sed -n 2p out; grep -q '^9' in && echo diverged; true"
+MOTION = {
+    "actions": FORCES,
+    "parameters": {"start": {"low": -1, "high": 1, "shape": [2]}},
+    "outputs": {
+        "motion": {"read": "table", "file": "out", "shape": [2], "initial": "start", "unit": "m"},
+        "y": PRINTED,
+    },
+    "reject": "diverged",
+}
+
+
+@pytest.fixture
+def stepping(case, made):
+    """Return an environment of a program that is given its state."""
+    (case / "in.j2").write_text("{{ motion[0] }} {{ motion[1] }} {{ f }}\n")
+    return made(STEPS, case=case, **MOTION)
+
+
+def test_a_state_is_an_input_before_the_step_and_a_target_after_it(stepping):
+    env = stepping
+    assert env.sample_roles == {"start": "additional", "f": "input", "motion": "input", "next_motion": "target",
+                                "y": "target"}  # fmt: skip
+    assert env.sample_feedback == {"next_motion": "motion"}
+    assert env.sample_units == {"motion": "m", "next_motion": "m"}
+    observation, _ = env.reset(seed=0, options={"parameters": {"start": np.array([1 / 3, 0.1])}})
+    x, v = observation["motion"].tolist()
+    assert (x, v) == (1 / 3, 0.1)
+    for force in (1.0, 0.25):
+        fed = env.inputs({"f": force})
+        observation, _, terminated, _, info = env.step({"f": force})
+        sample = info["sample"]
+        assert not terminated
+        assert {name: value.tolist() for name, value in fed.items()} == {
+            name: sample[name].tolist() for name in ("start", "f", "motion")
+        }
+        assert sample["motion"].tolist() == [x, v]
+        x, v = x + v, v + force
+        assert sample["next_motion"].tolist() == observation["motion"].tolist() == [x, v]
+
+
+def test_a_rejected_step_leaves_the_state(case, made):
+    (case / "in.j2").write_text("{{ motion[0] }} {{ motion[1] }} {{ f }}\n")
+    outputs = {**MOTION["outputs"], "motion": {**MOTION["outputs"]["motion"], "initial": [9, 1]}}
+    env = made(STEPS, case=case, **{**MOTION, "outputs": outputs, "parameters": {}})
+    for _ in range(2):
+        observation, *_, info = env.step({"f": 1.0})
+        assert "sample" not in info
+        assert observation["motion"].tolist() == [9, 1]
+
+
+def test_a_state_is_kept_restored_and_adopted(stepping):
+    env = stepping
+    env.step({"f": 1.0})
+    kept = env.state()
+    one = env.step({"f": 2.0})
+    env.set_state(kept)
+    assert env.step({"f": 2.0})[4]["sample"]["next_motion"].tolist() == one[4]["sample"]["next_motion"].tolist()
+    env.set_state(kept)
+    env.adopt({"f": 2.0}, {"next_motion": np.array([5.0, 6.0]), "y": np.array(0.0)})
+    assert env.sample()["motion"].tolist() == one[4]["sample"]["motion"].tolist()
+    assert env.step({"f": 0.5})[4]["sample"]["next_motion"].tolist() == [11.0, 6.5]
+    action = env.load_sample(one[4]["sample"])
+    assert env.step(action)[4]["sample"]["next_motion"].tolist() == one[4]["sample"]["next_motion"].tolist()
+
+
+def test_a_program_that_keeps_its_files_has_its_state_in_the_samples_too(case, made):
+    (case / "u.txt").write_text("1\n")
+    (case / "f.j2").write_text("{{ f }}\n")
+    outputs = {"u": {"read": "table", "file": "u.txt", "initial": 1}}
+    env = made("read u < u.txt; read f < f; echo \"$u $f\" | awk '{ print $1 / 2 + $2 }' > u.txt", case=case,
+               outputs=outputs, actions=FORCES, continues=True)  # fmt: skip
+    samples = [env.step({"f": force})[4]["sample"] for force in (1.0, 2.0, 3.0)]
+    assert [float(sample["u"]) for sample in samples] == [1, 1.5, 2.75]
+    assert [float(sample["next_u"]) for sample in samples] == [1.5, 2.75, 4.375]
+    with pytest.raises(ConfigError, match="write it by a template, and leave continues out"):
+        env.adopt({"f": 1.0}, {"next_u": np.array(1.0)})
+
+
+NO_STATE = {
+    "no parameter": ({"initial": "begin"}, "there is no parameter 'begin'"),
+    "shape": ({"initial": "start"}, r"the parameter 'start' has shape \(2,\), the output \(\)"),
+    "numbers": ({"initial": [1, 2]}, r"outputs\['y'\]: initial"),
+    "half": ({"initial": 0.5, "dtype": "int64"}, "has 0.5, which is no whole number"),
+    "nothing": ({"initial": None}, r"outputs\['y'\]: initial"),
+    "taken": ({"initial": 0}, "'next_y' is what the state 'y' is after a step"),
+}
+
+
+@pytest.mark.parametrize(("said", "error"), NO_STATE.values(), ids=NO_STATE)
+def test_what_is_no_state_is_named(said, error):
+    parameters = MOTION["parameters"] | ({"next_y": {"low": 0, "high": 1}} if said == {"initial": 0} else {})
+    with pytest.raises(ConfigError, match=error):
+        CommandSimulation(command=["sh"], outputs={"y": {**PRINTED, **said}}, parameters=parameters)
+
+
+def test_a_state_that_begins_with_a_parameter_needs_a_reset():
+    env = CommandSimulation(command=["sh", "-c", "true"], **MOTION)
+    with pytest.raises(ConfigError, match="reset the environment before its first step: 'motion' begins with 'start'"):
+        env.step({"f": 1.0})
+    env.close()
+
+
 def test_links_are_followed_and_their_files_belong_to_the_code(case, made, tmp_path):
     (tmp_path / "mesh").mkdir()
     (tmp_path / "mesh" / "nodes.j2").write_text("{{ 2 * 3 }}\n")

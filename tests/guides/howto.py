@@ -13,7 +13,7 @@ GUIDES = {
     "howto/mujoco": Guide(),
     "howto/short/other_machine": Guide(),
     "howto/reports": Guide(),
-    "howto/command": Guide(sketches={2: "needs OpenFOAM"}, prepared=False),
+    "howto/command": Guide(sketches={3: "needs OpenFOAM"}, prepared=False),
     "howto/line_program": Guide(
         smaller={"--samples 2000 --max-steps 100": "--samples 200 --max-steps 20", "epochs=20": "epochs=2"},
         prepared=False,
