@@ -26,7 +26,10 @@ LONGEST_QUOTED = 500  # characters of such a line
 LOOKED_BACK = 1 << 13  # bytes of an output's end of which lines are quoted
 LOOKED_AT = 1 << 20  # characters of its output in which a pattern is looked for at a time
 OVERLAP = 50  # lines that a pattern may span
-MORE_TIME = "If {who} needs more time, give the simulation a larger timeout."
+MORE_TIME = (
+    "If {who} needs more time, give the simulation a larger timeout: --arg timeout=SECONDS, or "
+    "environment.arguments.timeout of a configuration."
+)
 
 
 class TemplatedProgram:

@@ -55,7 +55,7 @@ class DonkeySimulator:
                 if time.monotonic() > end:
                     raise SimulatorError(
                         f"the simulator {words[0]} does not listen at {host}:{port} after {timeout:g} s; give it "
-                        "longer with `timeout`"
+                        "longer with the environment's argument timeout (--arg timeout=SECONDS)"
                     )
                 time.sleep(TRIED)
         except BaseException:

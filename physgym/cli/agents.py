@@ -29,6 +29,7 @@ NETWORKS = {
     "runner.parameters": "--parameters",
     "runner.num_workers": "--workers",
     "runner.num_envs": "--envs",
+    "runner.timeout": "--timeout",
 }
 
 

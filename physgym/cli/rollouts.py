@@ -77,6 +77,7 @@ FRESH = {  # those of fresh episodes alone
     "seed": "seed",
     "workers": "num_workers",
     "envs": "num_envs",
+    "timeout": "timeout",
 }
 LONGEST_WINDOW = 1000  # steps that the windows of a network may need besides
 
@@ -102,10 +103,7 @@ def check_options(rollout: int | None, only: Mapping[str, Any], given: Mapping[s
         raise ConfigError("--no-animations leaves animations out of the folder of --out; add --out FOLDER")
     others = [option for key, option in SINGLE_STEPS.items() if key in given] + ["--resume"] * resume
     if only["data"] is not None:
-        others += [f"--{key}" for key in ("actions", "parameters", "seed") if f"runner.{key}" in given]
-        others += [
-            f"--{name}" for key, name in (("num_workers", "workers"), ("num_envs", "envs")) if f"runner.{key}" in given
-        ]
+        others += [f"--{name}" for name, key in FRESH.items() if f"runner.{key}" in given]
     elif only["mode"]:
         raise ConfigError("--mode is the part of a dataset; add --data DATASET")
     if others:
@@ -152,7 +150,7 @@ def roll_out(
         drawn: dict[str, Any] = {name: options[name] for name in names}
         drawn["max_steps"] = horizon + LONGEST_WINDOW
         evaluation = RolloutEvaluation(env[0], env_kwargs=env[1], feedback=feedback, **drawn)
-        workers = {"num_envs": options["num_envs"], "num_workers": options["num_workers"]}
+        workers = {name: options[name] for name in ("num_envs", "num_workers", "timeout")}
         if workers["num_envs"] is None and workers["num_workers"] is None:
             workers["num_workers"] = 0
     report = evaluation.measure(

@@ -187,8 +187,8 @@ class Online(SampleSource):
             if since >= self.timeout:
                 raise WaitTimeout(
                     f"no sample came for {since:.0f} s, while the training waited for {needed} in the buffer, which "
-                    f"has {count}; {received} came before. Look whether the simulations are as slow as that, and raise "
-                    "timeout= if they are"
+                    f"has {count}; {received} came before. If the simulations are as slow as that, give a larger "
+                    "timeout: timeout=600 of Online, or dataset.timeout=600 of a configuration"
                 )
             self._changed.wait(min(WAIT, self.timeout - since))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from physgym.errors import WorkerError
+from physgym.limits import LARGER_TIMEOUT
 from physgym.placement import EnvFactory
 from physgym.system.children import ParentPipe
 from physgym.transport.base import Channel
@@ -57,7 +58,7 @@ class WorkerHandle(ABC):
     @property
     def advice(self) -> str:
         """Return what to do where it is not ready in time."""
-        return "Raise timeout= if environments take long to build"
+        return f"If environments take longer to build, give a larger timeout: {LARGER_TIMEOUT}"
 
     def connection(self) -> Channel | None:
         """Return its connection, where that is made by its launcher; None where it is not there, or made elsewhere."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 
 from physgym.engine_names import Engine
+from physgym.generation.options import Timeout
 from physgym.options import Flag, Option
 
 ROLLOUT_STEPS = 50  # of a rollout of the validation
@@ -59,6 +60,7 @@ class RunnerOptions(TypedDict, total=False):
     num_envs: Annotated[
         int | None, Option(None, "environments in workers; by default one per worker", at_least=1), Flag("envs")
     ]
+    timeout: Annotated[Timeout, Flag("timeout")]
     surrogate: Annotated[bool, Option(False, "the network makes the steps, in place of the solver"), Flag("surrogate")]
     record: Annotated[
         str | Path | None,

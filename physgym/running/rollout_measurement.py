@@ -115,7 +115,7 @@ def measure_rollouts(
     thresholds = [positive("a threshold", one) for one in options["thresholds"]]
     quantiles = tuple(sorted({_part(one) for one in options["quantiles"]}))
     folder = check_record(options["record"], source.dataset)
-    workers = {name: options[name] for name in ("num_envs", "num_workers")}
+    workers = {name: options[name] for name in ("num_envs", "num_workers", "timeout")}
     with ExitStack() as stack:
         dataset, form = stack.enter_context(source.opened(predictor, horizon, options["episodes"], **workers))
         trajectories = Trajectories(dataset, options["episodes"], None if folder is not None else form.fields)

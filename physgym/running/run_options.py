@@ -29,7 +29,6 @@ class RunOptions(RunnerOptions, total=False):
         bool,
         Option(True, "whether the simulation gets the predictions; without, workers need not wait for the network"),
     ]
-    timeout: Timeout
     on_error: OnError
     view: ViewOption
     inputs: Annotated[
@@ -129,6 +128,7 @@ class MeasureOptions(TypedDict, total=False):
         int | None,
         Option(0, "worker processes for fresh episodes; 0 makes them in this process, None takes one per usable core"),
     ]
+    timeout: Timeout
     progress: Annotated[bool, Option(False, "whether to show how far it is")]
 
 

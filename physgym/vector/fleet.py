@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from physgym.errors import ClosedError, PhysGymError, ProtocolError, WaitTimeout, WorkerError, WorkerLost
+from physgym.limits import LARGER_TIMEOUT
 from physgym.placement import EnvFactory
 from physgym.protocol.agreement import Agreement
 from physgym.protocol.buffers import IDLE, Arena
@@ -463,7 +464,7 @@ class WorkerPool:
                 error = worker.death()
             elif time.monotonic() - worker.since >= self.settings.timeout:
                 waited = f"no answer for {self.settings.timeout:g} s {worker.activity()}"
-                text = f"{worker}: {waited}. Raise timeout= if this takes longer"
+                text = f"{worker}: {waited}. If this takes longer, give a larger timeout: {LARGER_TIMEOUT}"
                 error = WorkerLost(text, env_indices=worker.concerned())
             else:
                 continue

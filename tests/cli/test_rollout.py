@@ -41,9 +41,9 @@ def physgym(folder, *arguments, code=0):
         (
             5,
             {"data": "d"},
-            {"runner.seed": 1, "runner.num_workers": 2},
+            {"runner.seed": 1, "runner.num_workers": 2, "runner.timeout": 5.0},
             False,
-            "--seed, --workers: not for the episodes",
+            "--seed, --workers, --timeout: not for the episodes",
         ),
     ],
 )
@@ -100,6 +100,22 @@ def test_figures_and_plots_are_there_before_animations_and_stay_after_ctrl_c(tmp
     said = capsys.readouterr().out
     assert "figures and plots: " in said
     assert "animations: " not in said
+
+
+def test_workers_of_a_rollout_have_the_timeout_of_the_command(monkeypatch):
+    given = {}
+
+    def measure(*_, **options):
+        given.update(options)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(RolloutEvaluation, "measure", measure)
+    options = {"seed": 0, "actions": None, "parameters": None, "num_envs": 2, "num_workers": 2, "timeout": 7.0}
+    config = SimpleNamespace(dataset=SimpleNamespace(feedback=None))
+    with pytest.raises(ConfigError, match="enough"):
+        roll_out(None, config, 2, {**options, "record": None, "batch_size": 1}, env=("physgym/Spring-v0", {}),
+                 dataset=None, only=NOTHING)  # fmt: skip
+    assert (given["timeout"], given["num_workers"], given["num_envs"]) == (7.0, 2, 2)
 
 
 @pytest.mark.slow

@@ -180,8 +180,8 @@ def test_an_agent_acts_and_what_it_does_is_recorded(there, tmp_path, physgym):
     behind = SampleDataset(data)
     assert behind[:]["acted"].sum() == 80
     assert behind.index("episode").max() > last
-    refused = physgym("run", "sessions/pole", "--surrogate", "--rollout", "5", code=2)
-    assert "--surrogate, --rollout: for a network next to its simulation" in refused
+    refused = physgym("run", "sessions/pole", "--surrogate", "--timeout", "9", "--rollout", "5", code=2)
+    assert "--surrogate, --timeout, --rollout: for a network next to its simulation" in refused
     assert "--resume continues a recording" in physgym("run", "sessions/pole", "--resume", code=2)
 
 

@@ -17,10 +17,12 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.dataset_parts import PARTS, EpisodeSplit
 from physgym.data.provenance import learned_samples
 from physgym.errors import CheckpointError, ConfigError, DatasetError
+from physgym.experiment import training_plan
 from physgym.experiment.config import check_config, load_config
 from physgym.experiment.record import read_record
 from physgym.experiment.runs import generate_samples, train
 from physgym.generation import episode_plan
+from physgym.generation.online import Online
 from physgym.nn import MLP
 from physgym.training import Callback, list_checkpoints, load_checkpoint
 from physgym.training.trainer import Trainer
@@ -132,13 +134,21 @@ def test_stored_samples_drive_the_simulation(tmp_path):
     assert len(made) == 400
 
 
-def test_online_training_stores_on_the_way(tmp_path):
-    changes = {"produce": "online", "samples": None, "path": str(tmp_path / "data")}
+def test_online_training_stores_on_the_way(tmp_path, monkeypatch):
+    made = []
+
+    def online(*arguments, **options):
+        made.append(Online(*arguments, **options))
+        return made[0]
+
+    monkeypatch.setattr(training_plan, "Online", online)
+    changes = {"produce": "online", "samples": None, "path": str(tmp_path / "data"), "timeout": 77.0}
     changes["online"] = {"capacity": 64, "minimum": 20, "samples": 100}
     outcome = train(config(tmp_path, dataset=changes, training={"batches_per_epoch": 6}))
     assert outcome.history["online_received"][-1] <= 100
     assert outcome.history.epochs[-1]["online_seen"] > 0
     assert 0 < len(physgym.SampleDataset(tmp_path / "data")) <= 100
+    assert [one.timeout for one in made] == [77.0]
 
 
 @pytest.mark.slow

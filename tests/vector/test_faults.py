@@ -132,6 +132,7 @@ def test_a_worker_that_does_not_answer(what):
             envs.step(np.array([0, what, 0, 0]))
         assert time.monotonic() - start < 50
         assert caught.value.env_indices == (1,)
+        assert "--timeout 600 of physgym generate and run" in str(caught.value)
         assert len(processes(envs)) == 1
 
 
@@ -183,7 +184,7 @@ def test_a_worker_that_is_gone_before_the_first_message(monkeypatch):
 
 def test_building_has_a_timeout_too():
     start = time.monotonic()
-    with pytest.raises(WorkerError, match="not ready after 1 s"):
+    with pytest.raises(WorkerError, match=r"not ready after 1 s\. If .* longer to build.*, --timeout 600 of physgym"):
         SocketVectorEnv([lambda: time.sleep(100)], timeout=1)
     assert time.monotonic() - start < 50
 

@@ -239,7 +239,7 @@ def _in_order(
                     raise
                 raise WorkerError(
                     f"{name} has not computed the samples {start} to {stop} within {timeout:g} s; a function that "
-                    "takes longer needs more (timeout=)"
+                    "takes longer needs more: --timeout (timeout=)"
                 ) from error
     except BrokenProcessPool as error:
         raise WorkerError(
