@@ -51,8 +51,9 @@ class CommandSimulation(Simulation[Any, Any]):
     """A program that reads files, computes and writes files.
 
     A solver step runs the program once. Templates (Jinja2) and the command's own words may use the values of all
-    parameters, actions and states by name, as Python numbers or nested lists, and ``step`` (solver steps made in the
-    episode), ``seed`` (an integer of the episode, below 2^31) and ``env_index``. A name that is not there is an error.
+    parameters, actions and states by name, as Python numbers or nested lists. They may use ``step`` (solver steps made
+    in the episode), ``seed`` (an integer of the episode, below 2^31) and ``env_index`` too. A name that is not there is
+    an error.
 
     The sample has the parameters and actions as inputs and the outputs as targets; the observation is the dictionary of
     outputs, zeros before the first step and after a rejected one. Without actions, states and ``continues`` an episode

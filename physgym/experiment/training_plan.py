@@ -274,7 +274,7 @@ def build_source(plan: TrainingPlan, folder: DatasetFolders, *, resume: bool) ->
         stream.spec = with_feedback(config, stream.spec)
         if section.produce != "online":
             return stream
-        return Online(stream, seed=config.seed, timeout=section.timeout, **online)
+        return Online(stream, seed=config.seed, timeout=plan.generation["timeout"], **online)
     except BaseException:
         stream.close()
         raise
