@@ -123,7 +123,7 @@ def generate(
     if (parameters_of := dataset.parameter_episodes) is not None:
         print(f"parameters of {len(parameters_of)} episodes: {', '.join(dataset.parameters or {})}")
     if dataset.rejected is not None:
-        print(f"{len(dataset.rejected.reasons)} rejected samples")
+        print(f"{len(dataset.rejected.reasons)} rejected samples are kept")
 
 
 @app.command()

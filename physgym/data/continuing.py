@@ -11,6 +11,10 @@ from physgym.data.partition import Partition
 from physgym.errors import ConfigError, DatasetError
 
 ARGUMENTS = "env_kwargs"  # entry of a source: arguments of the environment, or a list of them
+OPTIONS = {  # of the command line, by the entry of a source that they give
+    ARGUMENTS: "--arg",
+    **{name: f"--{name.replace('_', '-')}" for name in ("seed", "max_steps", "actions", "parameters", "nonfinite")},
+}
 BOUNDED = "bounded"  # attribute of a partition whose dataset drops old ones
 
 
@@ -27,15 +31,24 @@ def check_continued(partitions: Sequence[Partition], layout: PartitionLayout, so
                 f"{part.path} has other fields than the new samples: {part.spec.difference(layout.spec)}. "
                 "Write another dataset, or make the samples as they were"
             )
-        if part.layout != layout:
+        if part.layout.parameters != layout.parameters:
             raise DatasetError(
-                f"{part.path} has the parameters {part.layout.parameters} and "
-                f"{'' if part.layout.rejected else 'no '}rejected samples; continue it in the same way"
+                f"{part.path} has the parameters {part.layout.parameters}, the new samples {layout.parameters}; "
+                "continue it with the same simulation"
             )
+        if part.layout.rejected != layout.rejected:
+            kept, how = ("keeps", "with") if part.layout.rejected else ("does not keep", "without")
+            raise DatasetError(
+                f"{part.path} {kept} the samples of rejected steps; continue it {how} --keep-rejected "
+                f"(keep_rejected={part.layout.rejected})"
+            )
+        if part.layout != layout:
+            raise DatasetError(f"{part.path} has other tables than the new samples; continue it in the same way")
         if part.attributes["source"] != source:
             raise DatasetError(
                 f"{part.path} was not made with the same {_differing(part.attributes['source'], source)}; "
-                "resume with the same environment, arguments, samplers and seed, or write another dataset"
+                "resume with the same environment, arguments, samplers and seed"
+                f"{_given_again(part.attributes['source'], source)}, or write another dataset"
             )
 
 
@@ -94,3 +107,22 @@ def _differing(then: str, now: str) -> str:
         names = [name for name in one if json.dumps(one[name]) != json.dumps(other[name])]
         return "order of " + ", ".join(f"{name} ({one[name]}, the new samples with {other[name]})" for name in names)
     return ", ".join(f"{name} ({one.get(name)}, the new samples with {other.get(name)})" for name in names)
+
+
+def _given_again(then: str, now: str) -> str:
+    """Name the options that give what differs in two sources, given as JSON, as it was then."""
+    one, other = json.loads(then), json.loads(now)
+    given = [text for name in OPTIONS if one.get(name) != other.get(name) for text in _options(name, one.get(name))]
+    return f": {', '.join(given)}" if given else ""
+
+
+def _options(name: str, value: Any) -> list[str]:
+    """Return the options that give an entry of a source."""
+    option = OPTIONS[name]
+    if name == ARGUMENTS and isinstance(value, Mapping):
+        return [f"{option} {key}={json.dumps(one)}" for key, one in value.items()] or [f"no {option}"]
+    if value is None:
+        return [f"no {option} ({name}=None)"]
+    if isinstance(value, (Mapping, list)):
+        return [f"the {option} that is recorded as {json.dumps(value)}"]
+    return [f"{option} {value} ({name}={value!r})"]

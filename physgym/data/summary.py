@@ -12,16 +12,19 @@ import numpy as np
 from physgym.data import constants
 from physgym.data.declared_bounds import lines_beyond
 from physgym.data.description import UNKNOWN, Description, Mode, open_partitions
-from physgym.data.layout import EPISODES, REJECTED
+from physgym.data.layout import ENDINGS, EPISODES, REJECTED, SAMPLES
 from physgym.data.opened_folders import OpenedFolders
+from physgym.data.origins import holds_all_steps
 from physgym.data.partition import Partition
 from physgym.data.provenance import code_lines
+from physgym.data.rejected_steps import count_rejected
 from physgym.data.sizes import size_text
 from physgym.data.snapshots import snapshot_files
 from physgym.data.statistics import Statistics, merged
 from physgym.data.times import step_seconds
 from physgym.errors import DatasetError
 from physgym.scene.declared import in_words
+from physgym.spaces import Array
 from physgym.storage.location import Location, place
 
 CHECKSUM = 12  # digits of a checksum that are shown
@@ -69,6 +72,8 @@ def summarize(path: str | Path) -> Iterator[str]:
         if feedback := partitions[0].spec.feedback:
             yield f"  feedback: {feedback}"
         yield from (f"  {line}" for line in _lines_by_part(partitions))
+        if folders is not None and folders.dropped is None and (text := _rejected_steps(partitions, folders)):
+            yield f"  {text}"
         if files := snapshot_files(partitions[0].path.parent, mode):
             taken = size_text(sum(file.stat().st_size for file in files))
             yield f"  snapshots: {len(files)} states, {taken}, from which physgym.reopen continues"
@@ -119,6 +124,23 @@ def overall_moments(s: Statistics) -> tuple[float, float, float, float]:
     return float(mean), float(np.sqrt(variance)), float(s.min.min()), float(s.max.max())
 
 
+def _rejected_steps(partitions: list[Partition], folders: OpenedFolders) -> str:
+    """Say how many steps were rejected; empty where the dataset does not tell, or need not be in order."""
+    first = partitions[0]
+    if not first.layout.endings or not holds_all_steps(json.loads(first.attributes["source"]), folders.provenances[0]):
+        return ""
+    episodes, steps = (_column(partitions, SAMPLES, f"index/{name}") for name in ("episode", "step"))
+    ended, lengths = (_column(partitions, ENDINGS, f"endings/{name}") for name in ("episode", "steps"))
+    if (np.diff(episodes) < 0).any() or (np.diff(ended) < 0).any():
+        return ""
+    count = count_rejected(episodes, steps, ended, lengths)
+    return f"{count} steps were rejected" if count else ""
+
+
+def _column(partitions: list[Partition], table: str, name: str) -> Array:
+    return np.concatenate([part.read(name, 0, part.tables[table].count) for part in partitions])
+
+
 def _lines_by_part(partitions: list[Partition]) -> Iterator[str]:
     first = partitions[0]
     if first.layout.parameters is not None:
@@ -127,7 +149,7 @@ def _lines_by_part(partitions: list[Partition]) -> Iterator[str]:
         names = ", ".join(f"{x.name} {x.shape}{f' [{x.unit}]' if x.unit else ''}" for x in fields)
         yield f"parameters of {count} episodes: {names}"
     if first.layout.rejected:
-        yield f"rejected: {sum(part.tables[REJECTED].count for part in partitions)} samples"
+        yield f"rejected: {sum(part.tables[REJECTED].count for part in partitions)} samples are kept"
     if (seconds := step_seconds(first.attributes)) is not None:
         yield f"a step: {seconds:g} s"
     for name in ("source", "env_spec", "git_commit", "physgym"):

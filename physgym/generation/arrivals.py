@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,11 +36,11 @@ class OrderedArrivals:
         expected: Number of samples wanted; None for no end.
         store: Where they are stored; None if nowhere.
         wanted: Number of samples that the dataset is to have.
-        count_rejected: Called with the number of rejected steps of each episode that ended.
 
     Attributes:
         demand: Number of samples that the rollout under way is to give; None without an end.
         round_over: Whether it ended since all points of a grid, or all stored samples, were through.
+        complete: Whether it ended with the last step of the last episode.
     """
 
     def __init__(
@@ -53,13 +53,12 @@ class OrderedArrivals:
         expected: int | None,
         store: Store | None,
         wanted: int,
-        count_rejected: Callable[[int], None],
     ) -> None:
         self._envs, self._episodes, self._limits = envs, episodes, limits
         self._last, self._expected = last, expected
-        self._store, self._wanted, self._count_rejected = store, wanted, count_rejected
+        self._store, self._wanted = store, wanted
         self.demand: Demand | None = None
-        self.round_over = False
+        self.round_over = self.complete = False
 
     def __iter__(self) -> Generator[NamedSamples]:
         last, expected, limits = self._last, self._expected, self._limits
@@ -89,6 +88,7 @@ class OrderedArrivals:
             parts = early.setdefault(chunk, deque())
             while not parts:
                 if (arrival := next(arrivals, None)) is None:
+                    self.complete = True
                     return
                 arrived, part = arrival
                 early.setdefault(arrived, deque()).append(part)
@@ -101,7 +101,6 @@ class OrderedArrivals:
             for episode, _, kept, _, rejected, *_ in part.ended:
                 following = episode + 1
                 del seeds[episode]
-                self._count_rejected(len(rejected))
                 # within an episode the worker counts; episodes of one step need the count across episodes, but where
                 # rejected steps are wanted like others
                 rejects_in_a_row = 0 if kept or limits["reports"] else rejects_in_a_row + len(rejected)
@@ -223,7 +222,9 @@ def _rows(part: RolloutResult, seeds: Mapping[int, int]) -> NamedSamples:
         )
     if ended := [entry for entry in part.ended if len(entry) > 5]:
         episodes, steps = (np.array([entry[place] for entry in ended], np.int64) for place in (0, 1))
-        rows = replace(rows, ending_names=_names(episodes, steps - 1, seeds), endings=[entry[5] for entry in ended])
+        endings, rejections = ([entry[place] for entry in ended] for place in (5, 4))
+        names = _names(episodes, steps - 1, seeds)
+        rows = replace(rows, ending_names=names, endings=endings, rejections=rejections)
     return rows
 
 

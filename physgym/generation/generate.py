@@ -19,7 +19,7 @@ from physgym.generation.stream import SampleStream
 from physgym.generation.stream_options import StreamOptions
 from physgym.interrupt import Interrupt
 from physgym.options import complete, takes
-from physgym.progress import Progress
+from physgym.progress import Progress, say
 from physgym.registration import EnvLike
 from physgym.samplers import Breed, find_sampler
 from physgym.storage.location import Location, place
@@ -110,11 +110,14 @@ def generate(
                     bar.update(len(rows), f"rejected {stream.rejected}")
                     events.batch(rows)
                     interrupt.check()
+                bar.update(0, f"rejected {stream.rejected}")  # those after the last sample too
             except WorkerError as error:
                 if error.remote_traceback and not isinstance(error, SampleError):
                     error.args = (f"{error}\n{_what_is_left(stream, folder)}",)
                 raise
             events.end()
+        if progress and stream.rejected:
+            say(str(stream.rejections))
         if episodes is None and limit is not None and stream.stored < wanted and not stream.stopped:
             raise SampleError(
                 f"the sampler of parameters has values for {limit} episodes, which gave {stream.stored} of "

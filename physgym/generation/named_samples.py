@@ -7,7 +7,7 @@ so do the rejected samples and the endings of episodes with lesser names.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -82,6 +82,7 @@ class NamedSamples:
         reasons: Reasons of their rejection.
         ending_names: Names of the last steps of episodes that ended, whether these gave a sample or not.
         endings: How these episodes ended.
+        rejections: Their rejected steps, each with the reason.
         reports: What is known of each step; None where steps are not reported.
         snapshots: States of simulations on the way: episode, step after which, its seed, arrays by name.
     """
@@ -95,6 +96,7 @@ class NamedSamples:
     reasons: Sequence[str] = ()
     ending_names: SampleNames = field(default_factory=SampleNames)
     endings: Sequence[str] = ()
+    rejections: Sequence[Mapping[int, str]] = ()
     reports: StepReports | None = None
     snapshots: Sequence[Taken] = ()
 
@@ -129,11 +131,12 @@ class NamedSamples:
             reasons=[*self.reasons, *rows.reasons],
             ending_names=join_names(self.ending_names, rows.ending_names),
             endings=[*self.endings, *rows.endings],
+            rejections=[*self.rejections, *rows.rejections],
             snapshots=[*self.snapshots, *rows.snapshots],
         )
 
     def write(self, writer: SampleWriter) -> None:
-        """Append the samples to a dataset."""
+        """Append the samples to a dataset, or what came after the last one."""
         if len(self.parameter_names):
             writer.add_parameters(
                 self.parameters, episode=self.parameter_names.episodes, seed=self.parameter_names.seeds
@@ -142,7 +145,8 @@ class NamedSamples:
             writer.add_rejected(self.rejected, self.reasons, **self.rejected_names.as_arguments())
         if len(self.ending_names):
             writer.add_endings(episode=self.ending_names.episodes, steps=self.ending_names.steps + 1, how=self.endings)
-        writer.append(self.samples, **self.names.as_arguments())
+        if len(self):
+            writer.append(self.samples, **self.names.as_arguments())
 
     def _keep(self, episode: int, step: int, *, later: bool) -> NamedSamples:
         """Keep the parameters, rejected samples and endings up to a name, or after it."""
@@ -161,6 +165,7 @@ class NamedSamples:
             reasons=list(itertools.compress(self.reasons, rejected.tolist())),
             ending_names=self.ending_names.cut(ends),
             endings=list(itertools.compress(self.endings, ends.tolist())),
+            rejections=list(itertools.compress(self.rejections, ends.tolist())),
             snapshots=[one for one in self.snapshots if (one[:2] > (episode, step)) == later],
         )
 

@@ -50,6 +50,14 @@ class Reading:
         """Return whether it ended since all points of a grid, or all stored samples, were through."""
         return self._arrivals.round_over
 
+    def rest(self) -> NamedSamples | None:
+        """Return what came after the last sample, such as the rejected steps at the end of the last episode, once.
+
+        None unless all episodes have ended: it would not be all of it.
+        """
+        rest, self._waiting = self._waiting, NamedSamples({})
+        return rest if self._arrivals.complete else None
+
     def want(self, more: int) -> bool:
         """Let simulations give more samples than expected; False where there is no limit, or they have not begun."""
         if self._arrivals.demand is None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from physgym.data.dataset import SampleDataset
+from physgym.data.rejected_steps import count_rejected
 from physgym.data.snapshots import SnapshotWriter
 from physgym.data.writer import SampleWriter
 from physgym.feedback import Declaration
 from physgym.generation.fed_back_pairs import FedBackPairs
 from physgym.generation.named_samples import Name, NamedSamples, SampleNames
+from physgym.generation.rejections import Rejections
 
 CHUNK_BYTES = 1 << 20  # bytes of stored samples that are read at once
 
@@ -36,7 +38,7 @@ class Store:
         Raises:
             DatasetError: The disk refuses.
         """
-        if self._snapshots is not None:
+        if self._snapshots is not None and len(samples):
             self._snapshots.add(samples.snapshots, samples.names.last)
         samples.write(self.writer)
         if self._pairs is not None:
@@ -82,6 +84,15 @@ class Store:
         """Return whether the dataset says that its last episode has ended with its last sample."""
         dataset = self.dataset()
         return dataset is not None and dataset.endings is not None and dataset.endings[episode] != "unfinished"
+
+    def rejections(self) -> Rejections:
+        """Return the rejected steps that the dataset knows of."""
+        dataset = self.dataset() if self.writer.count else None
+        if dataset is None:
+            return Rejections()
+        names, ended = self.names(), dataset.ended or {"episode": np.zeros(0, np.int64), "steps": np.zeros(0, np.int64)}
+        count = count_rejected(names.episodes, names.steps, ended["episode"], ended["steps"])
+        return Rejections(self.writer.last, int(max(ended["episode"], default=-1)), count)
 
     def lengths(self) -> dict[int, int]:
         """Return the number of steps of the episodes that are stored, by their index."""

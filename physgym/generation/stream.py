@@ -21,10 +21,7 @@ from physgym.data.dataset import SampleDataset
 from physgym.data.provenance import begun, continued, warn_of_parts
 from physgym.data.snapshots import SnapshotWriter, check_snapshots
 from physgym.data.writer import SampleWriter, close_after
-from physgym.episode import (
-    NO_SAMPLE_SPACE,
-    episode_seed,
-)
+from physgym.episode import NO_SAMPLE_SPACE, episode_seed
 from physgym.errors import ConfigError, DatasetError, SampleError, UnequalSpaces
 from physgym.generation.arrivals import OrderedArrivals
 from physgym.generation.declarations import Declarations
@@ -33,6 +30,7 @@ from physgym.generation.fed_back_pairs import FedBackPairs
 from physgym.generation.first_worker import with_first_worker
 from physgym.generation.named_samples import Name, NamedSamples, SampleNames, join_names
 from physgym.generation.reading import Reading
+from physgym.generation.rejections import Rejections
 from physgym.generation.sample_source import SampleSource
 from physgym.generation.source import is_same_source, origin_attributes, rows_attribute
 from physgym.generation.store import Store
@@ -78,7 +76,7 @@ class SampleStream(SampleSource):
     Attributes:
         spec: The sample fields.
         parameter_spec: Parameters of an episode, None if the environment declares none.
-        rejected: Number of rejected steps so far.
+        rejections: Rejected steps up to the samples that were handed out last, those of a resumed dataset included.
         writer: Writes to `path`; None without one.
         position: Episode and step of the sample that was handed out last, or, of a resumed dataset, stored last; None
             at the beginning.
@@ -143,7 +141,7 @@ class SampleStream(SampleSource):
             episodes=episodes,
             snapshots=snapshots,
         )
-        self.rejected, self.stopped = 0, ""
+        self.stopped = ""
         self._allow_changed_code = options["allow_changed_code"]
         self._store: Store | None = None
         self._patience: float | None = None  # the environments' own
@@ -229,6 +227,7 @@ class SampleStream(SampleSource):
             self._close(type(error))
             raise
         self.position: Name | None = None if self.writer is None else self.writer.last
+        self.rejections = Rejections() if self._store is None else self._store.rejections()
         if self.breed is not None and self.position is not None:
             self._recall(self.breed)
         self.drawn = SampleNames()
@@ -483,6 +482,7 @@ class SampleStream(SampleSource):
         if position is not None:
             check_same(state.get("code"), self.code, "what was saved", allow=self._allow_changed_code)
         self.position, self.drawn, self._reading, self._expected = position, SampleNames(), None, None
+        self.rejections = Rejections(position) if self._store is None else self.rejections
 
     def _hand_out(self, least: int, most: int) -> list[NamedSamples]:
         """Return the next samples, fewer than `least` only at the end."""
@@ -498,6 +498,8 @@ class SampleStream(SampleSource):
             if isinstance(error, KeyboardInterrupt):
                 self._close(KeyboardInterrupt)  # a cell of a notebook keeps what it has made, and closes nothing
             raise
+        for part in parts if self._store is None else ():
+            self.rejections.add(part)
         if parts:
             self._due -= sum(map(len, parts))
             self.drawn = join_names(*(part.names for part in parts))
@@ -515,9 +517,14 @@ class SampleStream(SampleSource):
                 reading = self._begin()
                 continue
             if samples is None:
+                if (rest := reading.rest()) is not None:
+                    self.rejections.add(rest)
+                    if self.stored and self._store is not None:
+                        self._store.write(rest)
                 return None
             if self._store is not None and reading.is_new(samples):
                 self._store.write(samples)
+                self.rejections.add(samples)
                 if self._expected is None:
                     self._episodes.warn_of_repeats(samples, self.rejected)
             if self.position is None or samples.names.first > self.position:
@@ -544,14 +551,14 @@ class SampleStream(SampleSource):
             expected=expected,
             store=store,
             wanted=self.stored + (self._expected or 0),
-            count_rejected=self._count_rejected,
         )
         self._reading = Reading(again, arrivals, stored, self.position)
         return self._reading
 
-    def _count_rejected(self, steps: int) -> None:
-        """Add to the number of rejected steps."""
-        self.rejected += steps
+    @property
+    def rejected(self) -> int:
+        """Return the number of rejected steps so far, see `rejections`."""
+        return self.rejections.count
 
     def dataset(self) -> SampleDataset | None:
         """Return everything stored so far, None where nothing is."""

@@ -207,7 +207,7 @@ def test_info_says_what_there_is(tmp_path):
     assert f"forces input float32 (4, 3) N {numbers}" in lines
     assert "wave additional complex64 (3,)" in lines
     assert "parameters of 12 episodes: stiffness () [Pa]" in lines
-    assert "rejected: 2 samples" in lines
+    assert "rejected: 2 samples are kept" in lines
     assert f"source: {json.dumps(SOURCE)}" in lines
     assert any(line.startswith("validation: 8 samples, 2 episodes, 1 partitions") for line in lines)
     assert any(line.startswith("validation-00000.h5: 8 samples") and line.endswith("open") for line in lines)

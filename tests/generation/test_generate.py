@@ -496,8 +496,9 @@ def test_the_progress_tells_rate_rest_and_rejects(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("physgym.progress.QUIET_INTERVAL", 0.0)
     generate(toys.Tuned, tmp_path / "d", samples=300, num_workers=1)
     lines = capsys.readouterr().err.strip().splitlines()
-    assert re.fullmatch(r"generate: 300/300 in \d+ s, [\d.e+]+ sample/s, rejected \d+", lines[-1])
-    assert all(re.search(r"sample/s, \d+ s left, rejected \d+$", line) for line in lines[:-2])
+    assert re.fullmatch(r"generate: 300/300 in \d+ s, [\d.e+]+ sample/s, rejected \d+", lines[-2])
+    assert re.fullmatch(r"(\d+) rejected steps: x is # \(\d+\)(; others \(\d+\))?", lines[-1])
+    assert all(re.search(r"sample/s, \d+ s left, rejected \d+$", line) for line in lines[:-3])
 
 
 class Forgetful(toys.Line):
