@@ -141,9 +141,10 @@ class Online(SampleSource):
                     f'which rule={buffer.rule!r} draws every sample once; raise capacity, or use rule="reservoir"'
                 )
             needed = max(needed, batch_size)
+        begun = time.monotonic()
         try:
             with self._changed:
-                self._wait_for(needed)
+                self._wait_for(needed, begun)
                 samples, self.drawn = buffer.draw(batch_size)
                 self._changed.notify_all()
         except KeyboardInterrupt:
@@ -152,9 +153,8 @@ class Online(SampleSource):
             raise
         return samples
 
-    def _wait_for(self, needed: int) -> None:
-        """Wait for so many samples in the buffer, and note how long that took."""
-        begun = time.monotonic()
+    def _wait_for(self, needed: int, begun: float) -> None:
+        """Wait for so many samples in the buffer, and note how long that took from a moment on."""
         if self._thread is None and not self._closed:
             self._begin(begun)
         try:

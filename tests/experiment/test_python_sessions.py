@@ -148,8 +148,9 @@ def test_a_session_with_a_class_runs_in_its_simulation(own, arguments, imported,
     if imported:
         assert config["environment"] == {"id": "own_module:Own", "arguments": arguments}
     assert "3 steps" in command(monkeypatch, capsys, "run", "sessions/first", "--steps", "3")
+    whole = ("--data", "data", "--mode", "training", "--solver")
     with pytest.warns(UserWarning, match="are among those of the samples that the network was trained on"):
-        said = command(monkeypatch, capsys, "replay", "sessions/first", "--data", "data", "--solver")
+        said = command(monkeypatch, capsys, "replay", "sessions/first", *whole)
     assert "12 steps" in said
 
 

@@ -382,8 +382,30 @@ def test_a_resume_on_other_samples_in_the_same_place_is_refused(tmp_path):
         run(samples(2.0))
     assert (tmp_path / "s" / "record.json").read_bytes() == before
     run(samples(1.0))
-    run(samples(1.0, 6))  # there are more now
+    before = (tmp_path / "s" / "record.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"d \(dataset\) has grown .* from 4 samples to 6\. .* dataset\.mini=4"):
+        run(samples(1.0, 6))
+    assert (tmp_path / "s" / "record.json").read_bytes() == before
+    run(physgym.SampleDataset(tmp_path / "d", mini=4))  # which are those of before
+    samples(2.0, 6)
+    with pytest.raises(ConfigError, match=r"the 4 samples in .*d \(dataset\) are not those with which"):
+        run(physgym.SampleDataset(tmp_path / "d", mini=4))
     run(samples(2.0), "run")  # no training
+
+
+def test_more_samples_to_validate_are_said_when_a_training_is_resumed(tmp_path, capsys):
+    spec = SampleSpec([Field("x", (2,), np.dtype("f4"), "input")])
+    (tmp_path / "s").mkdir()
+    for begin, end in ((0, 4), (4, 6)):
+        with SampleWriter(tmp_path / "d", spec, resume=True) as writer:
+            count = end - begin
+            names = {"episode": np.arange(begin, end), "step": np.zeros(count, int), "seed": np.zeros(count, "u8")}
+            writer.append({"x": np.zeros((count, 2), "f4")}, **names)
+        with Run(tmp_path / "s", "train", CONFIGURATION) as run:
+            run.describe_dataset(physgym.SampleDataset(tmp_path / "d"), "validation")
+    said = capsys.readouterr().err
+    assert said.count("has grown") == 1
+    assert "(validation) has grown since this session began, from 4 samples; all 6 are taken from now on" in said
 
 
 def test_a_resume_that_is_accepted_changes_the_configuration(tmp_path, monkeypatch):
