@@ -52,9 +52,9 @@ RecordingFolders = Annotated[list[str], Field(min_length=1)]
 class StepLimitSection(Section):
     """Limit of the steps of an episode that grows with the episodes, linearly."""
 
-    first: int = Field(ge=1, description="of the first episode")
-    last: int = Field(ge=1, description="of the last one, and all after it")
-    episodes: int = Field(ge=1, description="number of the episode that has it")
+    first: int = Field(ge=1, description="limit of the first episode")
+    last: int = Field(ge=1, description="limit of the last episode of the growth, and of all after it")
+    episodes: int = Field(ge=1, description="number of that last episode")
 
 
 class AgentSection(Section):
@@ -62,28 +62,30 @@ class AgentSection(Section):
 
     type: AgentName = Field(description=f"{', '.join(components.AGENTS)}, or module:attr, an Agent")
     arguments: PlainArguments = Field(
-        default_factory=dict, description="of its constructor, such as network, lr, gamma and those of exploration"
+        default_factory=dict,
+        description="arguments of the agent's constructor, such as network, lr, gamma and those of exploration",
     )
     steps: int = Field(
-        100_000, ge=1, description="of all environments together; gradient steps where there is no environment"
+        100_000, ge=1, description="steps of all environments together; without an environment, gradient steps"
     )
-    num_envs: int = Field(8, ge=1, description="environments that it acts in at once")
+    num_envs: int = Field(8, ge=1, description="environments in which the agent acts at once")
     num_workers: int | None = Field(
         None,
         ge=0,
-        description="processes that they run in, by default what is fastest, 0 for none; results do not depend on it",
+        description="processes for the environments; by default the fastest number, 0 for none; results do not depend "
+        "on it",
     )
     learning_starts: int = Field(1000, ge=0, description="steps of all environments before the first gradient step")
     learn_every: int | None = Field(
-        None, ge=1, description="steps of all environments from one time of learning to the next; by default num_envs"
+        None, ge=1, description="steps of all environments between two times of learning; by default num_envs"
     )
     gradient_steps: int = Field(1, ge=1, description="gradient steps each time")
     batch_size: int = Field(128, ge=1, description="transitions of a gradient step")
     capacity: int | None = Field(
         100_000,
         ge=1,
-        description="rows of the replay that can be drawn at most: steps, and last observations of episodes; the "
-        "oldest files go. null keeps all",
+        description="largest number of rows in the replay: steps, and last observations of episodes; the oldest files "
+        "are deleted. null keeps all",
     )
     preprocessing: list[PreprocessingStep] = Field(
         default_factory=list,
@@ -91,30 +93,30 @@ class AgentSection(Section):
         "as GrayscaleObservation, physgym's, or module:attr",
     )
     stack: int = Field(1, ge=1, description="observations that the agent sees together, the newest last")
-    normalize_observations: bool = Field(False, description="by running mean and deviation, frozen in evaluations")
-    normalize_rewards: bool = Field(False, description="by the running deviation of returns")
+    normalize_observations: bool = Field(
+        False, description="normalize observations by running mean and deviation, which evaluations do not change"
+    )
+    normalize_rewards: bool = Field(False, description="normalize rewards by the running deviation of returns")
     max_episode_steps: int | StepLimitSection | None = Field(
         None,
-        description="steps after which an episode is cut: a number, or one that grows with the episodes; null as "
-        "the environment has it",
+        description="steps after which an episode is cut: a number, or one that grows with the episodes; null as the "
+        "environment has it",
     )
     infos: list[str] = Field(default_factory=list, description="entries of the info that the replay keeps")
     cache: str | RecordingFolders | None = Field(
         None,
         description="recordings to learn from, folders or s3://bucket/prefix, in place of the environment or with it",
     )
-    cache_share: float = Field(1.0, gt=0, le=1, description="of a batch that is from the recordings")
-    evaluate_every: int = Field(
-        0, ge=0, description="steps from one evaluation without exploration to the next; 0: none"
-    )
-    evaluate_episodes: int = Field(10, ge=1, description="of an evaluation, always the same")
+    cache_share: float = Field(1.0, gt=0, le=1, description="fraction of a batch from the recordings")
+    evaluate_every: int = Field(0, ge=0, description="steps between two evaluations without exploration; 0 for none")
+    evaluate_episodes: int = Field(10, ge=1, description="episodes of an evaluation, always the same ones")
     evaluate_arguments: PlainArguments = Field(
         default_factory=dict,
-        description="of the environment of evaluations, besides environment.arguments or in place of them",
+        description="arguments of the environment of evaluations, which add to environment.arguments or replace them",
     )
-    report_every: int = Field(1000, ge=1, description="steps from one point of the curves, an epoch, to the next")
-    save_every: int = Field(10_000, ge=0, description="steps from one checkpoint to the next; 0 saves none")
-    keep: int = Field(2, ge=1, description="how many of the newest checkpoints")
+    report_every: int = Field(1000, ge=1, description="steps between two points of the curves (an epoch)")
+    save_every: int = Field(10_000, ge=0, description="steps between two checkpoints; 0 saves none")
+    keep: int = Field(2, ge=1, description="how many of the newest checkpoints are kept")
     timeout: float = key(Timeout)
     on_error: Literal["raise", "restart"] = key(OnError, "what happens when a worker dies or hangs: raise, or restart")
     callbacks: list[TrainingCallback] = Field(default_factory=list, description="of the training's events")

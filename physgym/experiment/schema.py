@@ -51,7 +51,7 @@ class EnvironmentSection(Section):
     )
     arguments: EnvironmentArguments = Field(
         default_factory=dict,
-        description="of the environment's constructor; of a list of k, episode e has those at e modulo k",
+        description="arguments of the environment's constructor; of a list of k, episode e takes those at e modulo k",
     )
 
 
@@ -107,21 +107,23 @@ class _Samples(Section):
         "function that makes one",
     )
     samples: int | None = Field(
-        None, ge=1, description="how many it shall have: missing ones are generated. null takes it as it stands"
+        None, ge=1, description="number of samples; missing ones are generated. null takes the dataset as it is"
     )
     episodes: int | None = key(
-        EpisodesOption, "how many episodes it shall have; with samples too, it ends with what comes first"
+        EpisodesOption, "number of episodes; with samples too, generation ends at the first of both"
     )
     mini: int | None = Field(None, ge=1, description="only the first so many samples, for a quick try; --mini sets it")
     produce: Literal["before", "first_epoch", "always", "online"] = Field(
         "before",
         description="generate before the training, in its first epoch, again for every epoch, or while it trains",
     )
-    load_samples: str | None = Field(None, description="dataset whose samples drive the simulation")
+    load_samples: str | None = Field(
+        None, description="dataset whose samples drive the simulation, in place of actions"
+    )
     feedback: FeedbackDeclaration | None = Field(
         None,
-        description="which output of a step is which input of the next one: 'next_state -> state', or 'state' where it "
-        "is stored once; a list for several. null leaves it to the samples",
+        description="which output of a step is which input of the next one: 'next_state -> state', or 'state' where "
+        "it is stored once; a list for several. null leaves it to the samples",
     )
 
 
@@ -187,8 +189,8 @@ class DatasetSection(_Generation):
         made = (self.path, self.samples, self.episodes, self.load_samples)
         if self.type is not None and (any(value is not None for value in made) or self.produce != "before"):
             raise ValueError(
-                "samples of your own (type) are taken as they stand; leave out path, samples, episodes, "
-                "load_samples and produce"
+                "samples of your own (type) are taken as they stand; leave out path, samples, episodes, load_samples "
+                "and produce"
             )
         return self
 
@@ -207,7 +209,7 @@ class NetworkSection(Section):
         description=f"{', '.join(components.NETWORKS)}, or module:attr: a class, by its from_spec(spec, inputs=, "
         "outputs=) if any",
     )
-    arguments: PlainArguments = Field(default_factory=dict, description="of its constructor")
+    arguments: PlainArguments = Field(default_factory=dict, description="arguments of the network's constructor")
     start_from: str | None = Field(
         None, description="session or checkpoint whose network is trained further, in place of a new one"
     )
@@ -223,21 +225,21 @@ class TransformsSection(Section):
     normalize: bool = Field(True, description="normalize inputs and outputs by the training samples")
     scale: Scale | dict[str, Scale] = Field(
         "auto",
-        description="of the normalization: one number per field, channel (of the first or last axis) or component; for "
-        "all fields or by name",
+        description="scale of the normalization: one number per field, channel (of the first or last axis) or "
+        "component; for all fields or by name",
     )
     pointwise_mean: bool = Field(
         True, description="whether each number has a mean of its own; false for fields on grids of any size"
     )
     physical_loss: bool = Field(False, description="compute the loss in physical units, not in normalized ones")
     before_prediction: list[TransformComponent] = Field(
-        default_factory=list, description="of the inputs, before they are normalized"
+        default_factory=list, description="transform of the inputs, before they are normalized"
     )
     before_loss: list[TransformComponent] = Field(
-        default_factory=list, description="of prediction and target alike, after the target was normalized"
+        default_factory=list, description="transform of prediction and target, after the target was normalized"
     )
     before_apply: list[TransformComponent] = Field(
-        default_factory=list, description="of the prediction in physical units, before it leaves"
+        default_factory=list, description="transform of the prediction in physical units, before it is returned"
     )
 
 
@@ -250,22 +252,23 @@ class OptimizationSection(Section):
     loss: LossComponent = Field(Component(type="mse"), description="a class, or a function of (prediction, target)")
     optimizer: Optimizer = Field(
         Component(type="adam"),
-        description="of torch, by name, or module:attr; with arguments: {type: ..., arguments: {...}}",
+        description="optimizer of torch, by name, or module:attr; with arguments: {type: ..., arguments: {...}}",
     )
     lr: float = Field(1e-3, gt=0, description="learning rate")
-    weight_decay: float = Field(0.0, ge=0, description="of the optimizer")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of the optimizer")
     schedule: Schedule = Field(
         Component(type="constant"),
-        description="of the learning rate; cosine and one_cycle span all epochs, step halves it every 5, exponential "
-        "takes 5 % off in each, plateau a tenth where the loss stays; arguments change that",
+        description="schedule of the learning rate: cosine and one_cycle span all epochs; step halves it every 5; "
+        "exponential takes off 5 % in each; plateau takes a tenth if the loss stays. Arguments change that",
     )
     schedule_every: Literal["batch", "epoch"] | None = Field(
-        None, description="when it advances; by default every batch for cosine and one_cycle, else every epoch"
+        None,
+        description="when the schedule advances; by default every batch for cosine and one_cycle, else every epoch",
     )
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
     accumulate: int = Field(1, ge=1, description="parts in which the gradient of a batch is computed")
     precision: Literal["float32", "float64", "bfloat16", "float16"] = Field(
-        "float32", description="in which the network computes; with float64 its weights are float64"
+        "float32", description="precision of the network's computations; with float64 its weights are float64"
     )
 
 
@@ -273,35 +276,35 @@ class CheckpointsSection(Section):
     """Times at which the training is saved, and the checkpoints that are kept."""
 
     every: int = Field(1, ge=1, description="save after so many epochs")
-    steps: int | None = Field(None, ge=1, description="also after so many batches")
-    minutes: float | None = Field(None, gt=0, description="also after so many minutes")
-    keep: int | None = Field(1, ge=1, description="how many of the newest; null keeps all")
+    steps: int | None = Field(None, ge=1, description="save also after so many batches")
+    minutes: float | None = Field(None, gt=0, description="save also after so many minutes")
+    keep: int | None = Field(1, ge=1, description="how many of the newest are kept; null keeps all")
     path: str | None = Field(None, description="folder or s3://bucket/prefix; by default 'networks' in the session")
     best: bool = Field(True, description="also keep the best one")
     monitor: str | None = Field(
         None,
-        description="value of an epoch by which the best is chosen, such as rollout_relative_l2/FIELD; by default that "
-        "of early_stopping, else the validation loss",
+        description="value of an epoch that decides which is the best, such as rollout_relative_l2/FIELD; by default "
+        "that of early_stopping, else the validation loss",
     )
     mode: Literal["min", "max"] | None = Field(
-        None, description="whether small or large ones are better; by default min"
+        None, description="whether small or large values are better; by default min"
     )
 
 
 class EarlyStoppingSection(Section):
     """Conditions to stop before the last epoch."""
 
-    monitor: str = Field("validation_loss", description="value of an epoch that is to fall")
-    patience: int = Field(10, ge=1, description="epochs without a lower one")
-    min_delta: float = Field(0.0, ge=0, description="what counts as lower")
-    mode: Literal["min", "max"] = Field("min", description="whether it is to fall, or to rise")
+    monitor: str = Field("validation_loss", description="value of an epoch that should fall")
+    patience: int = Field(10, ge=1, description="epochs without a lower value")
+    min_delta: float = Field(0.0, ge=0, description="smallest decrease that counts")
+    mode: Literal["min", "max"] = Field("min", description="whether the value should fall or rise")
 
 
 class RolloutSection(Section):
     """The costlier validation: the network in the simulation, compared with the solver."""
 
     steps: int = Field(ROLLOUT_STEPS, ge=1, description="steps of the simulation")
-    every: int = Field(5, ge=1, description="after so many epochs, and after the last one")
+    every: int = Field(5, ge=1, description="epochs between two of them; one more is after the last epoch")
     horizons: list[int] = Field(
         default_factory=list, description="steps after which to compare trajectories that the network makes alone"
     )
@@ -314,7 +317,7 @@ class ValidationSection(Section):
         0.1,
         ge=0,
         lt=1,
-        description="of the episodes, held out where the dataset has no validation part; 0 for no validation",
+        description="fraction of the episodes, held out if the dataset has no validation part; 0 for no validation",
     )
     path: str | None = Field(None, description="dataset to validate on: its validation part if it has one")
     rollout: RolloutSection | None = Field(None, description="null for none")
@@ -366,27 +369,29 @@ class TrainingSection(Section):
 
     epochs: int = Field(10, ge=1, description="passes over the training samples")
     batch_size: int = Field(32, ge=1, description="samples of a step of the optimizer")
-    batches_per_epoch: int | None = Field(None, ge=1, description="at most; null takes all samples")
+    batches_per_epoch: int | None = Field(
+        None, ge=1, description="largest number of batches in an epoch; null takes all samples"
+    )
     shuffle: bool | Literal["random", "window"] = Field(
         True, description="how samples are shuffled: true as fits the memory, random, window, or false"
     )
     predict: Literal["value", "change"] = Field(
         "value",
-        description="what the network predicts of outputs that are inputs of the next step: their value, or the change "
-        "from that input",
+        description="what the network predicts of outputs that are inputs of the next step: their value, or the "
+        "change from that input",
     )
     last_batch: Literal["auto", "keep", "join", "drop"] = Field(
         "auto",
-        description="one that is not filled: keep it, join it to the one before, drop it; auto joins a single sample "
-        "where the network needs more",
+        description="a last batch that is not full: keep it, join it to the one before, drop it; auto joins a single "
+        "sample where the network needs more",
     )
     unroll: UnrollSection | None = Field(
         None, description="steps that the network makes from its own outputs in the loss; null for single samples"
     )
     metrics: list[str] = Field(
         default_factory=list,
-        description="of the validation and of test sets, after each epoch: mse, rmse, mae, max_error, relative_l2, r2, "
-        "nrmse, or module:attr, a function of (prediction, target)",
+        description="metrics of the validation and of test sets, after each epoch: mse, rmse, mae, max_error, "
+        "relative_l2, r2, nrmse, or module:attr, a function of (prediction, target)",
     )
     test: dict[str, str] = Field(
         default_factory=dict,
@@ -413,14 +418,16 @@ class StatsSection(Section):
         "module:attr, a Logger",
     )
     histograms: bool = Field(
-        False, description="of weights and gradients, after every epoch, where a logger has histograms"
+        False, description="histograms of weights and gradients after every epoch, if a logger has histograms"
     )
     weights: int | None = Field(
         None,
         ge=0,
-        description="epochs from one histogram of the weights to the next, 0 for none; null as histograms says",
+        description="epochs between two histograms of the weights; 0 for none; null follows histograms",
     )
-    gradients: int | None = Field(None, ge=0, description="the same of the gradients")
+    gradients: int | None = Field(
+        None, ge=0, description="epochs between two histograms of the gradients; 0 for none; null follows histograms"
+    )
     charts: dict[str, list[str]] = Field(
         default_factory=dict,
         description="plots of several curves, where a logger has plots: names or regular expressions, by title",
@@ -456,9 +463,9 @@ class RunnerSection(_Running):
 class Config(Section):
     """A training, from simulation to network."""
 
-    description: str = Field("", description="what this is for, for your future self")
+    description: str = Field("", description="what this training is for, in your words")
     session: str = Field("sessions/default", description="folder of the session; a taken name gets a suffix")
-    seed: int = key(SeedOption, "of samples, weights, order and everything else that is drawn")
+    seed: int = key(SeedOption, "seed of samples, weights, order and everything else that is random")
     device: str = Field(
         "cpu",
         description="where to train, such as cuda or cuda:1; auto takes cuda, else mps, else cpu; --cpu sets it to cpu",
@@ -470,8 +477,10 @@ class Config(Section):
     inputs: list[str] | None = Field(
         None, description="fields that feed the network, by name or in this order; by default those of role input"
     )
-    outputs: list[str] | None = Field(None, description="fields that it predicts; by default those of role target")
-    loss_fields: list[str] | None = Field(None, description="fields that the loss gets; by default the outputs")
+    outputs: list[str] | None = Field(
+        None, description="fields that the network predicts; by default those of role target"
+    )
+    loss_fields: list[str] | None = Field(None, description="fields in the loss; by default the outputs")
     network: NetworkSection = Field(default_factory=NetworkSection)
     transforms: TransformsSection = Field(default_factory=TransformsSection)
     optimization: OptimizationSection = Field(default_factory=OptimizationSection)
@@ -479,7 +488,7 @@ class Config(Section):
     validation: ValidationSection = Field(default_factory=ValidationSection)
     stats: StatsSection = Field(default_factory=StatsSection)
     runner: RunnerSection = Field(default_factory=RunnerSection)
-    search: SearchSection | None = Field(None, description="what physgym search varies; other commands leave it aside")
+    search: SearchSection | None = Field(None, description="what physgym search varies; other commands ignore it")
 
     @model_validator(mode="after")
     def _trains_one_thing(self) -> Config:

@@ -125,9 +125,9 @@ class SearchSection(BaseModel):
     )
     workers: int = Field(1, ge=1, description="trials at the same time, each in a process")
     threads: int | None = Field(
-        None, ge=1, description="of each worker; by default the cores are shared out, with Ray it is one"
+        None, ge=1, description="threads of each worker; by default the cores are divided among them, with Ray one"
     )
-    metric: str = Field("validation_loss", description="value of an epoch that is to be best")
+    metric: str = Field("validation_loss", description="value of an epoch that the search improves")
     which: Literal["best", "last"] = Field("best", description="whether its best epoch counts, or the last one")
     direction: Literal["minimize", "maximize"] = Field(
         "minimize", description="whether small or large values of the metric are better"
@@ -146,6 +146,6 @@ class SearchSection(BaseModel):
         5, ge=1, description="trials at random from which tpe and gp learn first; also before median ends any"
     )
     warmup: int = Field(1, ge=1, description="epochs in which no trial is ended early")
-    seed: int = Field(0, ge=0, description="of what the sampler draws; the trainings keep the configuration's seed")
+    seed: int = Field(0, ge=0, description="seed of the sampler; the trainings keep the configuration's seed")
     timeout: float | None = Field(None, gt=0, description="begin no trial after so many seconds")
     trial_timeout: float | None = Field(None, gt=0, description="seconds after which a trial is ended as failed")
