@@ -139,10 +139,14 @@ def _histograms(field: Field, values: Array) -> Iterator[Chart]:
     title = field.name
     if values.dtype.kind == "c":
         values, title = np.abs(values), f"|{field.name}|"
-    parts = {field.name: values}
-    if values.ndim > 1 and 1 < values.shape[-1] <= COMPONENTS:
+    parts, units = {field.name: values}, _units(field)
+    if values.ndim > 1 and (1 < values.shape[-1] <= COMPONENTS or len({*units}) > 1):
         parts = {f"[{number}]": values[..., number] for number in range(values.shape[-1])}
-    units = _units(field)
+    if COMPONENTS < len(units) == len(parts):  # those of a unit together
+        for unit in dict.fromkeys(units):
+            same = {name: part for (name, part), one in zip(parts.items(), units, strict=True) if one == unit}
+            yield charts.histogram(f"{title} {', '.join(same)}", same, across=unit)
+        return
     if len(units) == len(parts) > 1:  # which have nothing in common
         for (name, part), unit in zip(parts.items(), units, strict=True):
             yield charts.histogram(f"{title}{name}", {name: part}, across=unit)

@@ -32,7 +32,8 @@ def scenes_picture(dataset: SampleDataset, rows: Sequence[int]) -> bytes | None:
     if not _has_shapes(shown):
         return None
     snapshots = [scene.snapshot(sample, dataset.constants) for sample in samples]
-    return png(draw(snapshots, SIZE, titles=[f"sample {row}" for row in rows], columns=len(rows)))
+    titles = [f"sample {row}" for row in rows]
+    return png(draw(snapshots, SIZE, titles=titles, title=snapshots[0]["title"], columns=len(rows)))
 
 
 def _has_shapes(snapshot: SceneSnapshot) -> bool:
@@ -82,4 +83,5 @@ class PredictedScenes:
         if not kinds or (plotted and kinds <= {*FLAT}):
             return None
         every = [self._errors.network(solver), self._errors.network(network), self._errors.snapshot(solver, network)]
-        return png(draw(every, SIZE, titles=("true", "predicted", "error"), columns=len(every)))
+        titles = ("true", "predicted", "error")
+        return png(draw(every, SIZE, titles=titles, title=solver["title"], columns=len(every)))

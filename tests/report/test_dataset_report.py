@@ -110,6 +110,16 @@ def test_an_outlier_is_named(tmp_path):
     assert "5 standard deviations" in text
 
 
+def test_numbers_of_several_units_are_counted_by_unit(tmp_path):
+    units = "m, m, m, rad/s, rad/s"
+    with SampleWriter(tmp_path / "d", SampleSpec([Field("state", (5,), "f4", "target", units)])) as writer:
+        where = {"episode": np.zeros(20, int), "step": np.arange(20), "seed": np.zeros(20, "u8")}
+        writer.append({"state": np.random.default_rng(0).normal(size=(20, 5)).astype("f4")}, **where)
+    content = dataset_report(tmp_path / "d").html()
+    assert "<figcaption>state [0], [1], [2]</figcaption>" in content
+    assert "<figcaption>state [3], [4]</figcaption>" in content
+
+
 def test_values_that_are_not_finite_are_counted(tmp_path):
     x = np.linspace(0, 1, 100)
     x[[3, 5]] = np.nan

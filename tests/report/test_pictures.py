@@ -6,10 +6,13 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from physgym.data import surgery
 from physgym.data.dataset import SampleDataset
 from physgym.data.writer import SampleWriter
 from physgym.report.pictures import PredictedScenes, scenes_picture
 from physgym.sample import Field, SampleSpec
+from physgym.scene import Scene, field
+from physgym.scene.declared import METADATA, scene_text
 from tests.report.test_dataset_report import numbers
 
 pytestmark = pytest.mark.slow
@@ -55,3 +58,18 @@ def test_numbers_that_are_plotted_have_no_picture(images, tmp_path):
 
 def test_scenes_of_samples_stand_side_by_side(images):
     assert min(coloured(scenes_picture(images, [0, 1, 2]))) > 10_000
+
+
+def test_the_title_of_a_scene_stands_above_its_samples(images, monkeypatch):
+    titles = []
+    monkeypatch.setattr("physgym.report.pictures.png", lambda picture: b"")
+    monkeypatch.setattr("physgym.report.pictures.draw", lambda *_, **said: titles.append(said["title"]))
+    scene = Scene()
+    scene.title("plate")
+    scene.image("y", field("y"))
+    surgery.describe(images.paths[0], {METADATA: scene_text(scene.declaration())})
+    dataset = SampleDataset(images.paths[0])
+    scenes_picture(dataset, [0, 1])
+    true = {name: values[0] for name, values in dataset[0:1].items()}
+    PredictedScenes(dataset, SPEC, ["y"]).picture(true, {"y": true["y"]}, plotted=False)
+    assert titles == ["plate", "plate"]
