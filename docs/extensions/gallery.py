@@ -125,7 +125,7 @@ class Examples(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return them."""
         known = examples()
-        lines = ["::::{grid} 1 2 3 3", ":gutter: 2", ""]
+        lines = ["::::{grid} 1 2 2 2", ":gutter: 2", ""]
         for name in self.content:
             if name not in known:
                 raise self.error(f"there is no example {name!r}")

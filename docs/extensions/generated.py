@@ -100,8 +100,11 @@ class _Lines(SphinxDirective):
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
-        """Return what they are."""
-        return self.parse_text_to_nodes("\n".join(self.lines()), allow_section_headings=True)
+        """Return what they are, with a class on each table for the style sheet."""
+        found = self.parse_text_to_nodes("\n".join(self.lines()), allow_section_headings=True)
+        for table in (table for node in found for table in node.findall(nodes.table)):
+            table["classes"].append("generated")
+        return found
 
 
 class ConfigKeys(_Lines):
