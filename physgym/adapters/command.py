@@ -25,6 +25,8 @@ from physgym.errors import ConfigError, SampleError, SimulatorError
 from physgym.simulation import Simulation
 from physgym.spaces import Array
 
+SAME = 1e-6  # relative difference of a state and of its text in a file, of as many digits as the program needs
+
 
 @dataclass
 class Case:
@@ -183,11 +185,28 @@ class CommandSimulation(Simulation[Any, Any]):
         case.steps += 1
         with self._runs.folders.fresh() as folder:
             self.write(folder, values)
+            if self._runs.folders.continues and case.steps == 1:
+                self._check_begin(folder, before)
             written = WrittenFiles(folder, self._fields.files)
             self._runs.run(values, folder)
             written.check()
             case.outputs = self._checked(self.read(folder))
             case.states = {name: case.outputs[name] for name in before}
+
+    def _check_begin(self, folder: Path, states: Mapping[str, Array]) -> None:
+        """Raise ConfigError where the files of the first step have another state than ``initial`` says."""
+        for name, state in states.items():
+            try:
+                found = shaped(as_array(self._fields.readers[name](folder)), state.shape)
+            except Exception:  # noqa: BLE001 - the first run makes the file, or a subclass reads it
+                continue
+            largest = float(np.abs(state).max(initial=0.0))
+            if not np.allclose(found, state, rtol=SAME, atol=SAME * largest, equal_nan=True):
+                raise ConfigError(
+                    f"outputs[{name!r}]: initial differs by up to {np.abs(found - state).max():.3g} from the state in "
+                    "the files of the case, with which the first step begins. Make both equal, or write the file by a "
+                    "template"
+                )
 
     def _taken(self, action: Any) -> dict[str, Array]:
         known, what = self._fields.actions, f"an action of {type(self).__name__}"

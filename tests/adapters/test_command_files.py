@@ -157,6 +157,11 @@ def test_a_program_that_keeps_its_files_has_its_state_in_the_samples_too(case, m
     assert [float(sample["next_u"]) for sample in samples] == [1.5, 2.75, 4.375]
     with pytest.raises(ConfigError, match="write it by a template, and leave continues out"):
         env.adopt({"f": 1.0}, {"next_u": np.array(1.0)})
+    env = made("true", case=case, outputs={"u": {**outputs["u"], "initial": 1.01}}, actions=FORCES, continues=True)
+    with pytest.raises(
+        ConfigError, match=r"outputs\['u'\]: initial differs by up to 0\.01 from the state in the files"
+    ):
+        env.step({"f": 1.0})
 
 
 NO_STATE = {
