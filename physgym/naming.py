@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
@@ -46,6 +47,38 @@ def is_importable(name: str) -> bool:
         return name in gymnasium.registry
     found = None if module in ("__main__", "__mp_main__") else getattr(sys.modules.get(module), kind, None)
     return isinstance(found, type) and issubclass(found, gymnasium.Env)
+
+
+def with_names(spec: EnvSpec) -> EnvSpec:
+    """Return a registration whose entry points are texts where another program can import them.
+
+    Gymnasium writes down no class that was given as an entry point: ``register(id, Class)`` becomes "module:Class".
+    What is local or of a script stays as it is, and has no text.
+    """
+    points = (spec.entry_point, spec.vector_entry_point)
+    entry, vector = (point if isinstance(point, str) or point is None else _importable(point) for point in points)
+    return replace(spec, entry_point=entry, vector_entry_point=vector)
+
+
+def spec_text(spec: EnvSpec | None) -> str:
+    """Return Gymnasium's description of an environment as JSON, from which another program makes it.
+
+    Empty where there is none: without a registration, of a class that cannot be imported, of a wrapper or an argument
+    that JSON does not know.
+    """
+    if spec is None or any(wrapper.kwargs is None for wrapper in spec.additional_wrappers):
+        return ""
+    try:
+        return with_names(spec).to_json()
+    except (TypeError, ValueError):
+        return ""
+
+
+def _importable(point: Any) -> Any:
+    module, name = getattr(point, "__module__", None), getattr(point, "__qualname__", "")
+    if module in (None, "__main__", "__mp_main__") or vars(sys.modules.get(module, gymnasium)).get(name) is not point:
+        return point
+    return f"{module}:{name}"
 
 
 def same_name(one: str | None, other: str | None) -> bool:

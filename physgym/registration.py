@@ -118,6 +118,13 @@ def _made_elsewhere(env: str, **arguments: Any) -> gymnasium.Env[Any, Any]:
     )
 
 
+def with_arguments(spec: EnvSpec, arguments: Mapping[str, Any]) -> EnvSpec:
+    """Return a registration with arguments of the constructor and of `gymnasium.make`, as that function notes them."""
+    own = {name: arguments[name] for name in (LIMIT, "disable_env_checker") if name in arguments}
+    more = {name: value for name, value in arguments.items() if name not in own}
+    return replace(spec, kwargs={**spec.kwargs, **more}, **own)
+
+
 def is_batched(env: EnvLike) -> bool:
     """Return whether environments are rows of a vector environment: one is registered alone, or its class is given.
 

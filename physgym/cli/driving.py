@@ -36,6 +36,9 @@ def drive(
     ramp: Annotated[
         float, typer.Option(min=0, help="Seconds in which a key changes an action by half of its range.")
     ] = 0.25,
+    allow_changed_code: Annotated[
+        bool, typer.Option("--allow-changed-code", help="Continue also what an environment of other code has recorded.")
+    ] = False,
 ) -> None:
     """Drive in an environment yourself, and record it.
 
@@ -58,4 +61,5 @@ def drive(
         view=view,
         gamepad=gamepad,
         ramp=ramp,
+        allow_changed_code=allow_changed_code,
     )

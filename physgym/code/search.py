@@ -42,7 +42,8 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
     """Find the code of a simulation.
 
     Args:
-        env: Registered id, `EnvSpec`, or a callable that makes the environment.
+        env: Registered id, `EnvSpec`, or a callable that makes the environment; None where nothing but an environment
+            that was made is known.
         arguments: Arguments of its constructor, or a list of such tables: classes and functions among them count.
         made: Description of an environment that was made, by `describe_env`; None if there is none.
 
@@ -56,7 +57,8 @@ def code_of(env: Any, arguments: Any = None, made: Mapping[str, Any] | None = No
     if isinstance(env, str) and env.startswith(ELSEWHERE):
         return _code_elsewhere(made)
     found = Search()
-    found.environment(env)
+    if env is not None:
+        found.environment(env)
     for number, table in enumerate(arguments if isinstance(arguments, (list, tuple)) else [arguments or {}]):
         for name, value in with_objects(dict(table), "env_kwargs").items():
             if not is_plain(value):  # plain ones stand in the source of a dataset

@@ -271,7 +271,8 @@ def _codes(dataset: SampleDataset) -> list[Simulated]:
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
     for source, provenance in dataset.origins()[0]:
         if (code := code_of_part(provenance)) is not None:
-            found.setdefault((str(source.get("env")), str(code.get("hash"))), code)
+            env = source.get("env") or source.get("recorded")
+            found.setdefault((str(env), str(code.get("hash"))), code)
     return [(env, code) for (env, _), code in found.items()]
 
 

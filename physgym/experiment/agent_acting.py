@@ -76,7 +76,9 @@ def run_agent_of(
             first = int(SampleDataset(record).index("episode").max(initial=-1)) + 1
         assert config.agent is not None
         try:
-            env = Recorder(env, record, infos=config.agent.infos, resume=resume)  # type: ignore[assignment]
+            env = Recorder(  # type: ignore[assignment]
+                env, record, infos=config.agent.infos, resume=resume, allow_changed_code=allow_changed_code
+            )
         except BaseException:
             env.close()
             raise

@@ -92,7 +92,13 @@ def train_agent(
     with Run(session, "train", recorded, origin) as run:
         callbacks = [*callbacks, *build_loggers(config, session)]
         trainer = make_agent_trainer(
-            config, session, callbacks=callbacks, resume=resume is not None, view=view, launcher=launcher
+            config,
+            session,
+            callbacks=callbacks,
+            resume=resume is not None,
+            view=view,
+            launcher=launcher,
+            allow_changed_code=origin is not None and origin.allow_changed_code,
         )
         run.note_device(trainer.ranks.device)
         if recordings is not None:
@@ -118,6 +124,7 @@ def make_agent_trainer(
     resume: bool = False,
     view: LiveView = UNSEEN,
     launcher: Launcher[Any] | None = None,
+    allow_changed_code: bool = False,
 ) -> AgentTrainer:
     """Make the trainer of the agent of a configuration, which is to be closed unless its `fit` is called.
 
@@ -143,6 +150,7 @@ def make_agent_trainer(
         resume=resume,
         view=view,
         launcher=launcher,
+        allow_changed_code=allow_changed_code,
         record=False,
         **given,
     )

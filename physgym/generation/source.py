@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from physgym.data.times import time_attribute
 from physgym.episode import SEED_RULE
 from physgym.errors import ConfigError, DatasetError
 from physgym.generation.declarations import Declarations
-from physgym.naming import same_name
+from physgym.naming import same_name, spec_text
 from physgym.registration import EnvLike, find_spec
 from physgym.spaces import from_json, is_custom, to_json
 from physgym.storage.location import Location, place
@@ -145,15 +145,10 @@ def _env_spec(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> str:
     """Return Gymnasium's description of a registered environment with its arguments; empty for any other."""
     if not isinstance(env, (str, EnvSpec)):
         return ""
-    spec = copy.deepcopy(find_spec(env))
     shown = [describable([one]) for one in each]
-    spec.kwargs.update(
-        {name: value for name, value in shown[0].items() if all(one.get(name) == value for one in shown)}
-    )
-    try:
-        return spec.to_json()
-    except (TypeError, ValueError):  # an entry point or argument that JSON does not know
-        return ""
+    common = {name: value for name, value in shown[0].items() if all(one.get(name) == value for one in shown)}
+    spec = find_spec(env)
+    return spec_text(replace(spec, kwargs={**spec.kwargs, **common}))
 
 
 def is_same_source(saved: Mapping[str, Any], mine: dict[str, Any]) -> bool:

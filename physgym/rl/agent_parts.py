@@ -20,6 +20,7 @@ from physgym.rl.cache import TransitionCache
 from physgym.rl.frame_stacks import FrameStacks
 from physgym.rl.learning import Learning
 from physgym.rl.preprocessing import Preprocessing
+from physgym.rl.recorded_code import RecordedCode
 from physgym.rl.recordings import Recordings
 from physgym.rl.replay import Replay
 from physgym.rl.running_normalization import RunningNormalization
@@ -122,6 +123,7 @@ def make_parts(
     replay: Path | None,
     position: Mapping[str, Any] | None,
     source: Mapping[str, Any],
+    code: RecordedCode | None = None,
 ) -> AgentParts:
     """Return the parts of a training.
 
@@ -133,6 +135,7 @@ def make_parts(
         replay: Folder of the replay; None for the memory alone.
         position: Of the replay, where a training is continued.
         source: What the replay says of its origin.
+        code: The code of the environments, which the replay records.
 
     Raises:
         ConfigError: The agent does not fit the spaces, or arguments contradict each other.
@@ -181,6 +184,7 @@ def make_parts(
             stack=settings.stack,
             infos=settings.infos,
             source=source,
+            code=code,
             resume=position,
         )
         acting = Acting(

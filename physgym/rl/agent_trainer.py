@@ -31,6 +31,7 @@ from physgym.rl.agent_policy import AgentPolicy
 from physgym.rl.agent_records import AgentRecords
 from physgym.rl.agent_settings import AgentSettings
 from physgym.rl.preprocessing import Preprocessing
+from physgym.rl.recorded_code import RecordedCode, code_of_environment
 from physgym.rl.recordings import Recordings
 from physgym.rl.replay_files import ReplayDiffers
 from physgym.rl.saved_training import saved_training
@@ -113,7 +114,7 @@ class AgentTrainer(ClosedOnExit):
         on_error: "raise", or "restart" a worker that dies, hangs or raises, see `physgym.SocketVectorEnv`.
         progress: Whether to show a progress bar.
         record: Whether the session gets the record that `physgym list` and `show` read.
-        allow_changed_code: Whether a recorded session may be continued though the code of its simulation has changed.
+        allow_changed_code: Whether a session may be continued though the code of its simulation has changed.
         view: How the environments are shown while the agent learns, such as "web"; ``physgym watch`` finds them by
             the session.
         launcher: Has the workers of the environments started elsewhere, as a `physgym.machines.reception.Reception`;
@@ -131,6 +132,7 @@ class AgentTrainer(ClosedOnExit):
         ConfigError: Arguments contradict each other, or the agent does not fit the environment.
         CheckpointError: The checkpoint to resume from is missing, damaged, or of another training.
         DatasetError: The replay does not belong to the checkpoint.
+        ChangedCode: The replay was recorded of other code of the environment.
         WorkerError: An environment's constructor raised.
     """
 
@@ -235,6 +237,7 @@ class AgentTrainer(ClosedOnExit):
                 replay=self.replay_folder,
                 position=None if resume is False else {"rows": 0} if saved is None else saved.position,
                 source=_source(env, venv),
+                code=None if self.replay_folder is None else _code(venv, allow_changed=allow_changed_code),
             )
             if saved is not None:
                 saved.resume(self._parts, self._progress)
@@ -543,6 +546,10 @@ def _check_evaluated(env: Any, env_kwargs: Arguments, every: int) -> None:
             f"evaluations need an environment of their own, and a machine holds one {env_name(env)} alone ({SINGLE}); "
             "give evaluate_every=0, and evaluate the agent after the training (physgym evaluate)"
         )
+
+
+def _code(made: VectorEnv[Any, Any, Any] | None, *, allow_changed: bool) -> RecordedCode | None:
+    return None if made is None else RecordedCode(code_of_environment(made), allow_changed=allow_changed)
 
 
 def _source(env: EnvLike | VectorEnv[Any, Any, Any] | None, made: VectorEnv[Any, Any, Any] | None) -> dict[str, Any]:

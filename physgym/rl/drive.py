@@ -189,6 +189,7 @@ def drive(
     gamepad: bool = False,
     ramp: float = RAMP,
     say: Say = print,
+    allow_changed_code: bool = False,
 ) -> Drive:
     """Let a person act in an environment in real time, and record what he does as `physgym.Recorder` records an agent.
 
@@ -207,6 +208,7 @@ def drive(
         gamepad: Whether a gamepad acts too, with the axes of its sticks.
         ramp: Seconds in which a key changes an action by half of its range.
         say: Takes lines for the person.
+        allow_changed_code: Continue what an environment of other code has recorded.
 
     Returns:
         What was driven.
@@ -215,6 +217,7 @@ def drive(
         ConfigError: An argument is wrong, no window can be opened, there is no gamepad, or a person cannot give such
             actions.
         DatasetError: There are samples already, and `resume` is not set, or the disk refuses.
+        ChangedCode: What is continued was recorded of other code.
     """
     one_of("view", view, WITH_RUN)
     episodes = None if episodes is None else integer("episodes", episodes, 1)
@@ -230,7 +233,9 @@ def drive(
         real_time, seconds = runs_in_real_time(made.metadata), step_seconds(made)
         first = _episodes_in(record) if resume and record is not None else 0  # whose seeds go on
         if record is not None:
-            closed = made = Recorder(made, record, infos=infos, resume=resume, acted_by="person")  # type: ignore[assignment]
+            closed = made = Recorder(  # type: ignore[assignment]
+                made, record, infos=infos, resume=resume, acted_by="person", allow_changed_code=allow_changed_code
+            )
         person = PersonActs(made, seconds, ramp)
         closed = given = GivenInputs(person)
         seat = stack.enter_context(contextlib.closing(DriverView(given)))

@@ -16,9 +16,10 @@ from physgym.closed_on_exit import ClosedOnExit
 from physgym.data.description import Mode
 from physgym.data.recordings import FLAGS
 from physgym.errors import ConfigError, SampleError
-from physgym.naming import env_name
+from physgym.naming import env_name, spec_text
 from physgym.real_time import SOURCE, runs_in_real_time
 from physgym.returned import flag_of, info_of, returned, reward_of
+from physgym.rl.recorded_code import RecordedCode, code_of_environment
 from physgym.rl.transition_log import TransitionLog
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
@@ -50,6 +51,10 @@ class Recorder:
     ``seed`` is that of the reset, and 0 where the loop or an autoreset gave none. The source of the dataset says where
     an environment runs in real time, see `physgym.real_time`.
 
+    The provenance of the dataset says which code the environment is of, as that of generated samples does. What other
+    code has recorded is not continued, since the dataset would hold two physics. A recording of before, which says
+    nothing of its code, is continued with a warning.
+
     Args:
         env: The environment or vector environment.
         path: The dataset's folder, or ``s3://bucket/prefix``.
@@ -60,11 +65,13 @@ class Recorder:
         nonfinite: What to do with a row that has a value which is not finite: "error", "reject" (leave it out) or
             "allow".
         acted_by: Name of what acts, which the source of the dataset has, such as "person".
+        allow_changed_code: Continue what an environment of other code has recorded; both codes are recorded then.
 
     Raises:
         ConfigError: An argument is wrong, a space has arrays of variable size, or a vector environment does not say how
             it resets.
         DatasetError: There are samples already, and `resume` is not set.
+        ChangedCode: What is continued was recorded of other code, or one of both is unknown.
     """
 
     def __new__(  # type: ignore[misc]  # noqa: D102 - either of two wrappers, by what is wrapped
@@ -78,6 +85,7 @@ class Recorder:
         resume: bool = False,
         nonfinite: NonFinite = "error",
         acted_by: str = "",
+        allow_changed_code: bool = False,
     ) -> EnvRecorder | VectorRecorder:
         observed: spaces.Space[Any]
         applied: spaces.Space[Any]
@@ -103,7 +111,8 @@ class Recorder:
             resume=resume,
             nonfinite=nonfinite,
             source=source,
-            env_spec=_env_spec(env),
+            env_spec=spec_text(env.spec),
+            code=RecordedCode(code_of_environment(env), allow_changed=allow_changed_code),
         )
         return VectorRecorder(env, log) if isinstance(env, VectorEnv) else EnvRecorder(env, log)
 
@@ -294,16 +303,6 @@ class VectorRecorder(VectorWrapper, ClosedOnExit):
             for name, value in self.log.observation.of(infos["final_obs"][number]).items():
                 found[name][number] = value[0]
         return found
-
-
-def _env_spec(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> str:
-    """Return Gymnasium's description of an environment as JSON; empty where it has none, or not of all wrappers."""
-    if env.spec is None or any(wrapper.kwargs is None for wrapper in env.spec.additional_wrappers):
-        return ""
-    try:
-        return env.spec.to_json()
-    except (TypeError, ValueError):  # an entry point, a wrapper or an argument that JSON does not know
-        return ""
 
 
 def _seeds(seed: Any, count: int) -> list[int | None]:

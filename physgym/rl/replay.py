@@ -13,6 +13,7 @@ from gymnasium import spaces
 from physgym.checks import integer
 from physgym.data.recordings import ACTED, ACTION, FLAGS, INFO, OBSERVATION, REWARD
 from physgym.errors import ConfigError, SampleError
+from physgym.rl.recorded_code import RecordedCode
 from physgym.rl.replay_files import ReplayFiles
 from physgym.rl.replay_rows import CurrentEpisodes, ReplayRows
 from physgym.rl.transition_log import Columns, described_spaces, transition_fields
@@ -52,6 +53,7 @@ class Replay:
             it is resumed.
         infos: Names of infos to keep.
         source: JSON data that says where the samples come from.
+        code: The code of the environments; None records nothing of it.
         resume: The position to continue from, as `position` gave it.
 
     Attributes:
@@ -64,6 +66,7 @@ class Replay:
     Raises:
         ConfigError: An argument is wrong.
         DatasetError: The folder holds a recording, and `resume` is not given; or it ends before the position.
+        ChangedCode: What is continued was recorded of other code.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Replay:
         every: int | None = None,
         infos: Sequence[str] = (),
         source: Mapping[str, Any] | None = None,
+        code: RecordedCode | None = None,
         resume: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(infos, str):
@@ -104,6 +108,7 @@ class Replay:
                 bounded=capacity is not None,
                 source=dict(source or {}),
                 attributes=described_spaces(observation_space, action_space),
+                code=code,
                 resume=resume is not None,
             )
         if resume is not None:

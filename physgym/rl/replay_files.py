@@ -12,6 +12,7 @@ from physgym.data.description import Mode, open_partitions, partition_files
 from physgym.data.partition import Partition
 from physgym.data.writer import SampleWriter
 from physgym.errors import DatasetError, PhysGymError
+from physgym.rl.recorded_code import RecordedCode
 from physgym.sample import SampleSpec
 from physgym.spaces import Array
 
@@ -33,6 +34,7 @@ class ReplayFiles:
         bounded: Whether old files are deleted.
         source: JSON data that says where the samples come from.
         attributes: Further text attributes of the partitions.
+        code: The code of the environments; None records nothing of it.
         resume: Whether to continue with what is there.
 
     Attributes:
@@ -40,6 +42,7 @@ class ReplayFiles:
 
     Raises:
         DatasetError: There are samples already, and `resume` is not set; or they are damaged.
+        ChangedCode: They were recorded of other code.
     """
 
     def __init__(
@@ -50,10 +53,11 @@ class ReplayFiles:
         bounded: bool,
         source: Mapping[str, Any],
         attributes: Mapping[str, str],
+        code: RecordedCode | None,
         resume: bool,
     ) -> None:
         self.path, self._every, self._bounded, self._source = path, every, bounded, source
-        self._attributes = attributes
+        self._attributes, self._code = attributes, code
         self._parts: list[Partition] = []
         self._first = 0  # the first row that was not deleted
         self._writer: SampleWriter | None = None
@@ -63,6 +67,8 @@ class ReplayFiles:
                 f"{path} holds the replay of another training; continue with that one (resume=True), or choose another "
                 "session"
             )
+        if code is not None:
+            code.check(path, MODE)
         if resume and path.is_dir():
             self._parts, _ = open_partitions(path, MODE)
             self._first = int(self._parts[0].path.stem[-5:]) * every if self._parts else 0
@@ -147,6 +153,8 @@ class ReplayFiles:
                 nonfinite="allow",  # the replay has looked
                 bounded=self._bounded,
             )
+            if self._code is not None:
+                self._code.record(self._writer)
         return self._writer
 
     def commit(self) -> None:

@@ -18,6 +18,7 @@ from physgym.data.description import Mode, check_mode, partition_files
 from physgym.data.recordings import ACTED, ACTION, FLAGS, INFO, OBSERVATION, REWARD
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError, PhysGymError, SampleError
+from physgym.rl.recorded_code import RecordedCode
 from physgym.sample import Field, SampleSpec
 from physgym.simulation import NonFinite
 from physgym.spaces import Array, fixed_leaves, flatten, to_json
@@ -96,10 +97,12 @@ class TransitionLog:
         nonfinite: What to do with a row that has a value which is not finite, see `SampleWriter`.
         source: JSON data that says where the samples come from.
         env_spec: Gymnasium's description of the environment as JSON; empty where there is none.
+        code: The code of the environments.
 
     Raises:
         ConfigError: An argument is wrong, or a space has arrays of variable size.
         DatasetError: There are samples already, and `resume` is not set.
+        ChangedCode: What is continued was recorded of other code; of S3 the first step finds it.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class TransitionLog:
         resume: bool,
         nonfinite: NonFinite,
         source: Mapping[str, Any],
+        code: RecordedCode,
         env_spec: str = "",
     ) -> None:
         self.observation, self.action = Columns(OBSERVATION, observation), Columns(ACTION, action)
@@ -136,6 +140,9 @@ class TransitionLog:
             raise DatasetError(
                 f"{self._path} holds {mode} samples already; continue with resume=True, or choose another folder"
             )
+        self._code = code
+        if isinstance(self._path, Path):
+            code.check(self._path, mode)
         self._writer: SampleWriter | None = None
         self._before = 0  # episodes that were there already
         self._next = 0
@@ -243,7 +250,7 @@ class TransitionLog:
 
     def _append(self, environments: Array, rows: Mapping[str, Array], episode: Array) -> None:
         if self._writer is None:
-            self._writer = SampleWriter(self._path, self._spec(rows), **self._options)
+            self._writer = self._opened(rows)
             self._before = _episodes_in(self._writer)
         fields = self._writer.spec
         columns = {}
@@ -265,6 +272,15 @@ class TransitionLog:
             env=environments.astype(np.int32),
         )
         self._step[environments] += 1
+
+    def _opened(self, rows: Mapping[str, Array]) -> SampleWriter:
+        writer = SampleWriter(self._path, self._spec(rows), **self._options)
+        try:
+            self._code.record(writer)
+        except BaseException:
+            writer.close()
+            raise
+        return writer
 
     def _check_finite(self, name: str, values: Array, environments: Array) -> None:
         """Raise an error now; that of the writer comes when the buffer is written."""

@@ -35,6 +35,7 @@ from physgym.registration import (
     is_batched,
     parameters_of,
     takes_others,
+    with_arguments,
 )
 from physgym.vector.arguments import Arguments, check_arguments, one_each, own_copies
 from physgym.vector.vector_env import SocketVectorEnv
@@ -77,8 +78,18 @@ def make_vec(
     vector_kwargs = {name: kwargs.pop(name) for name in VECTOR_ARGUMENTS if name in kwargs}
     factories = env_factories(env, [{**kwargs, **own} for own in each])
     venv = SocketVectorEnv(one_each(factories, num_envs, listed=listed), **vector_kwargs)
-    venv.spec = spec
+    venv.spec = None if spec is None else with_arguments(spec, {**kwargs, **_common(each)})
     return venv
+
+
+def _common(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the arguments that several environments have in common."""
+
+    def same(one: Any, other: Any) -> bool:
+        return one is other or (isinstance(one, (bool, int, float, str)) and bool(one == other))
+
+    first = each[0] if each else {}
+    return {name: value for name, value in first.items() if all(same(value, one.get(name)) for one in each)}
 
 
 def env_factories(env: EnvLike, each: Sequence[Mapping[str, Any]]) -> list[EnvFactory]:
