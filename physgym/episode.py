@@ -33,7 +33,8 @@ TRUNCATED = "truncated"  # field of a sample, as of a `RecordTransition`
 
 NO_SAMPLE_SPACE = (
     "{env} declares no sample_space, so there is nothing to store. Set `sample_space` (a gymnasium.spaces.Dict) and "
-    '`sample_roles` on it and return info["sample"] from step; see docs/howto/simulation.md.'
+    '`sample_roles` on it and return info["sample"] from step; see docs/howto/simulation.md. Or take its transitions '
+    'as samples: put "transitions:" before its id, as in transitions:module:id.'
 )
 TOO_MANY_REJECTS = (
     "{where}: {count} steps in a row gave no valid sample (max_rejects={limit}); the last reason: {reason}. "

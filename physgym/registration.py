@@ -48,8 +48,11 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
     if env.startswith(ELSEWHERE):
         return _spec_elsewhere(env)
     if env.startswith(TRANSITIONS):
-        inner = find_spec(env.removeprefix(TRANSITIONS))
+        inner = _spec_within(env.removeprefix(TRANSITIONS))
         return replace(inner, additional_wrappers=(*inner.additional_wrappers, RECORDER))
+    before, within, name = env.partition(f":{TRANSITIONS}")
+    if within:
+        raise ConfigError(f"{env!r}: {TRANSITIONS} stands first, before the module; write {TRANSITIONS}{before}:{name}")
     module, _, env_id = env.rpartition(":")
     imported: Any = None
     if module:
@@ -67,6 +70,20 @@ def find_spec(env: str | EnvSpec) -> EnvSpec:
             return EnvSpec(env_id, vector_entry_point=f"{module}:{env_id}")
         there = _environments(env_id) if imported is None else _environments_of(imported, env_id)
         raise ConfigError(f"no environment {env!r} is registered ({error}). {there}") from error
+
+
+def _spec_within(env: str) -> EnvSpec:
+    """Find the registration of an id behind "transitions:".
+
+    Raises:
+        ConfigError: There is none; the text says where the module stands.
+    """
+    try:
+        return find_spec(env)
+    except ConfigError as error:
+        if ":" in env:
+            raise
+        raise ConfigError(f"{error}; with its transitions as samples {TRANSITIONS}module:{env}") from error
 
 
 def _environments(name: str) -> str:

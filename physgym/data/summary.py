@@ -27,6 +27,7 @@ from physgym.scene.declared import in_words
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
 
+PARTITIONS = 8  # of a part that are named, if it has more of them: half of them at each end
 CHECKSUM = 12  # digits of a checksum that are shown
 
 
@@ -97,11 +98,24 @@ def _episodes(partitions: list[Partition]) -> int:
 
 
 def _partitions(partitions: list[Partition]) -> Iterator[str]:
-    for part in partitions:
-        size = size_text(part.path.stat().st_blocks * 512)  # an open partition is sparse: what it takes, not its length
-        state = f"checksum {part.checksum[:CHECKSUM]}" if part.sealed else "open"
-        packed = f", compressed ({part.attributes.get('compression', 'archive')})" if part.archive else ""
-        yield f"{part.path.name}: {part.count} samples, {size}, {state}{packed}"
+    """Describe partitions, of many the first and the last ones: a recording has one for every 300 rows."""
+    few = len(partitions) <= PARTITIONS
+    ends = (partitions, []) if few else (partitions[: PARTITIONS // 2], partitions[-PARTITIONS // 2 :])
+    yield from map(_partition, ends[0])
+    if not few:
+        inner = partitions[PARTITIONS // 2 : -PARTITIONS // 2]
+        samples, size = sum(part.count for part in inner), sum(part.path.stat().st_blocks * 512 for part in inner)
+        unsealed = len(inner) - sum(part.sealed for part in inner)
+        note = f", {unsealed} of them open" if unsealed else ""
+        yield f"... {len(inner)} further partitions: {samples} samples, {size_text(size)}{note}"
+    yield from map(_partition, ends[1])
+
+
+def _partition(part: Partition) -> str:
+    size = size_text(part.path.stat().st_blocks * 512)  # an open partition is sparse: what it takes, not its length
+    state = f"checksum {part.checksum[:CHECKSUM]}" if part.sealed else "open"
+    packed = f", compressed ({part.attributes.get('compression', 'archive')})" if part.archive else ""
+    return f"{part.path.name}: {part.count} samples, {size}, {state}{packed}"
 
 
 def _fields(part: Partition, statistics: dict[str, Statistics]) -> Iterator[str]:

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from physgym._version import __version__
 from physgym.casting import CastError, as_array, as_dtype
@@ -25,7 +27,9 @@ from physgym.errors import ConfigError, DatasetError
 from physgym.formats.minari_buffers import FLAT, OURS, EpisodeBuffers, Leaves
 from physgym.formats.new_folder import importing
 from physgym.formats.registry import ExportOptions, Format, ImportOptions
+from physgym.naming import spec_text, with_names
 from physgym.progress import Progress
+from physgym.registration import find_spec
 from physgym.sample import Field, FieldRole, SampleSpec
 from physgym.spaces import Array, children, fixed_leaves, flatten, from_json, is_custom, to_json
 
@@ -62,6 +66,12 @@ ORIGIN = (
     "requirements",
     "ref_min_score",
     "ref_max_score",
+)
+
+NO_ENVIRONMENT = (
+    "{name} has no environment, so that Minari's recover_environment() fails: the samples of {origin} do not describe "
+    "one. It was not registered, its class is local or of a script, or JSON does not know a wrapper or an argument. "
+    'Name it: export_minari(..., env="module:id") or "module:Class"'
 )
 
 
@@ -103,13 +113,14 @@ def export_minari(
         data_format: "hdf5", "arrow" or "parquet"; Minari's default is "hdf5".
         progress: Whether to show how far it is.
         **metadata: Further arguments of `minari.create_dataset_from_buffers`, such as author, code_permalink, or env
-            where the dataset does not say which environment it comes from.
+            where the dataset does not say which environment it comes from: an id, "module:id" or "module:Class".
 
     Returns:
         The new Minari dataset.
 
     Raises:
-        ConfigError: The samples are no transitions and `fields` does not say what is what.
+        ConfigError: The samples are no transitions and `fields` does not say what is what; or env cannot be written
+            down.
         DatasetError: Minari has a dataset of this name, or the name is malformed.
     """
     minari = _library()
@@ -138,6 +149,10 @@ def export_minari(
     except (ValueError, TypeError) as error:
         raise DatasetError(f'{dataset_id!r} is no name for Minari, such as "beam/random-v0": {error}') from error
     source = dataset.source
+    metadata |= {name: _environment(name, metadata[name]) for name in ("env", "eval_env") if name in metadata}
+    spec = str(dataset.attributes.get("env_spec") or "")
+    if not spec and metadata.get("env") is None and (source.get("env") or source.get("recorded")):
+        warnings.warn(NO_ENVIRONMENT.format(name=dataset_id, origin=_origin(source)), UserWarning, stacklevel=2)
     defaults = {k: v for k, v in source.get("minari", {}).items() if k in ORIGIN and k != "dataset_id"}
     defaults |= {k: set(defaults[k]) for k in ("author", "author_email") if isinstance(defaults.get(k), list)}
     scores = {k: defaults.pop(k) for k in ("ref_min_score", "ref_max_score") if k in defaults}
@@ -167,7 +182,7 @@ def export_minari(
         if recorded:
             ours |= {"recorded": True, "left_out": episodes.left_out}
         more: dict[str, Any] = {OURS: ours, **scores}
-        if (spec := _env_spec(dataset)) and metadata.get("env") is None:
+        if spec and metadata.get("env") is None:
             more["env_spec"] = spec  # set afterwards, since Minari would make the environment only to ask its spaces
         exported.storage.update_metadata(more)
         with Progress(len(dataset), f"export to {dataset_id}", "sample", enabled=progress) as bar:
@@ -180,6 +195,24 @@ def export_minari(
     except BaseException:
         shutil.rmtree(exported.storage.data_path.parent)  # half of it would block the name
         raise
+
+
+def _environment(name: str, env: Any) -> Any:
+    """Return an environment as Minari takes it: a registration that can be written down.
+
+    Raises:
+        ConfigError: There is no such environment, or it cannot be written down.
+    """
+    found = env.spec if isinstance(env, gymnasium.Env) else env
+    if not isinstance(found, (str, EnvSpec)):
+        return env
+    spec = find_spec(found)
+    if not spec_text(spec):
+        raise ConfigError(
+            f"{name}: {spec.id} cannot be written down for others: its class is local or of a script, or JSON does not "
+            f'know an argument or a wrapper. Register it with a text, gymnasium.register({spec.id!r}, "module:Class")'
+        )
+    return with_names(spec)
 
 
 def _origin(source: Mapping[str, Any]) -> str:
@@ -245,11 +278,6 @@ def _sample_space(dataset: SampleDataset) -> spaces.Space[Any] | None:
     return None if described is None or is_custom(described) else from_json(described)
 
 
-def _env_spec(dataset: SampleDataset) -> str:
-    """Return Gymnasium's specification of the environment as JSON; empty if it is not known."""
-    return str(dataset.attributes.get("env_spec") or "")
-
-
 def _space(
     spec: SampleSpec, leaves: Leaves, described: spaces.Space[Any] | None, given: str | Sequence[str]
 ) -> spaces.Space[Any]:
@@ -309,7 +337,8 @@ def import_minari(
         source: A Minari dataset, or the name of one that Minari has locally.
         path: The new dataset's folder.
         mode: Which part of the dataset to write.
-        infos: Which of Minari's infos to keep as further fields, such as "qpos" or "goal/position".
+        infos: Which of Minari's infos to keep as further fields, such as "qpos" or "goal/position". Of what
+            `export_minari` made all are kept.
         progress: Whether to show how far it is.
 
     Returns:
@@ -374,8 +403,9 @@ class _Transitions:
         if ours:
             self._leaves: dict[str, Leaves] = ours["leaves"]
             self._infos = list(ours["infos"])
-            if unknown := sorted(set(infos) - set(self._infos)):
-                raise ConfigError(f"{source.id} has no infos {unknown}; it has {self._infos}, which are kept anyway")
+            known = [one.removeprefix(f"{INFO}/") if ours.get("recorded") else one for one in self._infos]
+            if unknown := sorted(set(infos) - {*self._infos, *known}):
+                raise ConfigError(f"{source.id} has no infos {unknown}; it has {known}, which are kept anyway")
             self.spec = SampleSpec.from_json(ours["fields"])
             self._texts = {name: f.dtype.kind for name, f in self.spec.items() if f.dtype.kind in "SU"}
             if self._recorded:

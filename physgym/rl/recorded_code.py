@@ -20,10 +20,13 @@ from physgym.data.description import UNKNOWN, Description, Mode, partition_files
 from physgym.data.provenance import begun, continued
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError
+from physgym.naming import spec_text
 from physgym.registration import ELSEWHERE, MAKE_ARGUMENTS
 from physgym.vector.vector_env import SocketVectorEnv
 
-CLASSES, FILES = "classes", "files"  # as `describe_env` has them
+CLASSES = "classes"  # as `describe_env` has them
+OF_MANY = ("num_envs", "vectorization_mode", "vector_kwargs")  # arguments of `gymnasium.make_vec`
+WRAPPERS = "wrappers"  # the one of these that an environment depends on
 
 
 def code_of_environment(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> Code:
@@ -36,7 +39,7 @@ def code_of_environment(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any])
     Args:
         env: The environment, with the wrappers around it.
     """
-    spec, made, maker = env.spec, describe_env(env), None
+    spec, made, maker = _spec_of_one(env), describe_env(env), None
     if isinstance(env, VectorEnv):
         inner = env.unwrapped
         around = [name for name in made[CLASSES] if name.partition(":")[0].partition(".")[0] not in AROUND]
@@ -62,6 +65,26 @@ def code_of_environment(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any])
         return code_of(maker if spec is None else _without_pictures(spec), None, made)
     except ConfigError as error:  # a file that the simulation says it reads is missing
         return Code(unknown=(str(error),))
+
+
+def text_of_environment(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> str:
+    """Return Gymnasium's description of an environment, or of one of a vector environment if all are the same.
+
+    Empty where there is none, or where it does not say all, as of wrappers that `gymnasium.make_vec` was given.
+    """
+    inner, spec = env.unwrapped, _spec_of_one(env)
+    if spec is None and isinstance(inner, SyncVectorEnv):
+        texts = {spec_text(one.spec) for one in inner.envs}
+        return texts.pop() if len(texts) == 1 else ""
+    return "" if spec is not None and WRAPPERS in spec.kwargs else spec_text(spec)
+
+
+def _spec_of_one(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> EnvSpec | None:
+    """Return a registration without what `gymnasium.make_vec` notes besides: how many there are, and where."""
+    spec = env.spec
+    if spec is None or not isinstance(env, VectorEnv):
+        return spec
+    return replace(spec, kwargs={name: one for name, one in spec.kwargs.items() if name not in OF_MANY})
 
 
 def _without_pictures(spec: EnvSpec) -> EnvSpec:

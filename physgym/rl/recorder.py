@@ -16,10 +16,10 @@ from physgym.closed_on_exit import ClosedOnExit
 from physgym.data.description import Mode
 from physgym.data.recordings import FLAGS
 from physgym.errors import ConfigError, SampleError
-from physgym.naming import env_name, spec_text
+from physgym.naming import env_name
 from physgym.real_time import SOURCE, runs_in_real_time
 from physgym.returned import flag_of, info_of, returned, reward_of
-from physgym.rl.recorded_code import RecordedCode, code_of_environment
+from physgym.rl.recorded_code import RecordedCode, code_of_environment, text_of_environment
 from physgym.rl.transition_log import TransitionLog
 from physgym.simulation import NonFinite
 from physgym.spaces import Array
@@ -111,7 +111,7 @@ class Recorder:
             resume=resume,
             nonfinite=nonfinite,
             source=source,
-            env_spec=spec_text(env.spec),
+            env_spec=text_of_environment(env),
             code=RecordedCode(code_of_environment(env), allow_changed=allow_changed_code),
         )
         return VectorRecorder(env, log) if isinstance(env, VectorEnv) else EnvRecorder(env, log)

@@ -27,10 +27,10 @@ from physgym.errors import ProtocolError, SampleError
 from physgym.placement import Env, build
 from physgym.protocol.msgpack_values import encode_value
 from physgym.real_time import runs_in_real_time
-from physgym.registration import env_maker
+from physgym.registration import TRANSITIONS, env_maker
 from physgym.returned import returned
 from physgym.running.surrogate_state import lacking_hooks
-from physgym.sample import SampleSpec, declaration
+from physgym.sample import RecordTransition, SampleSpec, declaration
 from physgym.scene.declared import declared_inputs, declared_scene
 from physgym.scene.live import LiveScene
 from physgym.single import single_of
@@ -52,6 +52,10 @@ SEED = 20
 
 REPORTED = 'reset must report the parameters of the episode in info["parameters"], as parameter_space declares: {error}'
 SKIPPED = 'not checked, since the environment runs in real time (metadata["physgym.real_time"]): no episode comes twice'
+NO_SAMPLES = (
+    "the environment must declare sample_space, see docs/howto/simulation.md; or its transitions are its samples, as "
+    "of {transitions}"
+)
 NO_PARAMETERS = "no parameters are declared (parameter_space)"
 
 
@@ -427,7 +431,7 @@ class EnvConformance:
         env = self.make_env()
         spec = SampleSpec.from_env(env)
         env.close()
-        _require(spec is not None, "the environment must declare sample_space; see docs/howto/simulation.md")
+        _require(spec is not None, NO_SAMPLES.format(transitions="transitions:module:id"))
         assert spec is not None
         return spec
 
@@ -457,16 +461,28 @@ class EnvConformance:
 
 
 class _Given(EnvConformance):
-    """The suite on an environment that is given by its id, or by what makes it."""
+    """The suite on an environment that is given by its id, or by what makes it.
+
+    One that declares no samples breaks the rule on them alone: the other rules are tried with its transitions.
+    """
 
     def __init__(self, env: str | Callable[..., Env], arguments: Mapping[str, Any]) -> None:
         env_factory(env, arguments)  # which finds what is misspelled
         self._env, self._arguments = env, arguments
         self.made: list[int] = []  # steps of the episodes whose samples were checked
         self._maker = env_maker(env)  # a worker need not know the registration
+        self._lacks_samples = False
 
     def make_env(self, **kwargs: Any) -> Env:
-        return NamedFactory(self._env, self._maker, {**self._arguments, **kwargs})()
+        made = NamedFactory(self._env, self._maker, {**self._arguments, **kwargs})()
+        self._lacks_samples = declaration(made, "sample_space") is None
+        return RecordTransition(made) if self._lacks_samples else made
+
+    def test_sample_space_is_consistent(self) -> None:
+        self.make_env().close()
+        name = TRANSITIONS + (self._env if isinstance(self._env, str) else "module:id")
+        _require(not self._lacks_samples, NO_SAMPLES.format(transitions=name))
+        super().test_sample_space_is_consistent()
 
     def _episode(
         self, spec: SampleSpec, seed: int, options: dict[str, Any] | None = None, place: tuple[int, int] = (0, 1)

@@ -370,6 +370,14 @@ def test_each_partition_stands_in_a_line_of_its_own(folder):
     assert [re.search(r'"file": "(.*?)"', line)[1] for line in named] == names(folder)
 
 
+def test_of_many_partitions_the_first_and_the_last_ones_are_named(tmp_path):
+    write(tmp_path / "d", 45, max_rows=3)
+    lines = [line.strip() for line in summarize(tmp_path / "d")]
+    named = [line.partition(":")[0] for line in lines if line.startswith("training-")]
+    assert named == [f"training-{number:05}.h5" for number in (0, 1, 2, 3, 11, 12, 13, 14)]
+    assert any(line.startswith("... 7 further partitions: 21 samples, ") for line in lines)
+
+
 def test_names_with_brackets_are_written_as_they_are():
     content = {"modes": {"test": {"partitions": [{"file": "a}, {b"}, {"file": "c"}]}, "training": {"partitions": []}}}
     assert json.loads(as_text(content)) == content

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+import warnings
 from dataclasses import replace
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ from gymnasium import spaces
 
 import physgym
 from physgym.data.dataset import SampleDataset
+from physgym.data.surgery.operations import diff
 from physgym.data.writer import SampleWriter
 from physgym.errors import ConfigError, DatasetError
 from physgym.sample import Field, RecordTransition, SampleSpec
@@ -206,6 +208,7 @@ def test_other_fields_travel_as_infos(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*has no environment.*:UserWarning")
 def test_samples_of_a_simulation_need_a_mapping(tmp_path):
     dataset = datasets.write(tmp_path / "d", 12)
     with pytest.raises(ConfigError, match=r"what Minari's observations and actions are.*fields=.*RecordTransition"):
@@ -523,6 +526,7 @@ def assert_same_rows(one, two):
         assert two[name].tobytes() == column.tobytes(), name
 
 
+@pytest.mark.filterwarnings("ignore:.*has no environment.*:UserWarning")
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 def test_a_recording_there_and_back_is_the_same_to_the_bit(tmp_path, data_format):
     if data_format == "arrow":
@@ -542,7 +546,8 @@ def test_a_recording_there_and_back_is_the_same_to_the_bit(tmp_path, data_format
 
 def test_minari_sees_the_episodes_of_a_recording(tmp_path):
     dataset = recorded(tmp_path / "d", Lap(gym.make("CartPole-v1", max_episode_steps=15)), 60, infos=["at"])
-    made = export_minari(dataset, "test/recorded-v0")
+    with pytest.warns(UserWarning, match=r"has no environment, .* CartPole-v1 do not describe one.*module:Class"):
+        made = export_minari(dataset, "test/recorded-v0")
     samples, episode = dataset[:], dataset.index("episode")
     assert made.total_steps == 60
     assert made.total_episodes == episode.max() + 1
@@ -577,3 +582,59 @@ def test_a_recording_of_a_vector_environment_and_what_was_cut(tmp_path):
         export_minari(dataset, "test/other-v0", fields={"observations": "observation", "actions": "action"})
     bare = import_minari(export_minari(dataset, "test/bare-v0", infos=False), tmp_path / "f")
     assert len(bare.windows(1, 1)) == len(dataset.windows(1, 1))
+
+
+def test_a_class_that_is_registered_is_the_environment_of_the_export(tmp_path):
+    gym.register("test-minari/Class-v0", entry_point=Reach, max_episode_steps=4)
+    local = type("Reach", (Reach,), {})
+    gym.register("test-minari/Local-v0", entry_point=local)
+    try:
+        for number, made in enumerate((gym.make("test-minari/Class-v0"), gym.make_vec("test-minari/Class-v0", 2))):
+            exported = export_minari(recorded(tmp_path / f"{number}", made, 9), f"test/class-{number}-v0")
+            again = exported.recover_environment()
+            assert type(again.unwrapped) is Reach
+            assert again.spec.max_episode_steps == 4
+            again.close()
+        name = f"{__name__}:test-minari/Class-v0"
+        dataset = recorded(tmp_path / "l", gym.make("test-minari/Local-v0"), 9)
+        with pytest.warns(UserWarning, match="has no environment"):
+            export_minari(dataset, "test/local-v0")
+        named = export_minari(dataset, "test/named-v0", env=name, eval_env=name)
+        assert named.env_spec.entry_point == f"{__name__}:Reach"
+        assert f"{__name__}:Reach" in named.storage.metadata["eval_env_spec"]
+        with pytest.raises(ConfigError, match="env: test-minari/Local-v0 cannot be written down"):
+            export_minari(dataset, "test/none-v0", env="test-minari/Local-v0")
+        with pytest.raises(ConfigError, match="importing 'no_such_module'"):
+            export_minari(dataset, "test/none-v0", env="no_such_module:A-v0")
+    finally:
+        for name in ("Class", "Local"):
+            gym.registry.pop(f"test-minari/{name}-v0")
+
+
+def test_the_arguments_of_a_vector_environment_come_along(tmp_path):
+    made = physgym.make_vec("Pendulum-v1", 2, num_workers=0, g=3.7)
+    exported = export_minari(recorded(tmp_path / "d", made, 9), "test/arguments-v0")
+    again = exported.recover_environment()
+    assert again.unwrapped.g == 3.7
+    again.close()
+
+
+def test_infos_of_our_own_export_have_either_name(tmp_path):
+    dataset = recorded(tmp_path / "d", Lap(gym.make("test-minari/Reach-v0")), 9, infos=["at"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = export_minari(dataset, "test/infos-v0")
+    for number, name in enumerate(("at", "info/at")):
+        assert "info/at" in import_minari(made, tmp_path / f"{number}", infos=[name]).spec
+    with pytest.raises(ConfigError, match=r"no infos \['lap'\]; it has \['at'\]"):
+        import_minari(made, tmp_path / "e", infos=["lap"])
+
+
+def test_a_difference_of_order_says_whose_episodes_are_in_turn(tmp_path):
+    dataset = recorded(tmp_path / "d", gym.make_vec("Pendulum-v1", 2, max_episode_steps=5), 24)
+    again = import_minari(export_minari(dataset, "test/order-v0"), tmp_path / "e")
+    found = diff(tmp_path / "d", again.paths[0]).lines
+    assert found == (
+        "training: the samples that both have are in another order: episodes in turn, as several environments gave "
+        "their steps and episodes one after another",
+    )

@@ -130,6 +130,16 @@ def test_a_wrapper_and_arguments_are_part_of_the_code_and_pictures_are_not(write
     record(physgym.make_vec("ball/Ball-v0", 1, num_workers=0, gust=0.5, render_mode=None), resume=True)
 
 
+@pytest.mark.slow
+def test_how_many_environments_there_are_and_where_is_no_part_of_the_code(write):
+    write(1.0)
+    record(gym.make_vec("ball/Ball-v0", 2, vectorization_mode="sync"))
+    for count, mode in ((3, "sync"), (2, "async")):
+        dataset = record(gym.make_vec("ball/Ball-v0", count, vectorization_mode=mode), resume=True)
+    assert "num_envs" not in dataset.attributes["env_spec"]
+    assert json.loads(dataset.attributes["env_spec"])["entry_point"] == "ball:Ball"
+
+
 def test_a_recording_of_before_continues_with_one_warning(write):
     write(1.0)
     record(gym.make("ball/Ball-v0"))

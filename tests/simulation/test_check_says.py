@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -11,6 +12,8 @@ from gymnasium import spaces
 
 import physgym
 from physgym.data.summary import summarize
+from physgym.errors import ConfigError, SampleError
+from physgym.registration import find_spec
 from physgym.testing import check_env
 from tests.support.commands import run_command
 
@@ -137,3 +140,48 @@ def test_a_number_for_an_array_is_said_once_with_its_field_and_the_cure(growing,
     assert "'level' of the observation" in notes["test_results_can_travel"]
     assert "np.array(value, dtype)" in notes["test_results_can_travel"]
     assert not [warning for warning in recwarn if "Casting" in str(warning.message)]
+
+
+class Plain(gymnasium.Env):
+    """An environment of Gymnasium as others write it, which declares no samples."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.uniform(1, 2, 2).astype(np.float32)
+        return self.x.copy(), {}
+
+    def step(self, action):
+        self.x = self.x + np.float32(action[0])
+        return self.x.copy(), 0.0, False, False, {}
+
+    def render(self):
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+def test_an_environment_without_samples_breaks_one_rule_alone():
+    faults, _, _, made = said_of(Plain)
+    broken = [name for name, text in faults.items() if text]
+    assert broken == ["test_sample_space_is_consistent"]
+    assert {"test_same_seed_same_episode", "test_renders", "test_equal_through_a_worker"} <= faults.keys()
+    assert "must declare sample_space" in made
+    assert "transitions:module:id" in made
+    name = f"{__name__}:Plain"
+    assert f"as of transitions:{name}" in said_of(name)[-1]
+    faults, _, _, made = said_of(f"transitions:{name}")
+    assert not any(faults.values())
+
+
+def test_errors_of_ids_say_where_the_word_transitions_stands(tmp_path):
+    with pytest.raises(ConfigError, match=r"transitions:module:none/Such-v0$"):
+        find_spec("transitions:none/Such-v0")
+    with pytest.raises(ConfigError, match=r"write transitions:a:none/Such-v0$"):
+        find_spec("a:transitions:none/Such-v0")
+    with pytest.raises(SampleError, match=r"declares no sample_space, .*transitions:module:id"):
+        physgym.generate(Plain, tmp_path / "d", samples=1, num_workers=0, progress=False)

@@ -76,7 +76,9 @@ def _part_lines(mode: str, one: SampleDataset, two: SampleDataset, progress: boo
         if len(lacking):
             yield f"{len(lacking)} samples are in the {which} alone: {_some_names(dataset, lacking)}"
     if (rows[1:] < rows[:-1]).any() or (others[1:] < others[:-1]).any():
-        yield "the samples that both have are in another order"
+        sides = [_order(dataset, some) for dataset, some in ((one, rows), (two, others))]
+        in_turn = f": {_sides(*sides)}" if sides[0] != sides[1] else ""
+        yield f"the samples that both have are in another order{in_turn}"
     with Progress(len(rows), f"compare {mode} samples", "sample", enabled=progress) as bar:
         yield from _differing_values(one, two, rows, others, bar)
     yield from _differing_parameters(one, two)
@@ -85,6 +87,13 @@ def _part_lines(mode: str, one: SampleDataset, two: SampleDataset, progress: boo
     yield from _differing_endings(one, two)
     yield from _differing_attributes(one, two)
     yield from _differing_sources(one.source, two.source)
+
+
+def _order(dataset: SampleDataset, rows: Array) -> str:
+    """Say whether the steps of each episode are together in some rows, as they are not where environments alternate."""
+    episodes = dataset.index("episode")[np.sort(rows)]
+    together = 1 + np.count_nonzero(episodes[1:] != episodes[:-1]) == len(np.unique(episodes))
+    return "episodes one after another" if together else "episodes in turn, as several environments gave their steps"
 
 
 def _matched(one: SampleDataset, two: SampleDataset) -> tuple[Array, Array, tuple[Array, Array]]:
