@@ -68,12 +68,6 @@ ORIGIN = (
     "ref_max_score",
 )
 
-NO_ENVIRONMENT = (
-    "{name} has no environment, so that Minari's recover_environment() fails: the samples of {origin} do not describe "
-    "one. It was not registered, its class is local or of a script, or JSON does not know a wrapper or an argument. "
-    'Name it: export_minari(..., env="module:id") or "module:Class"'
-)
-
 
 def _library() -> Any:
     """Import Minari, which a format is listed without."""
@@ -152,7 +146,13 @@ def export_minari(
     metadata |= {name: _environment(name, metadata[name]) for name in ("env", "eval_env") if name in metadata}
     spec = str(dataset.attributes.get("env_spec") or "")
     if not spec and metadata.get("env") is None and (source.get("env") or source.get("recorded")):
-        warnings.warn(NO_ENVIRONMENT.format(name=dataset_id, origin=_origin(source)), UserWarning, stacklevel=2)
+        warnings.warn(
+            f"{dataset_id} has no environment, so that Minari's recover_environment() fails: the samples of "
+            f"{_origin(source)} do not describe one. It was not registered, its class is local or of a script, or JSON "
+            'does not know a wrapper or an argument. Name it: export_minari(..., env="module:id") or "module:Class"',
+            UserWarning,
+            stacklevel=2,
+        )
     defaults = {k: v for k, v in source.get("minari", {}).items() if k in ORIGIN and k != "dataset_id"}
     defaults |= {k: set(defaults[k]) for k in ("author", "author_email") if isinstance(defaults.get(k), list)}
     scores = {k: defaults.pop(k) for k in ("ref_min_score", "ref_max_score") if k in defaults}
