@@ -635,6 +635,6 @@ def test_a_difference_of_order_says_whose_episodes_are_in_turn(tmp_path):
     again = import_minari(export_minari(dataset, "test/order-v0"), tmp_path / "e")
     found = diff(tmp_path / "d", again.paths[0]).lines
     assert found == (
-        "training: the samples that both have are in another order: episodes in turn, as several environments gave "
-        "their steps and episodes one after another",
+        "training: the samples that both have are in another order: the first has episodes in turn, as of several "
+        "environments, the second episodes one after another",
     )

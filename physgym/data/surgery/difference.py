@@ -77,7 +77,7 @@ def _part_lines(mode: str, one: SampleDataset, two: SampleDataset, progress: boo
             yield f"{len(lacking)} samples are in the {which} alone: {_some_names(dataset, lacking)}"
     if (rows[1:] < rows[:-1]).any() or (others[1:] < others[:-1]).any():
         sides = [_order(dataset, some) for dataset, some in ((one, rows), (two, others))]
-        in_turn = f": {_sides(*sides)}" if sides[0] != sides[1] else ""
+        in_turn = f": the first has {sides[0]}, the second {sides[1]}" if sides[0] != sides[1] else ""
         yield f"the samples that both have are in another order{in_turn}"
     with Progress(len(rows), f"compare {mode} samples", "sample", enabled=progress) as bar:
         yield from _differing_values(one, two, rows, others, bar)
@@ -93,7 +93,7 @@ def _order(dataset: SampleDataset, rows: Array) -> str:
     """Say whether the steps of each episode are together in some rows, as they are not where environments alternate."""
     episodes = dataset.index("episode")[np.sort(rows)]
     together = 1 + np.count_nonzero(episodes[1:] != episodes[:-1]) == len(np.unique(episodes))
-    return "episodes one after another" if together else "episodes in turn, as several environments gave their steps"
+    return "episodes one after another" if together else "episodes in turn, as of several environments"
 
 
 def _matched(one: SampleDataset, two: SampleDataset) -> tuple[Array, Array, tuple[Array, Array]]:
