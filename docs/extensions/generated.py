@@ -14,6 +14,8 @@ from typer.main import get_command
 from physgym import cli
 from physgym.experiment.keys import sections
 
+GENERATED = "generated"  # class of tables, see docs/static/gallery.css
+
 
 def _code(text: str) -> str:
     """Return text as code in a cell of a table."""
@@ -100,11 +102,9 @@ class _Lines(SphinxDirective):
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
-        """Return what they are, with a class on each table for the style sheet."""
-        found = self.parse_text_to_nodes("\n".join(self.lines()), allow_section_headings=True)
-        for table in (table for node in found for table in node.findall(nodes.table)):
-            table["classes"].append("generated")
-        return found
+        """Return what they are; the sections among them are put into the page at once."""
+        self.env.temp_data[GENERATED] = True
+        return self.parse_text_to_nodes("\n".join(self.lines()), allow_section_headings=True)
 
 
 class ConfigKeys(_Lines):
@@ -123,8 +123,16 @@ class CommandLine(_Lines):
         return command_line()
 
 
+def mark_tables(app: Sphinx, page: nodes.document) -> None:
+    """Give the tables of a page that a directive wrote a class, for the style sheet."""
+    if app.env.temp_data.get(GENERATED):
+        for table in page.findall(nodes.table):
+            table["classes"].append(GENERATED)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Add the directives."""
+    """Add the directives, and what the style sheet needs of their tables."""
     app.add_directive("config-keys", ConfigKeys)
     app.add_directive("command-line", CommandLine)
+    app.connect("doctree-read", mark_tables)
     return {"parallel_read_safe": True}
