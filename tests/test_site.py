@@ -128,6 +128,17 @@ def test_each_example_has_a_page_with_its_picture_and_its_file(site):
 
 
 @pytest.mark.slow
+def test_tables_of_keys_and_options_stand_one_below_the_other_on_a_phone(site):
+    shown = "JSON.stringify([...document.querySelectorAll('table.generated td')].map(one => one.offsetLeft))"
+    with Browser() as browser:
+        for page in ("keys", "command_line"):
+            tab = browser.open(f"file://{site}/reference/{page}.html", width=390)
+            places = json.loads(tab.evaluate(shown))
+            assert len(places) > 100
+            assert {*places} == {0}  # next to each other, what they mean would lie outside of the window
+
+
+@pytest.mark.slow
 def test_no_page_is_wider_than_its_window_and_no_block_is_cut_off(site):
     pages = sorted(file for file in site.rglob("*.html") if not file.name.startswith(("genindex", "py-modindex")))
     assert len(pages) > 50
