@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,19 +18,43 @@ from physgym.data.side_tables import SideTables
 from physgym.errors import DatasetError
 from physgym.files import add_name
 
+TableEnd = tuple[int, int]  # episode and step
+MOST_ENDS = 16  # episodes without a sample behind the first ones, whose ends may have been stored
 
-def copy_first(folder: Path, mode: Mode, count: int, out: Path) -> None:
+
+def possible_ends(partitions: Sequence[Partition], count: int) -> list[TableEnd | None]:
+    """Return up to which names parameters, endings and rejected samples may have been stored with the first samples.
+
+    That is the last sample (None), or the last step of the last episode, where a generation ended with that; or what
+    comes before the next sample.
+
+    Args:
+        partitions: All samples.
+        count: How many are the first ones.
+    """
+    for part in partitions:
+        if 0 < count < part.count:
+            names = [part.read(f"index/{name}", count - 1, count + 1).tolist() for name in ("episode", "step")]
+            (last, following), (_, step) = names
+            episodes = range(last, min(following, last + MOST_ENDS))
+            return [None, *((episode, sys.maxsize) for episode in episodes), (following, step - 1)]
+        count -= part.count
+    return [None]
+
+
+def copy_first(folder: Path, mode: Mode, count: int, out: Path, end: TableEnd | None = None) -> None:
     """Make a dataset of the first samples of another one, byte for byte what that was when it had no more.
 
     Partitions are never changed, but for the last one, which takes further rows. So the ones before get a second name
-    where the file system has hard links, and the rows of at most one partition are copied. Of parameters, endings and
-    rejected samples those up to the last sample are taken, as a generation stores them.
+    where the file system has hard links, and the rows of at most one partition are copied. A partition without samples,
+    which may have held rejected ones alone, is left out.
 
     Args:
         folder: The dataset.
         mode: The part of it.
         count: How many samples.
         out: The new folder.
+        end: Which parameters, endings and rejected samples belong to them, of `possible_ends`.
 
     Raises:
         DatasetError: It has not so many, is damaged, or the disk refuses.
@@ -45,7 +71,7 @@ def copy_first(folder: Path, mode: Mode, count: int, out: Path) -> None:
                 _link(part.path, file)
                 made.append(Partition(file))
             else:
-                made.append(sealed_copy(part, file, first_rows(part, min(left, part.count))))
+                made.append(sealed_copy(part, file, first_rows(part, min(left, part.count), end)))
             left -= part.count
         if left > 0:
             raise DatasetError(f"{folder} has {count - left} {mode} samples, not {count}")
@@ -66,18 +92,25 @@ def _link(file: Path, name: Path) -> None:
         shutil.copyfile(file, name)
 
 
-def digest_of_first(part: Partition, count: int) -> str:
-    """Return the checksum that a partition had when it had no more than its first samples, hexadecimal."""
+def digest_of_first(part: Partition, count: int, end: TableEnd | None = None) -> str:
+    """Return the checksum that a partition had when it had no more than its first samples, hexadecimal.
+
+    Args:
+        part: The partition.
+        count: How many are the first ones.
+        end: As of `possible_ends`.
+    """
     if count == part.count:
         return part.checksum or part.digest()
-    return part.digest(first=first_rows(part, count))
+    return part.digest(first=first_rows(part, count, end))
 
 
-def first_rows(part: Partition, count: int) -> dict[str, int]:
-    """Return how many rows of each table belong to the first samples of a partition."""
+def first_rows(part: Partition, count: int, end: TableEnd | None = None) -> dict[str, int]:
+    """Return how many rows of each table belong to the first samples of a partition; see `digest_of_first`."""
     if count == part.count:
         return {name: table.count for name, table in part.tables.items()}
-    episode, step = (int(part.read(f"index/{name}", count - 1, count)[0]) for name in ("episode", "step"))
+    names = (int(part.read(f"index/{name}", count - 1, count)[0]) for name in ("episode", "step"))
+    episode, step = names if end is None else end
     rows = {SAMPLES: count}
     for name, side in SideTables(part.layout, []).items():
         side.add(part.table(name))

@@ -235,7 +235,7 @@ def threads() -> int | None:
     return None if torch is None else int(torch.get_num_threads())
 
 
-def dataset_hash(dataset: SampleDataset, stored: int | None = None) -> str:
+def dataset_hash(dataset: SampleDataset, stored: int | None = None, end: tuple[int, int] | None = None) -> str:
     """Return the hash of a dataset's samples, which does not depend on its folder and compression.
 
     It covers the fields (name, shape, dtype, role, unit) and every partition that the samples lie in: the number of its
@@ -247,6 +247,7 @@ def dataset_hash(dataset: SampleDataset, stored: int | None = None) -> str:
     Args:
         dataset: The dataset; of one with only the first samples (``mini``) the partitions that these lie in count.
         stored: Hash of the time when it had so many samples, of one that has grown.
+        end: With `stored`, up to which episode and step other tables went then; see `possible_ends`.
 
     Returns:
         A SHA-256, hexadecimal.
@@ -264,6 +265,23 @@ def dataset_hash(dataset: SampleDataset, stored: int | None = None) -> str:
         if wanted <= 0:
             break
         if count := min(part.count, left):
-            add([count, digest_of_first(part, count)])
+            add([count, digest_of_first(part, count, end)])
         wanted, left = wanted - count, left - count
     return digest.hexdigest()
+
+
+def ends_as_recorded(dataset: SampleDataset, stored: int, recorded: str) -> list[tuple[int, int] | None]:
+    """Return how a dataset that has grown ended when its hash was recorded: one of `possible_ends`, in a list.
+
+    Args:
+        dataset: The dataset; with only the first samples (``mini``) where it was recorded so.
+        stored: How many samples it had then.
+        recorded: Its hash then.
+
+    Returns:
+        An empty list where its first samples are others.
+    """
+    from physgym.data.first_samples import possible_ends
+
+    ends = possible_ends(dataset.partitions, stored)
+    return next(([end] for end in ends if dataset_hash(dataset, stored, end) == recorded), [])

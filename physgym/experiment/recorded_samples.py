@@ -10,7 +10,7 @@ from typing import Any
 from physgym.data.dataset import SampleDataset
 from physgym.data.first_samples import copy_first
 from physgym.errors import ConfigError, DatasetError
-from physgym.experiment.provenance import dataset_hash
+from physgym.experiment.provenance import dataset_hash, ends_as_recorded
 from physgym.files import short, write_atomically
 from physgym.storage.location import Location, place
 
@@ -104,7 +104,7 @@ class RecordedSamples:
                 f"{grown}: {there} are there now. Of several folders, and of a dataset in a storage, physgym cannot "
                 "tell the first ones: bring the dataset back as it was"
             )
-        if dataset_hash(dataset, stored) != then["hash"]:
+        if not (ends := ends_as_recorded(dataset, stored, then["hash"])):
             more = " (or there were more of them then, which the record does not say)" if bounded else ""
             raise ConfigError(
                 f"{grown}: it has {there} samples now, and the first {stored} are others as well{more}: their hash is "
@@ -113,7 +113,7 @@ class RecordedSamples:
         self._copies.mkdir(parents=True, exist_ok=True)
         write_atomically(self._copies / ".gitignore", "*\n")
         copy = self._copies / key
-        copy_first(dataset.paths[0], dataset.mode, stored, copy)
+        copy_first(dataset.paths[0], dataset.mode, stored, copy, ends[0])
         return str(copy)
 
     def place_of(self, key: str, value: Any) -> str:

@@ -15,7 +15,7 @@ from physgym.code.record import Code, check_same, last_known
 from physgym.code.search import code_of
 from physgym.data.provenance import code_of_part
 from physgym.errors import CheckpointError, ConfigError, PhysGymError
-from physgym.experiment.provenance import Origin, dataset_hash
+from physgym.experiment.provenance import Origin, dataset_hash, ends_as_recorded
 from physgym.experiment.record import FORMAT, TERMINATED, as_text, read_record
 from physgym.experiment.references import SAMPLES, SamplesKey, actions_of, checkpoints_of, digest_of, get, start_of
 from physgym.experiment.report_text import write_info
@@ -264,7 +264,7 @@ class Run:
                 )
             if then["samples"] != samples["samples"] or then["hash"] == samples["hash"]:
                 continue
-            if dataset_hash(dataset, then.get("stored", then["samples"])) != then["hash"]:  # it may have grown
+            if not ends_as_recorded(dataset, then.get("stored", then["samples"]), then["hash"]):  # it may have grown
                 raise ConfigError(
                     f"the {samples['samples']} samples in {samples['path']} ({what}) are not those with which this "
                     f"session began: their hash is {samples['hash'][:16]}, it was {then['hash'][:16]}. Bring them "
