@@ -55,7 +55,13 @@ class ClosedError(WorkerError, ClosedEnvironmentError):
 
 
 class SampleError(PhysGymError):
-    """A sample lacks a field, has one too many, or one of a wrong shape, dtype or value."""
+    """A sample lacks a field, has one too many, or one of a wrong shape, dtype or value.
+
+    Attributes:
+        row: Row of a batched simulator that gave it; None where that is not known.
+    """
+
+    row: int | None = None
 
 
 class DatasetError(PhysGymError):

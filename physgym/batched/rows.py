@@ -16,6 +16,8 @@ from physgym.errors import ConfigError, SampleError
 from physgym.returned import info_of, returned, taken
 from physgym.spaces import Array, Leaf
 
+SHOWN = 8  # rows that a message names
+
 
 class SteppedRows(NamedTuple):
     """Results of all rows.
@@ -77,6 +79,16 @@ class VectorRows:
         self.elapsed = np.zeros(self.count, np.int64)
         self.seeds: list[int | None] = [None] * self.count
 
+    @property
+    def episodes(self) -> str:
+        """Return where the rows are in their episodes, in words; of the first ones where there are many."""
+        since = "" if self.mode is AutoresetMode.DISABLED else " since its reset"
+        shown = [
+            f"row {row} at step {step}{since}" + ("" if seed is None else f", last seed {seed}")
+            for row, (step, seed) in enumerate(zip(self.elapsed[:SHOWN].tolist(), self.seeds, strict=False))
+        ]
+        return "; ".join(shown) + ("; ..." if self.count > SHOWN else "")
+
     def _fixed(self, name: str, space: Any) -> list[Leaf]:
         found = walk.leaves(space)
         if any(leaf.variable for leaf in found):
@@ -135,13 +147,15 @@ class VectorRows:
         """
         batch = walk.unflatten(self._action_space, iter(actions))
         observations, rewards, terminated, truncated, infos = returned("step", self.venv.step(batch), 5)
-        self.elapsed += 1
+        observed = self._observed(observations)
         truncations = self._column("truncated", truncated, np.dtype(np.bool_))
         terminations = self._column("terminated", terminated, np.dtype(np.bool_))
+        rewarded = self._column("rewards", rewards, np.dtype(np.float64))
+        found = info_of(infos)
+        self.elapsed += 1
         if self.limit is not None:
             truncations = truncations | ((self.elapsed >= self.limit) & ~terminations)
-        rewarded = self._column("rewards", rewards, np.dtype(np.float64))
-        return SteppedRows(self._observed(observations), rewarded, terminations, truncations, info_of(infos))
+        return SteppedRows(observed, rewarded, terminations, truncations, found)
 
     def _observed(self, observations: Any) -> list[Array]:
         flat = walk.flatten(self.venv.single_observation_space, observations)

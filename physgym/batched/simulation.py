@@ -362,8 +362,16 @@ class BatchedSimulation(BatchedEnv):
             if values.dtype.kind in "fc" and not (good := np.isfinite(values.reshape(self.num_envs, -1)))[rows].all():
                 row = int(np.argmin(good.all(axis=1) | ~rows))
                 count, index = int((~good[row]).sum()), int(np.argmin(good[row]))
-                text = NOT_FINITE.format(where=f"{type(self).__name__}, row {row}", name=name, count=count, index=index)
-                raise SampleError(text)
+                where = f"{type(self).__name__}, row {row}, step {self._elapsed[row]}{self._seed_text(row)}"
+                error = SampleError(NOT_FINITE.format(where=where, name=name, count=count, index=index))
+                error.row = row
+                raise error
+
+    def _seed_text(self, row: int) -> str:
+        """Return the seed of the episode of a row in words; empty where there was no reset."""
+        seed, resets = self._given_seeds[row] or (None, 0)
+        after = f" and {resets} resets" if resets else ""
+        return "" if seed is None else f" (seed {seed}{after})"
 
 
 def _size(space: spaces.Space[Any]) -> int:

@@ -22,7 +22,8 @@ def remote_error(message: Failure, env: int | None, place: str, envs: tuple[int,
     arguments = {"remote_traceback": message.traceback, "env_indices": envs if env is None else (env,)}
     found = _error_class(message.error)
     if found is not WorkerError and any(base.__module__ == PhysGymError.__module__ for base in found.__bases__[1:]):
-        text = f"{place}: {message.message}"  # says itself what to do
+        at = doing if env is None else ""  # no other environment is named
+        text = f"{place}{at}: {message.message}"  # says itself what to do
     try:
         return _make_error(found, text, arguments)
     except Exception:  # noqa: BLE001 - a class that cannot be made without its constructor

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
 from physgym.batched.env import EXACT, PARAMETERS, BatchedEnv
-from physgym.batched.rows import SteppedRows, arrays_of, row_info
+from physgym.batched.rows import SHOWN, SteppedRows, arrays_of, row_info
 from physgym.episode import (
     TOO_MANY_REJECTS,
     ActionGenerator,
@@ -31,6 +31,7 @@ from physgym.sample import SampleSpec, flat_items
 from physgym.spaces import Array
 from physgym.worker.batch import RowBatch
 from physgym.worker.episodes import CLOSING_SECONDS, Running
+from physgym.worker.failures import RequestFailed
 from physgym.worker.guard import Guard
 from physgym.worker.reported_steps import ReportedPart
 from physgym.worker.rollout_parts import RolloutPart
@@ -90,6 +91,16 @@ class _Course:
     def names(self) -> list[int]:
         """Return the indices of the episodes that are not complete."""
         return [one.entry[0] for one in self.episodes]
+
+    @property
+    def doing(self) -> str:
+        """Return what the rows do, in words; the first ones where there are many."""
+        busy = [
+            f"row {row} at step {one.step} of episode {one.entry[0]}, seed {one.entry[1]}"
+            for row, one in enumerate(self.rows)
+            if one is not None
+        ]
+        return "; ".join(busy[:SHOWN]) + ("; ..." if len(busy) > SHOWN else "")
 
 
 class BatchedEpisodes:
@@ -195,10 +206,22 @@ class BatchedEpisodes:
                 return
             if self._to_close():
                 raise ClosedError("episodes were cut short, since the vector env is being closed")
-            self._step(course, request)
-            self._fill(course)
+            self._make_step(course, request)
 
     # --- what rows do
+
+    def _make_step(self, course: _Course, request: Rollout) -> None:
+        """Make a step of all rows, and begin episodes in those that are idle.
+
+        Raises:
+            RequestFailed: The vector environment raised; the text names the episodes.
+        """
+        first, doing = course.names[0], course.doing
+        try:
+            self._step(course, request)
+            self._fill(course)
+        except Exception as error:
+            raise RequestFailed(-1, f"rollout of episode {first} and those after it ({doing})") from error
 
     def _fill(self, course: _Course) -> bool:
         """Give rows that are idle their next episodes; return whether some got one."""

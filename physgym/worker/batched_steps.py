@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from physgym import spaces as walk
 from physgym.batched.rows import REJECTED, SteppedRows, VectorRows, arrays_of, row_info, step_info
-from physgym.errors import ConfigError, ProtocolError
+from physgym.errors import ConfigError, ProtocolError, SampleError
 from physgym.protocol.batched_infos import FINAL, Infos, columns_of_batch, pack_infos
 from physgym.protocol.messages import Message, Reset, Results, Step
 from physgym.protocol.short_frames import STEPPED_ALL
@@ -190,7 +190,8 @@ class BatchedStepper:
                 return work(*args)
         except Exception as error:
             self.ended[:] = [True] * self._rows.count
-            raise RequestFailed(0, f"{doing} of all rows") from error
+            row = error.row if isinstance(error, SampleError) else None
+            raise RequestFailed(-1 if row is None else row, f"{doing} of all rows ({self._rows.episodes})") from error
 
     def _actions(self, request: Step) -> list[Array]:
         if any(values is not None for values in request.objects):

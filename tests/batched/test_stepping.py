@@ -10,6 +10,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import physgym
 from physgym.batched.row_env import row_env
 from physgym.batched.rows import VectorRows
+from physgym.envs.heat_batch import HeatBatch
+from physgym.episode import episode_seed
 from physgym.errors import ConfigError, SampleError, WorkerError
 from physgym.testing import check_env
 from physgym.vector.make import env_factory
@@ -108,8 +110,13 @@ def test_a_batch_is_made_once_and_closed_once():
 def test_what_the_rows_cannot_do_is_an_error():
     with physgym.make_vec(Counting, 3, num_workers=0) as envs:
         envs.reset(seed=0)
-        with pytest.raises(WorkerError, match=r"ZeroDivisionError in step of all rows"):
+        envs.step(np.zeros(3, np.int64))
+        at = r"row 0 at step 1, last seed 0; row 1 at step 1, last seed 1; row 2 at step 1, last seed 2\): seven"
+        with pytest.raises(
+            WorkerError, match=rf"\(environments 0-2\) raised ZeroDivisionError in step of all rows \({at}"
+        ) as all_:
             envs.step(np.array([0, 7, 0]))
+        assert all_.value.env_indices == (0, 1, 2)
         envs.reset(seed=0)
         envs.send(np.array([1]), [0])
         with pytest.raises(ConfigError, match="computed together"):
@@ -133,10 +140,42 @@ def test_what_does_not_fit_is_named():
 
     with physgym.make_vec(Narrow, 3, num_workers=0) as envs:
         envs.reset(seed=0)
-        with pytest.raises(SampleError, match=r"shape \(3, 1\), declared are \(3, 2\)"):
+        text = r"\(environments 0-2\) in step of all rows \(row 0 at .*: Narrow: .*\(3, 1\), declared are \(3, 2\)"
+        with pytest.raises(SampleError, match=text):
             envs.step(np.zeros(3, np.int64))
     with pytest.raises(ConfigError, match="does not say how its rows are reset"):
         physgym.make_vec(Silent, 2, num_workers=0)
+
+
+class Overflowing(HeatBatch):
+    """The same, whose rows become NaN by an action that is."""
+
+    def advance(self, actions):
+        super().advance(actions.nan_to_num())
+        self._temperature = self._temperature + 0 * actions
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_row_that_gives_what_is_not_finite_is_named_with_environment_step_and_seed(workers):
+    with physgym.make_vec(Overflowing, 6, num_workers=workers, size=4) as envs:
+        envs.reset(seed=10)
+        actions = np.zeros((6, 4, 4), np.float32)
+        envs.step(actions)
+        actions[4, 1, 2] = np.nan
+        row = 1 if workers else 4
+        text = rf"environment 4: \w+, row {row}, step 1 \(seed 14\): info"
+        with pytest.raises(SampleError, match=text) as found:
+            envs.step(actions)
+        assert found.value.env_indices == (4,)
+
+
+def test_episodes_of_a_batch_are_named_where_it_raises(tmp_path):
+    options = {"num_envs": 3, "num_workers": 0, "progress": False, "seed": 4}
+    at = rf"row 0 at step \d of episode 0, seed {episode_seed(4, 0)}.*"
+    with pytest.raises(
+        WorkerError, match=rf"\(environments 0-2\) raised ZeroDivisionError in rollout .*\({at}\): seven"
+    ):
+        physgym.generate(Counting, tmp_path / "d", samples=30, actions=lambda observation, rng: 7, **options)
 
 
 def test_rows_of_other_arguments_are_made_one_by_one():
