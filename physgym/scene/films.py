@@ -140,20 +140,28 @@ def save_film(path: str | Path, film: Film, *, overwrite: bool = False, progress
     if write is _write_video:
         with needs("imageio_ffmpeg", "video", "a video"):
             import imageio_ffmpeg  # noqa: F401  # before anything is drawn
-    with _written(file, overwrite=overwrite) as temporary, _shown(film, progress) as shown:
+    with _written(file, overwrite=overwrite) as temporary, _shown(film, progress, twice=write is _write_gif) as shown:
         write(temporary, shown, file.suffix.lower())
 
 
 @contextlib.contextmanager
-def _shown(film: Film, progress: bool) -> Iterator[Film]:
-    """Give a film that shows how many of its pictures are drawn, each for the first time."""
+def _shown(film: Film, progress: bool, *, twice: bool = False) -> Iterator[Film]:
+    """Give a film that shows how many of its pictures are drawn, each once.
+
+    Those that a GIF takes its colours from are asked for twice, and kept in between.
+    """
     with Progress(len(film.frames), "draw", "picture", enabled=progress) as bar:
-        seen: set[int] = set()
+        kept: dict[int, Array] = {}
+        sampled = {*_sampled(film)} if twice else set()
 
         def picture(number: int) -> Array:
+            if number in kept:
+                return kept.pop(number)
             found = film.picture(number)
-            bar.update(number not in seen)
-            seen.add(number)
+            if number in sampled:
+                sampled.remove(number)
+                kept[number] = found
+            bar.update()
             return found
 
         yield replace(film, picture=picture)
@@ -243,12 +251,17 @@ def _in_colours(picture: Array, colours: Image) -> Image:
     return found
 
 
+def _sampled(film: Film) -> list[int]:
+    """Return the numbers of the pictures whose colours are those of a GIF."""
+    found: list[int] = np.unique(np.linspace(0, len(film.frames) - 1, SAMPLED).round().astype(int)).tolist()
+    return found
+
+
 def _colours(film: Film) -> Image:
     """Return a picture whose table of colours is that of the whole film; the most frequent one is the first."""
     from PIL import Image
 
-    numbers = np.unique(np.linspace(0, len(film.frames) - 1, SAMPLED).round().astype(int))
-    some = np.concatenate([film.picture(int(number)) for number in numbers])
+    some = np.concatenate([film.picture(number) for number in _sampled(film)])
     found = _image(some).quantize(GIF_COLOURS - 1, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     each, counts = np.unique(some.reshape(-1, 3).astype(np.int32) @ (1 << 16, 1 << 8, 1), return_counts=True)
     frequent = int(each[counts.argmax()])

@@ -46,6 +46,22 @@ def test_a_gif_has_each_picture_for_its_time(tmp_path):
     assert found == [100, 300, 200]
 
 
+@pytest.mark.parametrize("count", [3, 20])
+def test_each_picture_of_a_gif_is_drawn_once_and_counted(tmp_path, capsys, count):
+    drawn = []
+
+    def noted(number):
+        drawn.append(number)
+        return picture(number % 3) - np.uint8(number)
+
+    save_film(tmp_path / "film.gif", Film(noted, [1] * count, 10.0), progress=True)
+    assert sorted(drawn) == list(range(count))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"draw: {count}/{count} in ")
+    save_film(tmp_path / "again.gif", FILM)
+    assert capsys.readouterr().err == ""
+
+
 def test_the_background_of_a_gif_is_exact(tmp_path):
     noise = np.random.default_rng(0).integers(240, 256, (40, 40, 3)).astype(np.uint8)  # other whites
 
