@@ -33,6 +33,7 @@ from physgym.running.evaluation import (
     Unfinished,
     UsualMetrics,
     compare_origins,
+    copy_remark,
     evaluate_predictor,
     memory_remark,
 )
@@ -101,7 +102,8 @@ def evaluate(
         predictor.to(as_device(device))
     remarks = compare_origins(predictor, samples, allow_changed_code=allow_changed_code)
     report = evaluate_predictor(predictor, samples, form, progress=progress)
-    return replace(report, remarks=(*report.remarks, *remarks, *memory_remark(predictor)))
+    remarks += [*memory_remark(predictor), *copy_remark(predictor, samples)]
+    return replace(report, remarks=(*report.remarks, *remarks))
 
 
 def _metric(one: MetricName) -> MetricName:

@@ -22,6 +22,7 @@ from physgym.sample import SampleSpec
 from physgym.samplers import Breed, NetworkPolicy, Sampler, find_sampler
 from physgym.samplers.find import sampler_with
 from physgym.samplers.table import sampler_names
+from physgym.step_fields import fields_for
 from physgym.training.answers import Asked
 from physgym.vector.make import env_factories
 from physgym.worker import folders
@@ -145,7 +146,7 @@ def answering_network(config: Config) -> Asked:
     """
 
     def make() -> Predictor:
-        spec = simulation_spec(config)
+        spec = fields_for(simulation_spec(config), config.outputs)
         network = build_network(config, spec)
         around = build_transforms(config, network, spec), build_changes(config, network, spec)
         return as_predictor(config, network, spec, *around)

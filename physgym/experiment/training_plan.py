@@ -68,6 +68,7 @@ from physgym.launch.base import Launcher
 from physgym.loading.batching import TOO_SHORT
 from physgym.nn import Optimization, Predictor
 from physgym.running.rollout_evaluation import RolloutEvaluation
+from physgym.step_fields import check_target
 from physgym.storage.location import Location, place
 from physgym.training import Callback, EarlyStopping, Metrics, SampleSource, Trainer
 from physgym.training.answers import answers_of
@@ -126,9 +127,12 @@ class TrainingPlan:
         check_samplers(config)
         self.own = own_samples(config)
         spec = self.own.spec if self.own is not None else existing_spec(config, folder) or simulation_spec(config)
-        self.unrolling = UnrollPlan(config, spec, stored=self.own is None)
+        trained = None if config.network.start_from is None else build_network(config, spec)
+        names = (trained.inputs, trained.outputs) if isinstance(trained, Predictor) else (config.inputs, config.outputs)
+        self.unrolling = UnrollPlan(config, spec, names[1], stored=self.own is None)
         self.spec = self.unrolling.step
-        self.network = build_network(config, self.spec)
+        check_target(self.spec, *names)
+        self.network = build_network(config, self.spec) if trained is None else trained
         optimization = build_optimization(config, self.network, 1)  # the number of steps is not known yet
         self.transforms = build_transforms(config, self.network, self.spec)
         self.changes = build_changes(config, self.network, self.spec)

@@ -11,6 +11,7 @@ from physgym.errors import ConfigError
 from physgym.experiment.schema import Config
 from physgym.nn import Predictor
 from physgym.sample import SampleSpec
+from physgym.step_fields import predicts_next
 from physgym.training.unroll import Unroll
 from physgym.training.unrolled_loss import check_unrolled
 from physgym.training.unrolled_samples import planned_fields, windows_of
@@ -22,6 +23,7 @@ class UnrollPlan:
     Args:
         config: Describes the training.
         spec: Fields of the samples.
+        outputs: Names of the fields that the network predicts; None for those of role "target".
         stored: Whether the samples have episodes and steps.
 
     Attributes:
@@ -33,9 +35,11 @@ class UnrollPlan:
         ConfigError: The samples cannot be unrolled.
     """
 
-    def __init__(self, config: Config, spec: SampleSpec, *, stored: bool) -> None:
+    def __init__(self, config: Config, spec: SampleSpec, outputs: Sequence[str] | None, *, stored: bool) -> None:
         section = config.training.unroll
         self.unroll = None if section is None else Unroll(**dict(section))
+        if self.unroll is None and stored and predicts_next(spec, outputs):
+            self.unroll = Unroll(1)
         self.samples = self.step = spec
         if self.unroll is not None:
             if not stored:

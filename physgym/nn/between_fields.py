@@ -9,6 +9,7 @@ from torch import nn
 
 from physgym.nn.predictor import field_names
 from physgym.sample import SampleSpec
+from physgym.step_fields import fields_for
 
 
 class BetweenFields(nn.Module):
@@ -34,6 +35,7 @@ class BetweenFields(nn.Module):
         Raises:
             ConfigError: There is no field to feed or to predict, or as in the constructor.
         """
+        spec = fields_for(spec, outputs)
         inputs, outputs = field_names(spec, inputs, outputs)
         shapes = [spec[name].shape for name in outputs]
         return cls([spec[name].shape for name in inputs], shapes[0] if len(shapes) == 1 else shapes, **options)

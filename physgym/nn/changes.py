@@ -91,9 +91,7 @@ class Changes(nn.Module):
         if not fed:
             raise ConfigError(
                 f"a network predicts the change of outputs that are inputs of the next step, and none of "
-                f"{list(outputs)} is one: declare it with the samples (sample_feedback). Or declare it where the "
-                "dataset is opened (SampleDataset(..., feedback='next_state -> state')), or in the configuration "
-                "(dataset.feedback); or predict values"
+                f"{list(outputs)} is one: {_remedy(spec)}"
             )
         if not real:
             raise ConfigError(
@@ -222,6 +220,17 @@ def check_changes(
             f"the network {type(network).__name__} adds an input to its output (residual={residual}) in normalized "
             "units, and the change that it predicts is added to that input again; set residual=False"
         )
+
+
+def _remedy(spec: SampleSpec) -> str:
+    """Say what makes an output an input of the next step."""
+    if spec.feedback:
+        return f"the samples declare {spec.feedback}; name {' or '.join(map(repr, spec.feedback))} as an output"
+    return (
+        "declare it with the samples (sample_feedback). Or declare it where the dataset is opened (SampleDataset(..., "
+        "feedback='next_state -> state')), or in the configuration (dataset.feedback); or predict values. Where these "
+        "are windows of a dataset that declares it, train on the dataset itself (unroll=2 for two steps)"
+    )
 
 
 def _scale(name: str, moments: Moments, kind: Scale) -> Array:

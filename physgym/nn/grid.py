@@ -14,6 +14,7 @@ from physgym.nn.grid_layout import CONV, SHAPE, Axis, GridLayout, like_first_inp
 from physgym.nn.predictor import field_names
 from physgym.nn.residual import Residual, add_channels, residual_channels
 from physgym.sample import SampleSpec
+from physgym.step_fields import fields_for
 
 SCALARS = "none of the fields of this {name} has a grid; a number alone needs an MLP"
 
@@ -169,6 +170,7 @@ class GridNetwork(nn.Module):
             ConfigError: There is no field to feed or to predict, the fields do not lie on one grid or can be read in
                 several ways, or it is not clear what a residual adds to.
         """
+        spec = fields_for(spec, outputs)
         inputs, outputs = field_names(spec, inputs, outputs)
         fields = {name: spec[name] for name in (*inputs, *outputs)}
         if any(not spec[name].shape for name in outputs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -133,11 +134,16 @@ def padded_loss(loss: Callable[..., Tensor], prediction: Tensor, target: Tensor,
     if found is None:
         return loss(prediction, target)
     single, reduction = found
-    values = torch.where(flags, single(prediction, target), 0).flatten(1).sum(1)  # (batch,)
+    values = _flat(torch.where(flags, single(prediction, target), 0)).sum(1)  # (batch,)
     if reduction == "sum":
         return values.sum()
-    counts = flags.expand(prediction.shape).flatten(1).sum(1)  # (batch,)
+    counts = _flat(flags.expand(prediction.shape)).sum(1)  # (batch,)
     return (values / counts.clamp_min(1)).mean()
+
+
+def _flat(values: Tensor) -> Tensor:
+    """Return the values of each sample in a row, shape (batch, values), also of single numbers, shape (batch,)."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
 def sums(loss: Callable[..., Tensor]) -> bool:

@@ -20,7 +20,7 @@ from physgym.nn.finiteness import check_cast, check_finite
 from physgym.nn.transforms import Fields, Transforms, checked_fields
 from physgym.nn.wrapped import refuse_exported, unwrapped
 from physgym.sample import Field, Sample, SampleSpec
-from physgym.step_fields import network_feedback
+from physgym.step_fields import fields_for, network_feedback
 
 if TYPE_CHECKING:
     from physgym.data.learned import Learned
@@ -96,6 +96,7 @@ class Predictor(nn.Module):
     ) -> None:
         super().__init__()
         refuse_exported(network)
+        spec = fields_for(spec, outputs)
         self.inputs, self.outputs = field_names(spec, inputs, outputs)
         self.spec = SampleSpec([field for field in spec.values() if field.name in {*self.inputs, *self.outputs}])
         self.network = network
@@ -529,11 +530,6 @@ def field_names(
 
 
 def _names(spec: SampleSpec, argument: str, names: tuple[str, ...], role: str) -> tuple[str, ...]:
-    if not names and role == "target" and (once := spec.feedback.once):
-        raise ConfigError(
-            f"no field is predicted: {list(once)} are stored once, and the target is that of the next sample. Train on "
-            "windows, which hold it: dataset.windows(inputs=1, targets=1), or unroll=1 of the Trainer"
-        )
     if not names:
         raise ConfigError(f'no field has the role "{role}", so name {argument}=[...]; the samples have {list(spec)}')
     for name in names:

@@ -23,6 +23,7 @@ from physgym.progress import Progress
 from physgym.running.stored_steps import fitting_fields
 from physgym.sample import Sample, finite_rows
 from physgym.spaces import Array
+from physgym.step_fields import copied_inputs
 
 UsualMetrics = tuple(METRICS)
 Unfinished = Literal["raise", "leave_out"]
@@ -413,4 +414,14 @@ def memory_remark(predictor: Predictor) -> list[str]:
     return [
         "the network is recurrent, and each sample was predicted as the first step of an episode, without what it "
         "remembers; a rollout carries that: physgym run SESSION --rollout"
+    ]
+
+
+def copy_remark(predictor: Predictor, samples: SampleDataset | EpisodeWindows) -> list[str]:
+    """Return what is to be said of a network whose outputs are some of its inputs: it is compared with these."""
+    copied = copied_inputs(samples.spec, predictor.inputs, predictor.outputs)
+    return [
+        f"{name} is an input of the network and an output: it is compared with its own input, and not with that of the "
+        f"next sample, which is {output}"
+        for name, output in copied.items()
     ]

@@ -27,6 +27,12 @@ def check_network_fields(predictor: Any, fields: SampleSpec) -> None:
     for name, want in getattr(predictor, "spec", {}).items():
         got = fields.get(name if name in fields else feedback.get(name, name))
         if got is None or got.shape != want.shape:
+            if got is not None and want.shape[1:] == got.shape:
+                raise ConfigError(
+                    f"the network was trained on windows, with field {name!r} of shape {want.shape}, and the "
+                    f"simulation makes single steps, {got.shape}. Train it on the dataset itself, with unroll=... for "
+                    "several steps; a network of windows is rolled out in a dataset alone"
+                )
             shown = "none" if got is None else f"{got.dtype} {got.shape}"
             raise ConfigError(
                 f"the network was trained on field {name!r} as {want.dtype} {want.shape}, the simulation has {shown}. "

@@ -20,7 +20,7 @@ from physgym.feedback import Declaration
 from physgym.generation.stream import SampleStream
 from physgym.naming import env_name, same_name
 from physgym.nn import Predictor
-from physgym.registration import EnvLike
+from physgym.registration import TRANSITIONS, EnvLike
 from physgym.running.overlap import LearnedEpisodes
 from physgym.running.rollout_form import RolloutForm
 from physgym.running.run_step import without_additions
@@ -90,8 +90,9 @@ class RolloutEpisodes(ABC):
             ConfigError: It is another one.
         """
         samples = None if predictor.learned is None else predictor.learned.samples
-        theirs = {} if samples is None else {str(source.get("env")) for source, _ in samples.origins()[0]}
-        if theirs and self.env is not None and not any(same_name(self.env, one) for one in theirs):
+        theirs = set() if samples is None else {name for name in map(_made_by, _sources(samples)) if name is not None}
+        own = None if self.env is None else self.env.removeprefix(TRANSITIONS)
+        if theirs and own is not None and not any(same_name(own, one.removeprefix(TRANSITIONS)) for one in theirs):
             raise ConfigError(
                 f"the episodes are those of {self.env}, and the network has learned from {', '.join(sorted(theirs))}. "
                 "Take a dataset of the same simulation"
@@ -118,9 +119,8 @@ class DatasetEpisodes(RolloutEpisodes):
     @property
     def env(self) -> str | None:
         """Return the name of the simulation; None where several made the samples, or they do not say it."""
-        found = {source.get("env") for source, _ in self.dataset.origins()[0]}
-        name = found.pop() if len(found) == 1 else None
-        return name if isinstance(name, str) else None
+        found = set(map(_made_by, _sources(self.dataset)))
+        return found.pop() if len(found) == 1 else None
 
     @contextmanager
     def opened(
@@ -199,3 +199,13 @@ class FreshEpisodes(RolloutEpisodes):
         if not stream.stored:
             raise SampleError(f"all {stream.rejected} steps of the episodes were rejected")
         return SampleDataset(folder, "test"), form
+
+
+def _sources(samples: SampleDataset) -> list[Mapping[str, Any]]:
+    return [source for source, _ in samples.origins()[0]]
+
+
+def _made_by(source: Mapping[str, Any]) -> str | None:
+    """Return the name of the simulation that samples come from, generated or recorded; None where they do not say."""
+    name = source.get("env") or source.get("recorded")
+    return name if isinstance(name, str) else None

@@ -120,7 +120,14 @@ class RolloutForm:
     def outputs(self) -> list[Field]:
         """Return the predicted fields, each with the shape of one step."""
         return [
-            Field(name, self._spec[field].shape, self._predictor.spec[name].dtype, "target", self._spec[field].unit)
+            Field(
+                name,
+                self._spec[field].shape,
+                self._predictor.spec[name].dtype,
+                "target",
+                self._spec[field].unit,
+                kind=self._spec[field].kind,
+            )
             for name, field in self.targets.items()
         ]
 

@@ -59,13 +59,14 @@ class RolloutMeasurement:
             ConfigError: A metric returned something else than a number for each step.
         """
         finite = one.finite
+        fields = {field.name: field for field in self._form.outputs}
         for (metric, name), rows in self._errors.items():
             row = np.full(self._horizon, np.nan)
             row[: one.horizon] = np.inf
             present = one.present[name]
             flags = None if present is None else present[:finite]
             row[:finite] = self._metrics.measure(
-                metric, name, one.predicted[name][:finite], one.true[name][:finite], flags
+                metric, fields[name], one.predicted[name][:finite], one.true[name][:finite], flags
             )
             rows.append(row)
         for sums in self._components.values():

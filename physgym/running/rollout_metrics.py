@@ -6,14 +6,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from physgym.data.recordings import FLAGS
 from physgym.errors import ConfigError, SampleError
-from physgym.nn.metrics import FieldComparison, FieldMetrics, Metric, MetricName, metrics_of
+from physgym.nn.metrics import FieldComparison, FieldMetrics, Metric, MetricName, RelativeError, metrics_of
 from physgym.sample import Field
 from physgym.spaces import Array
+
+WRONG = "part of the flags that is wrong"  # what stands for a relative error of flags
+
+
+def is_flag(field: Field) -> bool:
+    """Return whether a field has zeros and ones, of which a relative error says nothing: most are zero."""
+    return field.kind == "flag" or field.dtype == np.bool_ or field.name in FLAGS
 
 
 class RolloutMetrics:
     """Metrics of single steps, by name.
+
+    The relative error of flags, such as ``terminated``, is the part of them that is wrong.
 
     Args:
         named: Names of `physgym.nn.metrics.METRICS` of which a single step has a figure, or functions of (prediction,
@@ -41,15 +51,17 @@ class RolloutMetrics:
 
     def unit(self, name: str, field: Field) -> str:
         """Return the unit of a metric of a field; empty where it has none, or none that is known."""
+        if self._counts_wrong(name, field):
+            return WRONG
         unit = FieldMetrics(field, self._made).unit(name)
         return "" if unit == "1" else unit
 
-    def measure(self, name: str, field: str, predicted: Array, true: Array, present: Array | None) -> Array:
+    def measure(self, name: str, field: Field, predicted: Array, true: Array, present: Array | None) -> Array:
         """Return a metric of each step, shape (steps,), float64; what is no number counts as infinite.
 
         Args:
             name: The metric.
-            field: Name of the field, for an error.
+            field: The field.
             predicted: Finite predictions, shape (steps, *field shape).
             true: The same of the solver.
             present: Flags of the values that are there, which broadcast to that shape; None for all.
@@ -63,10 +75,16 @@ class RolloutMetrics:
         comparison = FieldComparison.of(predicted, true, present)
         if not comparison.counts.all():
             raise SampleError(
-                f"a step of a rollout has no value in {field!r}, by its mask, so that nothing is to be compared there. "
-                "Roll out episodes that have a value in each step (episodes=...), or fewer steps"
+                f"a step of a rollout has no value in {field.name!r}, by its mask, so that nothing is to be compared "
+                "there. Roll out episodes that have a value in each step (episodes=...), or fewer steps"
             )
+        if self._counts_wrong(name, field):
+            wrong = comparison.errors != 0
+            return np.asarray(wrong.sum(1) / comparison.counts)
         with np.errstate(over="ignore", invalid="ignore"):
             values = self._made[name]().per_sample(comparison)
         assert values is not None
         return np.where(np.isnan(values), np.inf, values)
+
+    def _counts_wrong(self, name: str, field: Field) -> bool:
+        return self._made[name] is RelativeError and is_flag(field)

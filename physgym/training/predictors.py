@@ -15,6 +15,7 @@ from physgym.nn.predictor import Predictor, field_names
 from physgym.nn.transforms import Transforms
 from physgym.nn.wrapped import unwrapped
 from physgym.sample import SampleSpec
+from physgym.step_fields import check_target
 from physgym.training.argument_checks import check_fields
 
 FORMS = ("value", "change")
@@ -62,11 +63,13 @@ def predictor_of(
                 raise ConfigError(
                     f"the predictor was made for field {name!r} of shape {wanted.shape}; the samples have {got}"
                 )
+        check_target(spec, network.inputs, network.outputs)
         return network, False
     if isinstance(unwrapped(network), Predictor):
         raise ConfigError(
             "the network is a Predictor that is compiled or wrapped; pass the Predictor itself, with compile=True"
         )
+    check_target(spec, inputs, outputs)
     inputs, outputs = field_names(spec, inputs, outputs)
     changes = predict if isinstance(predict, Changes) else None
     if predict == "change":

@@ -56,7 +56,7 @@ from physgym.training.supply import Batching, FirstEpochSupply, FreshSupply, Lea
 from physgym.training.training_session import TrainingSession, check_session
 from physgym.training.unroll import Unroll, as_unroll
 from physgym.training.unrolled_loss import loss_of
-from physgym.training.unrolled_samples import check_produced, fields_of, padding_of, windows_of
+from physgym.training.unrolled_samples import check_produced, fields_of, padding_of, unroll_for, windows_of
 from physgym.training.validation import ComparesCode, Evaluation, Validation
 
 Produce = Literal["first_epoch", "always"]
@@ -102,7 +102,8 @@ class Trainer:
         progress: Whether to show a progress bar.
         inputs: Fields that feed the network; by default those of role "input", in the order of the samples. They reach
             the parameters of its `forward` that have their names, else its arguments in this order.
-        outputs: Fields that it predicts; by default those of role "target".
+        outputs: Fields that it predicts; by default those of role "target". Where samples hold a field once, such as
+            the observation of a recording, ``next_<name>`` is that of the next sample.
         loss_fields: Fields that the loss gets from the samples; by default `outputs`.
         transforms: What happens to fields around the network; by default a normalization. Normalizations that have no
             moments yet, such as those of `Transforms.normalizing`, get those of the training samples alone, and keep
@@ -224,7 +225,8 @@ class Trainer:
             if samples is not None:
                 check_samples(what, samples)
         check_validation(held_out)
-        unroll = as_unroll(unroll, epochs)
+        predicted = network.outputs if isinstance(network, Predictor) else outputs
+        unroll = unroll_for(as_unroll(unroll, epochs), given if source is None else source, predicted)
         given, held_out = windows_of(given, unroll), windows_of(held_out, unroll, "validation")
         self._validation = Validation(held_out, rollout, rollout_every)
         if (given is None) == (source is None):

@@ -10,10 +10,25 @@ from physgym.data.window_fields import window_fields
 from physgym.data.windows import EpisodeWindows
 from physgym.errors import ConfigError
 from physgym.feedback import Feedback
+from physgym.generation.sample_source import SampleSource
 from physgym.nn.padding import Padding
 from physgym.nn.predictor import Predictor
 from physgym.sample import SampleSpec
+from physgym.step_fields import predicts_next
 from physgym.training.unroll import Unroll
+
+
+def unroll_for(unroll: Unroll | None, samples: Any, outputs: Sequence[str] | None) -> Unroll | None:
+    """Return the form of a training: that of one step where the network predicts a field of the next sample.
+
+    Args:
+        unroll: The wanted form, which goes before; None for single samples.
+        samples: What is trained on. Only stored samples, or those of a source, have a next one.
+        outputs: Names of the fields that the network predicts; None for those of role "target".
+    """
+    if unroll is not None or not isinstance(samples, (SampleDataset, SampleSource)):
+        return unroll
+    return Unroll(1) if predicts_next(samples.spec, outputs) else None
 
 
 def windows_of(samples: Any, unroll: Unroll | None, what: str = "dataset") -> Any:
@@ -60,8 +75,9 @@ def check_produced(unroll: Unroll | None, *, fresh: bool) -> None:
     """
     if unroll is not None and fresh:
         raise ConfigError(
-            f"unroll={unroll.steps} needs whole episodes, and samples that are produced while the network trains come "
-            'one by one. Generate the dataset before the training, or use produce="first_epoch"'
+            f"unroll={unroll.steps}, or a field of the next sample as an output, needs whole episodes, and samples "
+            "that are produced while the network trains come one by one. Generate the dataset before the training, or "
+            'use produce="first_epoch"'
         )
 
 

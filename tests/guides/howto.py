@@ -29,6 +29,17 @@ GUIDES = {
         sketches={1: "a test that the reader writes"},
         prepared=False,
     ),
+    "howto/dynamics": Guide(
+        smaller={
+            "range(200)": "range(20)",
+            "epochs=20": "epochs=1",
+            "epochs: 20": "epochs: 1",
+            "20, episodes=20": "4, episodes=2",
+            "--rollout 20": "--rollout 4",
+        },
+        prepared=False,
+        commands=True,
+    ),
     "howto/fmu": Guide(
         "from pathlib import Path\nfrom tests.support.fmus import make_fmu\nmake_fmu(Path('springs.fmu'), 2)\n",
         {"samples=200": "samples=8"},

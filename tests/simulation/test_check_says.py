@@ -106,6 +106,29 @@ def test_a_dataset_with_values_beyond_declared_bounds_says_so(growing, tmp_path,
     assert "where 10 is the highest; all are from " in line
 
 
+def test_the_note_on_bounds_names_the_component(tmp_path):
+    class Two(physgym.Simulation):
+        action_space = observation_space = spaces.Box(-50, 50, (2,), np.float64)
+        sample_space = spaces.Dict({"u": spaces.Box(np.float32([-1, -50]), np.float32([1, 50]))})
+        sample_roles: ClassVar = {"u": "input"}
+
+        def begin(self, options):
+            self.u = np.array([0.0, 40.0])
+
+        def advance(self, action):
+            self.u = self.u + np.array([0.75, -20.0])
+
+        def observation(self):
+            return self.u
+
+        def sample(self):
+            return {"u": self.u.astype(np.float32)}
+
+    physgym.generate(Two, tmp_path / "two", samples=4, max_steps=4, num_workers=0, progress=False)
+    (line,) = (line for line in summarize(tmp_path / "two") if "beyond the bounds" in line)
+    assert "such as 3 in component 0 where 1 is the highest; all are from 0.75 to 3 in component 0" in line
+
+
 @pytest.mark.slow
 def test_the_commands_say_it(growing, tmp_path):
     def command(*arguments, code=0):

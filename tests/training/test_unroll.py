@@ -491,13 +491,18 @@ def test_a_normalization_behind_another_transform_is_that_of_rows(both):
         trainer(both, Unroll(3, noise=0.1), transforms=transforms())
 
 
-def test_what_would_be_left_undone_is_said(both, once):
+def test_what_would_be_left_undone_is_said(both):
     with pytest.warns(UserWarning, match=r"from the epochs \[1, 7\] on.*1 steps of 4 at the end"):
         trainer(both, Unroll(curriculum={0: 1, 1: 2, 7: 4}), epochs=1)
     with pytest.warns(UserWarning, match="nothing is learned of what the network remembers"):
         trainer(both, None, Recurrent())
-    with pytest.raises(ConfigError, match=r"'state'\] are stored once.*unroll=1 of the Trainer"):
-        trainer(once, None)
+
+
+def test_the_target_of_a_state_that_is_stored_once_is_that_of_the_next_sample(once):
+    made, wanted = trainer(once, None), trainer(once, 1)
+    assert made.unroll == wanted.unroll
+    assert made.predictor.outputs == wanted.predictor.outputs == ("next_state",)
+    assert made.evaluate(made.training) == wanted.evaluate(wanted.training)
 
 
 class Halving(nn.Module):
