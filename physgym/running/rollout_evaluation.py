@@ -28,6 +28,7 @@ from physgym.running.options import ROLLOUT_STEPS
 from physgym.running.prediction_errors import compare
 from physgym.running.rollout_episodes import DatasetEpisodes, FreshEpisodes
 from physgym.running.rollout_measurement import measure_rollouts
+from physgym.running.rollout_metrics import is_flag
 from physgym.running.rollout_report import RolloutReport
 from physgym.running.run_options import MeasureOptions, RolloutOptions
 from physgym.running.runner import Runner
@@ -218,19 +219,24 @@ class RolloutEvaluation:
 
 
 class _Target(NamedTuple):
-    """Values that a prediction is compared with, and the flags of those that are there; None for all."""
+    """Values that a prediction is compared with, which of them are there (None for all), and whether they are flags."""
 
     values: Array
     present: Array | None
+    flags: bool
 
     @classmethod
     def of(cls, spec: SampleSpec, name: str, sample: Sample) -> _Target:
         """Return a field of a sample."""
-        flags = present_in(spec, name, {one: np.asarray(value)[np.newaxis] for one, value in sample.items()})
-        return cls(np.array(sample[name]), None if flags is None else flags[0])
+        there = present_in(spec, name, {one: np.asarray(value)[np.newaxis] for one, value in sample.items()})
+        return cls(np.array(sample[name]), None if there is None else there[0], is_flag(spec[name]))
 
     def error(self, prediction: Array) -> float:
-        """Return the relative L2 error of a prediction; NaN where nothing is there."""
+        """Return the relative L2 error of a prediction, of flags the part that is wrong; NaN where nothing is there."""
+        if self.flags:
+            wrong = np.asarray(prediction != self.values)
+            there = np.broadcast_to(self.present is None or self.present, wrong.shape)
+            return float(wrong[there].mean()) if there.any() else np.nan
         flags = None if self.present is None else self.present[np.newaxis]
         with np.errstate(over="ignore", invalid="ignore"):
             return compare(prediction[np.newaxis], self.values[np.newaxis], flags).summary["relative_l2"]

@@ -12,8 +12,6 @@ from physgym.nn.metrics import FieldComparison, FieldMetrics, Metric, MetricName
 from physgym.sample import Field
 from physgym.spaces import Array
 
-WRONG = "part of the flags that is wrong"  # what stands for a relative error of flags
-
 
 def is_flag(field: Field) -> bool:
     """Return whether a field has zeros and ones, of which a relative error says nothing: most are zero."""
@@ -52,7 +50,7 @@ class RolloutMetrics:
     def unit(self, name: str, field: Field) -> str:
         """Return the unit of a metric of a field; empty where it has none, or none that is known."""
         if self._counts_wrong(name, field):
-            return WRONG
+            return "part of the flags that is wrong"
         unit = FieldMetrics(field, self._made).unit(name)
         return "" if unit == "1" else unit
 

@@ -184,17 +184,19 @@ def test_the_network_stands_in_for_the_environment(recording):
         np.testing.assert_allclose(envs.step(actions)[0], before + actions)
 
 
+class Ending(Exact):
+    """Says that each step ends the episode."""
+
+    def forward(self, observation, action):
+        after, reward, _ = super().forward(observation, action)
+        return after, reward, torch.ones_like(reward)
+
+
 def test_a_rollout_counts_flags_that_are_wrong(recording):
     predictor = exact(recording)
     report = RolloutEvaluation(recording).measure(predictor, 3)
     assert not any(report.mean(name=name).max() > 1e-12 for name in OUTPUTS)
     assert "relative_l2 of terminated (part of the flags that is wrong)" in str(report)
-
-    class Ending(Exact):
-        def forward(self, observation, action):
-            after, reward, _ = super().forward(observation, action)
-            return after, reward, torch.ones_like(reward)
-
     made = trainer(recording, Ending(), normalize=False).predictor
     assert RolloutEvaluation(recording).measure(made, 2).mean(name="terminated").tolist() == [1, 1]
 
@@ -209,6 +211,10 @@ def test_a_rollout_compares_recorded_names(recording, folder, tmp_path):
     other.close()
     with pytest.raises(ConfigError, match="are those of CartPole-v1, and the network has learned from tests/Walk-v0"):
         RolloutEvaluation(physgym.SampleDataset(tmp_path / "poles")).measure(made.predictor, 1)
+    ending = trainer(recording, Ending(), normalize=False).predictor
+    values = RolloutEvaluation("transitions:tests/Walk-v0", steps=6, seed=1, horizons=(1, 2))(ending)
+    assert values["horizon_1/terminated"] == values["horizon_2/terminated"] == 1
+    assert values["horizon_2/next_observation"] < 1e-12
     fresh = RolloutEvaluation("transitions:tests/Walk-v0", seed=1)
     assert len(fresh.measure(made.predictor, 2, episodes=2, progress=False).episodes) == 2
 
