@@ -13,7 +13,7 @@ from physgym.checks import one_of
 from physgym.data.dataset import SampleDataset
 from physgym.data.rejected_samples import RejectedSamples
 from physgym.errors import ConfigError, SceneError
-from physgym.running.run_step import PREDICTION, without_additions
+from physgym.running.run_step import PREDICTION
 from physgym.sample import Sample, SampleSpec, present
 from physgym.scene.changes import SceneSnapshot
 from physgym.scene.default import default_scene
@@ -85,9 +85,9 @@ class SampleScenes:
         if self.sides == ("solver",):
             return scene, []
         names = [*self._predicted, *(f"{name}{SERIES}" for name in self._predicted)]
-        if not objects_of(scene, names):
+        fields = [one for name, one in self._dataset.spec.items() if name in self._predicted]
+        if fields and not objects_of(scene, names):
             log.info("the scene shows none of the predicted fields %s: they are drawn besides", self._predicted)
-            fields = [one for one in without_additions(self._dataset.spec).values() if one.name in self._predicted]
             scene = _joined(scene, default_scene(SampleSpec(fields), self._dataset.constants, time=time))
         shown = objects_of(scene, names)
         return scene, [one for one in scene.declaration()["objects"] if one["name"] in shown]

@@ -97,6 +97,13 @@ def test_a_scene_of_the_simulation_stays_and_predictions_that_it_lacks_are_drawn
     assert [*shown["objects"]] == ["rod", "next_state"]
 
 
+def test_predictions_of_fields_that_are_not_there_are_no_fault(tmp_path):
+    stored(tmp_path / "data", PREDICTED, scene=pendulum())
+    part = SampleDataset(tmp_path / "data", fields=["state", "prediction/next_state"])
+    solver, *_ = SampleScenes(part).snapshots(timeline_of(part), 2)
+    assert "rod" in solver["objects"]
+
+
 def test_a_title_of_the_simulation_stands_before_the_sample(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr("physgym.scene.sample_view.draw", lambda *_, **said: drawn.append(said["title"]))
