@@ -41,6 +41,7 @@ class TestOneFileOfArrays(FormatContract):
         cut(folder / "arrays.npz")
 
 
+@pytest.mark.filterwarnings("ignore:.*has no environment.*:UserWarning")  # which none of its samples has
 class TestMinari(FormatContract):
     name = "minari"
 
