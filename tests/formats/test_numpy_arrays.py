@@ -168,6 +168,7 @@ def test_the_commands_copy_a_dataset_and_bring_it_back(tmp_path):
     assert "write name=value" in physgym("import", tmp_path / "x.npz", "--out", d, "--role", "x", fault=ConfigError)
 
 
+@pytest.mark.filterwarnings("ignore:.*has no environment.*:UserWarning")
 def test_the_commands_speak_to_minari(tmp_path, monkeypatch):
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))

@@ -25,6 +25,7 @@ def root(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*has no environment.*:UserWarning")
 def test_a_recording_there_and_back_gives_the_same_transitions(tmp_path):
     export_minari(physgym.SampleDataset(record(tmp_path / "a", 7)), "own/drives-v0")
     import_minari("own/drives-v0", tmp_path / "b")
