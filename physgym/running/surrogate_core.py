@@ -223,7 +223,8 @@ def stand_in(
                 "prediction), which takes the prediction as the state after the step, in addition to observation(). "
                 "Or declare which output is which input of the next step (sample_feedback), so that adopt is not "
                 "needed; see docs/howto/running.md. Without them, wrap the environment in "
-                "physgym.sample.RecordTransition and use a network that predicts next_observation"
+                "physgym.sample.RecordTransition and use a network that predicts next_observation: "
+                '"transitions:" before its id does that, see docs/howto/dynamics.md'
             )
         if reward is not None or terminated is not None:
             raise ConfigError(
