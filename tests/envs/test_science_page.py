@@ -236,7 +236,12 @@ def test_comparisons_in_sentences_hold_for_the_stored_figures():
         assert 0.55 < error("apebench", "full", "advection", "FNO, width 8", figure) / published < 0.75
     parameters = {row["parameters"] for row in stored("apebench", "full") if row["network"] == "FNO, width 8"}
     assert parameters == {7729}
-    assert "it has 7,729 parameters here" in text
+    assert "the network has 7,729 parameters here" in text
+    assert "and for Burgers' equation with one seed" in text
+    assert {row["seed"] for row in stored("apebench", "full") if row["case"] == "Burgers"} == {None, 0}
+    assert "ours are at least twice as large as the published ones" in text
+    for name, published in (("FNO", 0.07), ("UNet", 0.06)):
+        assert error("apebench", "full", "Burgers", name, "geometric") > 2 * published
     waves = [error("apebench", "small", "Kuramoto", name, "geometric") for name in ("FNO", "UNet", "MLP")]
     assert min(waves) > 0.9
     assert waves[2] > 100
