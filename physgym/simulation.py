@@ -490,10 +490,10 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
             gymnasium.error.ResetNeeded: The solver failed, and there was no reset before.
         """
         finite = self.nonfinite == "error"
-        self._check_action(action)  # before anything has moved
         try:
             for _ in range(self.simulations_per_step):
                 self.advance(action)
+            self._check_action(action)
             sample = self._spec.check(self._timed_sample(), type(self).__name__, finite=finite)
         except RejectSample as rejection:
             extra: dict[str, Any] = {"rejected": str(rejection)}
@@ -507,13 +507,14 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
                 raise gymnasium.error.ResetNeeded(
                     f"{name}: there was no reset before this step; call reset first"
                 ) from error
+            self._check_action(action, error)
             raise
         else:
             extra = {"sample": sample}
         reward, terminated = self.outcome()
         return self.observation(), reward, terminated, False, {**self.info(), **extra}
 
-    def _check_action(self, action: Any) -> None:
+    def _check_action(self, action: Any, cause: Exception | None = None) -> None:
         """Raise WrongValue where an action has not the shape of its space: a solver fails, or takes a part of it."""
         space = self.action_space
         if not isinstance(space, ARRAYS) or (action.__class__ is np.ndarray and action.shape == space.shape):
@@ -531,7 +532,7 @@ class Simulation(gymnasium.Env[ObsType, ActType], ABC, Generic[ObsType, ActType]
         raise WrongValue(
             f"{type(self).__name__}: step takes an action of shape {space.shape}, and got {what}; pass {values}, "
             f"np.{space.dtype}), or another element of action_space"
-        )
+        ) from cause
 
     def _timed_sample(self) -> Mapping[str, Any]:
         """Return the sample, with the time of the info where it declares one and does not give it."""

@@ -18,7 +18,7 @@ from physgym.errors import ConfigError
 from physgym.progress import Progress, say
 
 BRIEF = {
-    *("new", "schema", "list", "show", "compare", "doctor"),
+    *("new", "schema", "list", "show", "keys", "compare", "doctor"),
     *("simulators request", "simulators ping", "simulators release", "simulators kill", "simulators list"),
 }
 OPTIONS = {"-v", "--verbose", "-q", "--quiet", "--log-file"}

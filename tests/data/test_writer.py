@@ -94,7 +94,7 @@ def test_parameters_and_rejected_samples_are_stored_beside(tmp_path):
     plain = SampleWriter(tmp_path / "plain", SPEC)
     with plain, pytest.raises(DatasetError, match="was not asked to store rejected"):
         plain.add_rejected(samples([0]), ["no"], **names([0]))
-    with pytest.raises(DatasetError, match="continue it in the same way"):
+    with pytest.raises(DatasetError, match="continue it with the same simulation"):
         SampleWriter(tmp_path / "d", SPEC, resume=True)
 
 

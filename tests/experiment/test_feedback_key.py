@@ -17,6 +17,8 @@ from physgym.experiment.training_plan import TrainingPlan
 from physgym.sample import Field, SampleSpec
 from physgym.training import load_checkpoint
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is declared to be:UserWarning")  # random rows do not follow
+
 F4 = np.dtype("f4")
 FIELDS = [
     Field("state", (2,), F4, "input"),
@@ -113,7 +115,7 @@ def test_fields_that_do_not_fit_are_said_before_anything_is_written(declared, me
 
 
 def test_samples_of_ones_own_feed_nothing_back(tmp_path):
-    with pytest.raises(PhysGymError, match=r"samples of one's own \(type\) have no episodes"):
+    with pytest.raises(PhysGymError, match=r"samples of your own \(type\) have no episodes"):
         config(tmp_path, "state", type="module:Data")
 
 

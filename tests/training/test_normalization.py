@@ -16,6 +16,8 @@ from physgym.nn import MLP, Compose, LossTransform, Normalize, Transform, Transf
 from physgym.sample import Field, SampleSpec
 from physgym.training import SampleSource, Trainer
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is declared to be:UserWarning")  # random rows do not follow
+
 X = np.exp(np.random.default_rng(0).normal(size=(64, 3)) * [0.5, 1.0, 2.0]).astype("f4")
 Y = X[:, :1].copy()
 SPEC = SampleSpec([Field("x", (3,), np.dtype("f4"), "input"), Field("y", (1,), np.dtype("f4"), "target")])

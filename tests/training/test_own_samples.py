@@ -141,7 +141,7 @@ def test_what_is_none_is_not_called(place, kind, text):
 
 def test_what_does_not_go_together_is_said(place):
     for more in ({"path": "data"}, {"samples": 9}, {"produce": "always"}):
-        with pytest.raises(ConfigError, match="samples of one's own"):
+        with pytest.raises(ConfigError, match="samples of your own"):
             config(place, own("Pairs"), dataset={"type": own("Pairs"), **more})
     with pytest.raises(ConfigError, match="unknown name; give your own as module:attr"):
         config(place, "Pairs")

@@ -17,6 +17,8 @@ from physgym.nn import Optimization
 from physgym.sample import Field, SampleSpec
 from physgym.training import Metrics, Trainer, Unroll
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is declared to be:UserWarning")  # random rows do not follow
+
 F8 = np.dtype("f8")
 STATE = Field("state", (3,), F8, "input", mask="count")
 NEXT = Field("next_state", (3,), F8, "target", mask="count", feeds="state")

@@ -20,6 +20,8 @@ from physgym.training import Callback, Checkpoints, Trainer, Unroll, load_checkp
 from tests.support.memory_samples import linear_samples
 from tests.support.weights import same_weights
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is declared to be:UserWarning")  # random rows do not follow
+
 LENGTH, EPISODES = 7, 6
 F8 = np.dtype("f8")
 STATE = Field("state", (2,), F8, "input", "m")
