@@ -11,7 +11,7 @@ from typing import Unpack
 from physgym.checks import is_integer
 from physgym.data.dataset import SampleDataset
 from physgym.data.declared_bounds import lines_beyond
-from physgym.errors import ConfigError, SampleError, WorkerError
+from physgym.errors import ConfigError, SampleError, WorkerError, WorkerLost
 from physgym.events import Callback
 from physgym.files import short
 from physgym.generation.generation_callbacks import GenerationCallbacks
@@ -114,6 +114,8 @@ def generate(
             except WorkerError as error:
                 if error.remote_traceback and not isinstance(error, SampleError):
                     error.args = (f"{error}\n{_what_is_left(stream, folder)}",)
+                elif isinstance(error, WorkerLost):
+                    error.args = (f"{error}\n{_after_a_loss(stream, folder, options['on_error'])}",)
                 raise
             events.end()
         if progress and stream.rejected:
@@ -139,4 +141,13 @@ def _what_is_left(stream: SampleStream, folder: Path | Location) -> str:
         'such a step, raise physgym.RejectSample("why") in it: the step is counted, and adds no sample. Then generate '
         "into a new folder; or continue here with the changed code: --resume --allow-changed-code (resume=True, "
         "allow_changed_code=True)"
+    )
+
+
+def _after_a_loss(stream: SampleStream, folder: Path | Location, on_error: str) -> str:
+    """Say what is intact after a worker has died or hung, and how to continue."""
+    again = "" if on_error == "restart" else "; with --restart (on_error='restart') such a worker is started again"
+    return (
+        f"{stream.stored} samples before it are complete in {short(str(folder))}. Continue with the same command and "
+        f"--resume (resume=True){again}"
     )

@@ -103,7 +103,9 @@ class Recovery:
             try:
                 # a function of the seed that was given, so that a run with the same faults is the same run
                 again = [None if seed is None else episode_seed(seed, self.restarts) for seed in seeds]
-                log.info("worker %d is started again: %s", worker.index, fault)
+                log.warning(
+                    "restart %d: %s%s", self.restarts, str(fault).partition("\n")[0], _reset_with(worker, seeds)
+                )
                 self._fleet.restart(worker, again)
                 fault = None
             except (WorkerError, ConfigError) as failed:  # it may be killed while it starts, its port be taken
@@ -124,3 +126,9 @@ class Recovery:
     def _give_up(self, worker: Worker, error: PhysGymError, call: OpenCall) -> list[PhysGymError]:
         call.give_up(worker)
         return [error]
+
+
+def _reset_with(worker: RemoteWorker, seeds: list[int | None]) -> str:
+    """Return in words with which seeds the environments of a worker were reset; rollouts say theirs themselves."""
+    known = [f"environment {env}: {seed}" for env, seed in zip(worker.envs, seeds, strict=True) if seed is not None]
+    return f"; seeds of the last reset: {', '.join(known)}" if known else ""

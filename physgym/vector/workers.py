@@ -12,7 +12,7 @@ from physgym.launch.base import WorkerHandle
 from physgym.launch.processes import exit_text
 from physgym.protocol.buffers import IDLE
 from physgym.protocol.ledger import Ledger, Pending
-from physgym.protocol.messages import Failure, Ready
+from physgym.protocol.messages import Failure, Ready, Rollout
 from physgym.system.children import ParentPipe
 from physgym.transport.base import Channel
 from physgym.vector.remote_errors import remote_error
@@ -72,10 +72,23 @@ class Worker:
         asked = owed[0].kind.__name__.lower() if owed else ""
         env = IDLE if self.current_env is None else int(self.current_env[0])
         if env != IDLE:
-            return f"in {asked or 'a call'} of environment {env}"
+            return f"in {asked or 'a call'} of environment {env}{self._episode()}"
         if self.ready is None:
             return "while it built its environments"
         return f"with a {asked} to answer" if asked else "while it was idle"
+
+    def _episode(self) -> str:
+        """Return in words where in a rollout it is: results come in parts, so it may be a little further."""
+        owed = self.ledger.pending[0] if self.ledger.pending else None
+        if owed is None or not isinstance(owed.request, Rollout):
+            return ""
+        unanswered = owed.unanswered
+        left = [entry for entry in owed.request.episodes if unanswered is None or entry[0] in unanswered]
+        if not left:
+            return ""
+        episode, seed, *_ = left[0]
+        later = " or one of those after it" if len(left) > 1 else ""
+        return f", in episode {episode} (seed {seed}){later}"
 
     def concerned(self) -> tuple[int, ...]:
         """Return the environment that it is busy with if that is known, else all of its environments."""

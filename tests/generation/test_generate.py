@@ -404,7 +404,7 @@ def test_stored_rejects_and_parameters_follow_from_the_number_of_samples(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_worker_changes_neither_parameters_nor_rejects(tmp_path, workers):
+def test_a_killed_worker_changes_neither_parameters_nor_rejects(tmp_path, workers, caplog):
     want = everything(generate(toys.Tuned, tmp_path / "want", samples=200, num_workers=1, **OPTIONS))
     switch = tmp_path / "switch"
     options = {**OPTIONS, "env_kwargs": {**OPTIONS["env_kwargs"], "kill_switch": str(switch)}}
@@ -413,9 +413,10 @@ def test_a_killed_worker_changes_neither_parameters_nor_rejects(tmp_path, worker
     restarted = generate(toys.Tuned, path, samples=200, num_workers=workers, on_error="restart", **options)
     assert not switch.exists()
     assert everything(restarted) == want
+    assert re.search(r"restart 1: .* of environment \d, in episode \d+ \(seed \d+\)", caplog.text)
     switch.touch()
     path = tmp_path / "resumed"
-    with pytest.raises(WorkerError, match="killed by SIGKILL"):
+    with pytest.raises(WorkerError, match=r"killed by SIGKILL.*in episode \d+ \(seed \d+\).*\n\d+ samples .* --resume"):
         generate(toys.Tuned, path, samples=200, num_workers=workers, **options)
     assert everything(generate(toys.Tuned, path, samples=200, num_workers=workers, resume=True, **options)) == want
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import random
 import resource
@@ -429,7 +430,7 @@ def test_seeds_after_a_restart_depend_on_the_first_seed_alone(tmp_path):
     assert run() == run()
 
 
-def test_restarts_of_a_worker_that_always_fails_come_to_an_end():
+def test_restarts_of_a_worker_that_always_fails_come_to_an_end(caplog):
     with SocketVectorEnv([Counter] * 2, num_workers=2, on_error="restart", max_restarts=3, context="fork") as envs:
         envs.reset(seed=0)
         with pytest.raises(
@@ -437,6 +438,9 @@ def test_restarts_of_a_worker_that_always_fails_come_to_an_end():
         ):
             steps(envs, RAISE, 20)
         assert envs.restarts == 3
+        said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        assert [text.partition(":")[0] for text in said] == ["restart 1", "restart 2", "restart 3"]
+        assert all("ArithmeticError" in text and "seeds of the last reset: environment" in text for text in said)
 
 
 def test_a_call_is_not_made_twice(tmp_path):
