@@ -128,11 +128,13 @@ class RolloutEvaluation:
     def compare_code(self, learned: Mapping[str, Any] | None, code: Code | None = None) -> None:
         """Warn where the simulation has other code than that from whose samples a network learns; once for each.
 
+        Of stored episodes nothing is said here: their simulation is not run.
+
         Args:
             learned: Record of that code, see `physgym.code.record`; None if it is not known.
             code: The code of the simulation; by default it is found without making an environment.
         """
-        if learned is None or learned == self._compared:
+        if learned is None or learned == self._compared or self._dataset is not None:
             return
         self._compared = learned
         code = code_of(self._env, self._kwargs) if code is None else code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -34,8 +34,8 @@ def fit_normalization(
     """Give every normalization that has none the moments of what it gets of the training samples.
 
     One that gets the fields as they are has their `statistics`. For one behind another transform in
-    ``before_prediction``, or on the targets in ``before_loss``, that transform is applied to the samples, in evaluation
-    mode.
+    ``before_prediction``, on the targets in ``before_loss``, or undone in ``before_apply``, that transform is applied to
+    the samples, in evaluation mode.
 
     Args:
         predictor: The network with its transforms.
@@ -66,7 +66,20 @@ def fit_normalization(
     if type(transforms.before_loss) is LossTransform:
         chain = _Chain("before_loss", transforms.before_loss.on_target, loss_fields)
         _fit_in_order(chain, predictor, spec, statistics, batches)
+    back = _Chain("before_apply", Compose(_undone(transforms.before_apply)), predictor.outputs)
+    _fit_in_order(back, predictor, spec, statistics, batches)
     transforms.fit(statistics)
+
+
+def _undone(transform: nn.Module) -> list[Transform]:
+    """Return the transforms that lead from physical fields to what a network predicts: those to be undone, in order."""
+    found: list[nn.Module] = []
+    for one in reversed(list(in_order(transform))):
+        if isinstance(one, Inverse):
+            found += in_order(one.transform)
+        elif type(one) is not Transform:
+            found.append(Inverse(cast(Transform, one)))
+    return cast(list[Transform], found)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from physgym.data import SampleDataset, SampleWriter
 from physgym.data.statistics import Statistics
 from physgym.errors import ConfigError
-from physgym.nn import MLP, Compose, LossTransform, Normalize, Transform, Transforms
+from physgym.nn import MLP, Compose, Inverse, LossTransform, Normalize, Transform, Transforms
 from physgym.sample import Field, SampleSpec
 from physgym.training import SampleSource, Trainer
 
@@ -185,6 +185,25 @@ def test_a_target_behind_a_transform_before_the_loss():
         found = on_target.transforms[-1]
         np.testing.assert_allclose(found.get_buffer("mean_0"), wanted.mean(0), rtol=1e-5)
         np.testing.assert_allclose(found.get_buffer("scale_0"), wanted.std(0), rtol=1e-5)
+
+
+class UndoneLogOfTarget(LogOfTarget):
+    def inverse(self, fields):
+        return {**fields, "y": fields["y"].exp()}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_transform_that_is_undone_has_the_moments_of_what_it_gets(apart):
+    """Also where it is another object than the one before the loss."""
+    normalize = Normalize({"y": (1,)})
+    undone = [Inverse(Compose([UndoneLogOfTarget(), normalize]))]
+    if apart:
+        undone = [Inverse(normalize), Inverse(UndoneLogOfTarget())]
+    on_target = Compose([LogOfTarget(), Normalize({"y": (1,)})])
+    transforms = Transforms(None, LossTransform(None, on_target), Compose(undone))
+    Trainer(MLP(3, 1), Stored(), transforms=transforms, epochs=1, validation=None, device="cpu")
+    np.testing.assert_allclose(normalize.get_buffer("mean_0"), np.log(Y).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(normalize.get_buffer("scale_0"), np.log(Y).std(0), rtol=1e-5)
 
 
 def test_a_normalization_within_a_module_of_ones_own_is_refused_without_moments():
