@@ -34,8 +34,8 @@ def fit_normalization(
     """Give every normalization that has none the moments of what it gets of the training samples.
 
     One that gets the fields as they are has their `statistics`. For one behind another transform in
-    ``before_prediction``, on the targets in ``before_loss``, or undone in ``before_apply``, that transform is applied to
-    the samples, in evaluation mode.
+    ``before_prediction``, on the targets in ``before_loss``, or undone in ``before_apply``, that transform is applied
+    to the samples, in evaluation mode.
 
     Args:
         predictor: The network with its transforms.
