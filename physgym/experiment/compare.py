@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from physgym.errors import ConfigError
 from physgym.experiment import components
 from physgym.experiment.record import read_config, read_record, results_of, state
 from physgym.experiment.report_text import printable
+from physgym.experiment.trained_settings import loss_units, trained_settings
 from physgym.files import short, write_atomically
 from physgym.training.journal import by_dotted_key
 from physgym.training.loggers import CurvePoints
@@ -49,6 +50,8 @@ class ComparedSession:
         path: Its folder.
         config: Its configuration, values by dotted key.
         facts: What was run, on what and how it ended, by name.
+        training: What its last checkpoint says of loss, optimizer, network, fields and transforms, by dotted key.
+        from_python: Whether it was made in Python; its configuration says only part then.
         metrics: Values of the last epoch by name.
         times: Seconds by name.
         directions: Of metrics, those that the configuration declares.
@@ -59,6 +62,8 @@ class ComparedSession:
     path: Path
     config: dict[str, Any]
     facts: dict[str, Any]
+    training: dict[str, Any]
+    from_python: bool
     metrics: dict[str, float]
     times: dict[str, float]
     directions: dict[str, Direction]
@@ -92,6 +97,10 @@ class SessionComparison:
         metrics: Metrics that differ, by name.
         times: Seconds by name and session.
         same: Metrics that are the same in all sessions.
+        training: Values by key and session of what the checkpoints say of the training, where a session was made in
+            Python.
+        other_units: What makes the losses values of other units; no loss has a best session then.
+        unknown: Sessions made in Python, without such a checkpoint.
     """
 
     sessions: dict[str, Path]
@@ -100,6 +109,9 @@ class SessionComparison:
     metrics: dict[str, ComparedMetric]
     times: dict[str, dict[str, float]]
     same: list[str]
+    training: dict[str, dict[str, Any]]
+    other_units: list[str]
+    unknown: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON data; numbers that are not finite are texts."""
@@ -114,6 +126,9 @@ class SessionComparison:
             "metrics": metrics,
             "times": self.times,
             "same": self.same,
+            "training": self.training,
+            "other_units": self.other_units,
+            "unknown": self.unknown,
         }
         return dict(_strict(data))
 
@@ -127,6 +142,7 @@ class SessionComparison:
         times = {name: {key: f"{value:.4g} s" for key, value in row.items()} for name, row in self.times.items()}
         tables = [
             self._table("configuration", self.config),
+            *([self._table("training", self.training)] if self.training else []),
             self._table("runs", self.runs),
             self._table("metrics of the last epoch, * is the best", metrics),
             self._table("times", times),
@@ -134,6 +150,16 @@ class SessionComparison:
         notes = []
         if self.same:
             notes.append(f"the same in all: {', '.join(self.same)}")
+        if self.unknown:
+            notes.append(
+                f"of sessions made in Python only part is known without a checkpoint: {', '.join(self.unknown)}"
+            )
+        unmarked = [name for name, one in self.metrics.items() if _is_loss(name) and not one.best]
+        if self.other_units and unmarked:
+            notes.append(
+                f"none is marked where losses have other units: {', '.join(unmarked)}; these differ: "
+                f"{', '.join(self.other_units)}"
+            )
         if unknown := [name for name, one in self.metrics.items() if one.direction is None]:
             notes.append(
                 f"none is marked where nobody knows which direction is better: {', '.join(unknown)}; "
@@ -175,7 +201,11 @@ def compare(
     known = dict.fromkeys(name for one in sessions for name in one.metrics)
     if unknown := [name for name in given if name not in known]:
         raise ConfigError(f"no session has the metric {unknown[0]!r}; there are {', '.join(known)}")
+    other_units = list(_different([one for one in sessions if one.training], lambda one: loss_units(one.training)))
     metrics = {name: _metric(name, sessions, given) for name in known}
+    for name, one in metrics.items():
+        if other_units and _is_loss(name) and name not in given:
+            metrics[name] = replace(one, best=())
     same = [name for name, one in metrics.items() if len(one.values) == len(sessions) and _equal(one.values.values())]
     return SessionComparison(
         {one.name: one.path for one in sessions},
@@ -184,6 +214,9 @@ def compare(
         {name: one for name, one in metrics.items() if name not in same},
         _different(sessions, lambda one: one.times),
         same,
+        _different(sessions, lambda one: one.training) if any(one.from_python for one in sessions) else {},
+        other_units,
+        [one.name for one in sessions if one.from_python and not one.training],
     )
 
 
@@ -234,6 +267,8 @@ def _read_session(path: Path, name: str) -> ComparedSession:
         path,
         dotted,
         {key: value for key, value in facts.items() if value is not None},
+        trained_settings(path),
+        bool(last.get("from_python")),
         metrics,
         {key: float(value) for key, value in times.items() if value is not None and _is_number(value)},
         _searched(path) | _declared(dotted),
@@ -290,6 +325,12 @@ def _metric(name: str, sessions: Sequence[ComparedSession], given: Mapping[str, 
         return ComparedMetric(values, direction, ())
     best = (min if direction == "minimize" else max)(finite.values())
     return ComparedMetric(values, direction, tuple(session for session, value in finite.items() if value == best))
+
+
+def _is_loss(name: str) -> bool:
+    """Return whether a metric is the loss of a training, or that of its validation or of a test set."""
+    base = name.partition("/")[0]
+    return base in ("loss", "validation_loss") or (base.startswith("test_") and base.endswith("_loss"))
 
 
 def _direction(name: str, sessions: Sequence[ComparedSession]) -> Direction | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from physgym.checks import integer, one_of
+from physgym.code.identity import own_code
 from physgym.errors import CheckpointError, ConfigError
 from physgym.nn.finiteness import NonFiniteFlag
 from physgym.nn.joint_adam import JointAdam
@@ -421,6 +422,7 @@ class Optimization:
             "scheduler": None if self.scheduler is None else _name(self.scheduler),
             "scheduler_every": self.scheduler_every,
             "loss": _name(self.loss),
+            **({"code": code} if (code := own_code(self.loss, type(self))) else {}),
             "clip_norm": self.clip_norm,
             "accumulate": self.accumulate,
             "precision": self.precision,

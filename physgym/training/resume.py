@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from physgym.data.dataset_parts import HasParts
-from physgym.errors import CheckpointError, ConfigError, PhysGymError
+from physgym.errors import ChangedCode, CheckpointError, ConfigError, PhysGymError
 from physgym.nn.optimization import Optimization
 from physgym.training.callback_list import CallbackList
 from physgym.training.checkpoint_files import read_training
@@ -65,15 +65,17 @@ class Resumable:
             "callbacks": self.callbacks.state_dict(),
         }
 
-    def resume(self, resume: bool | str | Path, folder: Path | None) -> None:
+    def resume(self, resume: bool | str | Path, folder: Path | None, *, allow_changed_code: bool = False) -> None:
         """Take over the weights and the state of a checkpoint.
 
         Args:
             resume: True for the last one in the folder, if there is one; or a path.
             folder: The folder of the checkpoints.
+            allow_changed_code: Whether the text of a loss may be another one.
 
         Raises:
             ConfigError: There is no folder.
+            ChangedCode: The text of a loss is another one.
             CheckpointError: The checkpoint is missing or damaged, or of another training.
         """
         if isinstance(resume, bool):
@@ -90,25 +92,29 @@ class Resumable:
         state, weights = read_training(path, predictor)
         try:
             check_training(state)
-            self._take(path, state)
+            self._take(path, state, allow_changed_code=allow_changed_code)
             predictor.load_state_dict(weights)
-        except CheckpointError:
+        except (CheckpointError, ChangedCode):
             raise
         except (PhysGymError, *UNFIT) as error:
             problem = str(error) if isinstance(error, PhysGymError) else f"{type(error).__name__} {error}"
             raise CheckpointError(OTHER_STATE.format(path=path, problem=problem)) from error
         log.info("continues %s at epoch %d, batch %d", path, self.progress.epoch, self.progress.batch)
 
-    def _take(self, path: Path, state: dict[str, Any]) -> None:
+    def _take(self, path: Path, state: dict[str, Any], *, allow_changed_code: bool) -> None:
         """Continue from a state."""
         was, now = state["settings"], self.settings
         if differing := [
-            f"{name} was {was.get(name)!r}, now it is {now[name]!r}" for name in now if was.get(name) != now[name]
+            f"{name} was {was.get(name)!r}, now it is {now[name]!r}"
+            for name in now
+            if name != "code" and was.get(name) != now[name]
         ]:
             raise CheckpointError(
                 f"{path} is of a training with other settings: {'; '.join(differing)}. Set them as they were to "
                 "continue it"
             )
+        if not allow_changed_code:
+            _check_code(path, was.get("code"), now.get("code"))
         check_generators(state["generators"])
         self.optimization.load_state_dict(state["optimization"])
         self.progress.load_state_dict(state)
@@ -145,6 +151,17 @@ def settings_of(supply: Supply, validation: Validation) -> dict[str, Any]:
         **({} if learner.predictor.changes is None else {"changes": learner.predictor.changes.config}),
         **learner.optimization.settings,
     }
+
+
+def _check_code(path: Path, was: Any, now: Any) -> None:
+    """Raise ChangedCode if the text of a loss differs; an unrecorded text is accepted."""
+    if not isinstance(was, Mapping) or not isinstance(now, Mapping):
+        return
+    if changed := [name for name in now if was.get(name, now[name]) != now[name]]:
+        raise ChangedCode(
+            f"{path} was trained with other code of {', '.join(changed)} than that of now. Take the code with which it "
+            "was begun, or continue with that of now: --allow-changed-code (allow_changed_code=True)"
+        )
 
 
 def versions() -> dict[str, str]:

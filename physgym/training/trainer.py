@@ -130,8 +130,8 @@ class Trainer:
         record: Whether the session gets the record that `physgym list`, `show` and `run` read. A folder that holds a
             session already is continued with `resume`, or with a network that is a `Predictor`; otherwise the new
             session is another one, with a number behind its name, which is said.
-        allow_changed_code: Whether a recorded session may be continued though the code of its simulation has changed;
-            both codes are recorded then.
+        allow_changed_code: Whether a session may be continued though the code of its simulation, which is recorded
+            then, or the text of a loss of your own has changed.
 
     Started by ``torchrun``, the processes train one network together: each on its part of every batch, so that
     `batch_size` counts for each. Only the first one writes.
@@ -298,7 +298,8 @@ class Trainer:
         )
         if resume is not False:
             saving = [callback.folder for callback in callbacks if isinstance(callback, Checkpoints)]
-            self._resumable.resume(resume, saving[0] if saving else self._session.subfolder("networks"))
+            folder = saving[0] if saving else self._session.subfolder("networks")
+            self._resumable.resume(resume, folder, allow_changed_code=allow_changed_code)
             if self.ranks.differ(self.step):
                 raise CheckpointError(
                     f"process {self.ranks.rank} continues at step {self.step}, others elsewhere; all of them must see "

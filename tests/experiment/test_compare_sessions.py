@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from physgym import cli
 from physgym.errors import ConfigError
 from physgym.experiment.compare import compare, curves_of
 from physgym.experiment.run import Run
 from physgym.experiment.session import new_session
+from physgym.nn import MLP, Optimization
 from physgym.testing.loggers import BATCHES, LoggedTraining
-from physgym.training import CSV, TensorBoard
+from physgym.training import CSV, TensorBoard, Trainer
+from tests.support.memory_samples import linear_samples
 
 CONFIG = {
     "session": "anywhere",
@@ -154,6 +158,42 @@ def test_a_search_says_the_direction_for_its_trials(tmp_path):
     found = compare(trials)
     assert list(found.sessions) == ["0000", "0001", "0002"]
     assert found.metrics["energy"].best == ("0002",)
+
+
+def trained(path, **options):
+    """A session of a training in Python."""
+    loss = options.pop("loss", torch.nn.MSELoss)
+    torch.manual_seed(0)
+    network = MLP((3, 2), 4, hidden=(8,))
+    optimization = Optimization(network, loss=loss)
+    samples = linear_samples(64)
+    Trainer(network, samples, optimization=optimization, epochs=1, progress=False, session=path, **options).fit()
+    return path
+
+
+def test_trainings_in_python_differ_in_what_their_checkpoints_say(tmp_path):
+    sessions = [trained(tmp_path / "a"), trained(tmp_path / "b", loss=torch.nn.L1Loss)]
+    found = compare(sessions)
+    assert found.training == {"loss": {"a": "MSELoss", "b": "L1Loss"}}
+    assert found.other_units == ["loss"]
+    assert found.metrics["loss"].best == ()
+    text = str(found)
+    assert re.search(r"^training +a +b$", text, re.MULTILINE)
+    assert "none is marked where losses have other units: loss" in text
+    assert compare(sessions, minimize=["loss"]).metrics["loss"].best
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_losses_of_the_same_units_are_marked(tmp_path):
+    found = compare([trained(tmp_path / "a"), trained(tmp_path / "b", batch_size=8)])
+    assert (found.training, found.other_units, found.unknown) == ({}, [], [])
+    assert found.metrics["loss"].best
+
+
+def test_a_training_in_python_without_a_checkpoint_is_named(tmp_path):
+    sessions = [trained(tmp_path / "a"), trained(tmp_path / "b")]
+    shutil.rmtree(sessions[1] / "networks")
+    assert "only part is known without a checkpoint: b" in str(compare(sessions))
 
 
 def test_nan_is_never_the_best_and_equals_share_the_mark(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
-from physgym.errors import CheckpointError, ConfigError
+from physgym.errors import ChangedCode, CheckpointError, ConfigError
 from physgym.generation.stream import SampleStream
 from physgym.nn import MLP, Optimization
 from physgym.training import Callback, Checkpoints, Trainer, list_checkpoints, save_checkpoint
@@ -36,7 +36,7 @@ def made(folder, *, callbacks=(), resume=False, hidden=16, **options):
         lr=1e-2,
         scheduler=lambda o: OneCycleLR(o, 1e-2, total_steps=STEPS + 1),
         scheduler_every="batch",
-        **{name: options.pop(name) for name in ("accumulate", "precision") if name in options},
+        **{name: options.pop(name) for name in ("accumulate", "precision", "loss") if name in options},
     )
     return Trainer(
         network,
@@ -215,6 +215,40 @@ def test_another_optimizer_schedule_or_dataset_is_refused(tmp_path):
     trainer = made(tmp_path / "more")
     with pytest.raises(CheckpointError, match="length was 200, now it is 201"):
         Trainer(trainer.predictor.network, linear_samples(201), optimization=trainer.optimization, **options)
+
+
+def squared():
+    def own(prediction, target):
+        return ((prediction - target) ** 2).mean()
+
+    return own
+
+
+def absolute():
+    def own(prediction, target):
+        return (prediction - target).abs().mean()
+
+    own.__qualname__ = squared().__qualname__
+    return own
+
+
+def unnamed():
+    return lambda prediction, target: (prediction - target).abs().mean()
+
+
+def test_another_text_of_a_loss_of_the_same_name_is_refused(tmp_path):
+    made(tmp_path, epochs=1, loss=squared()).fit()
+    with pytest.raises(ChangedCode, match=r"other code of squared\.<locals>\.own than"):
+        made(tmp_path, resume=True, loss=absolute())
+    assert made(tmp_path, resume=True, loss=squared()).epoch == 1
+    assert made(tmp_path, resume=True, loss=absolute(), allow_changed_code=True).epoch == 1
+
+
+def test_a_loss_whose_text_was_not_recorded_is_continued(tmp_path):
+    unread = unnamed()
+    unread.__qualname__ = squared().__qualname__
+    made(tmp_path, epochs=1, loss=unread).fit()
+    assert made(tmp_path, resume=True, loss=squared()).epoch == 1
 
 
 def test_a_network_alone_cannot_be_continued(tmp_path):
