@@ -363,6 +363,7 @@ def make_trainer(
             optimization=build_optimization(config, network, section.epochs * per_epoch),
             session=session,
             record=False,
+            allow_changed_code=bool(plan.generation["allow_changed_code"]),
             seed=config.seed,
             device=config.device,
             callbacks=callbacks,
