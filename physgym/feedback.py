@@ -152,3 +152,15 @@ def feedback_of(fields: Mapping[str, Any]) -> Feedback:
         {output: name for output, name in feeds.items() if output != name},
         {name: following(name) for output, name in feeds.items() if output == name},
     )
+
+
+def unequal_units(fields: Mapping[str, Any], feeds: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the pairs of an output and the input that it feeds whose units are both declared, and differ.
+
+    Args:
+        fields: The fields, with their ``unit``.
+        feeds: Output to input; a part of the fields may lack one.
+    """
+    units = {name: "".join(field.unit.split()) for name, field in fields.items()}
+    pairs = [(one, other) for one, other in feeds.items() if units.get(one) and units.get(other)]
+    return [(one, other) for one, other in pairs if units[one] != units[other]]

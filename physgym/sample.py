@@ -23,7 +23,7 @@ from gymnasium import spaces
 from physgym.casting import CastError, as_dtype
 from physgym.checks import is_integer
 from physgym.errors import SampleError
-from physgym.feedback import Declaration, Feedback, feedback_of, following, parse_feedback
+from physgym.feedback import Declaration, Feedback, feedback_of, following, parse_feedback, unequal_units
 from physgym.returned import flag_of, returned, reward_of, taken
 from physgym.spaces import Array, Leaf, fixed_leaves, leaves, stored_leaves
 
@@ -240,11 +240,17 @@ class SampleSpec(Mapping[str, Field]):
             label: What an error calls it.
 
         Raises:
-            SampleError: It names a field that there is not, or the fields do not fit.
+            SampleError: It names a field that there is not, or the fields do not fit, in shape, dtype or unit.
         """
         feeds = parse_feedback(declared, label)
         if unknown := sorted({*feeds, *feeds.values()} - set(self._fields)):
             raise SampleError(f"{label} names {unknown}, which are no fields; there are {list(self._fields)}")
+        for output, name in unequal_units(self, feeds):
+            raise SampleError(
+                f"{label} says that {output!r} of a step is {name!r} of the next one; the units declared for them are "
+                f"{self[output].unit!r} and {self[name].unit!r}. Values in two units cannot be the same ones: correct "
+                "a unit (sample_units, or physgym data describe --unit), or the values"
+            )
         return SampleSpec([replace(field, feeds=feeds.get(field.name, "")) for field in self.values()])
 
     @classmethod

@@ -129,13 +129,26 @@ def again(*more: str) -> str:
 
 def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
     """Return the table of options ``name=value``."""
-    table = {}
+    table: dict[str, str] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key or not value:
             raise ConfigError(f"{option} {pair!r}: write name=value")
+        if key in table:
+            raise ConfigError(f"{option} {pair!r}: {key} is given twice, {table[key]!r} before; leave one out")
         table[key] = value
     return table
+
+
+def lists_of(pairs: list[str] | None, option: str) -> dict[str, str | list[str]]:
+    """Return the table of options ``name=value`` that may repeat a name: its values are a list then."""
+    table: dict[str, list[str]] = {}
+    for pair in pairs or []:
+        for key, value in pairs_of([pair], option).items():
+            if value in table.setdefault(key, []):
+                raise ConfigError(f"{option} {pair!r} is given twice; leave one out")
+            table[key].append(value)
+    return {key: values[0] if len(values) == 1 else values for key, values in table.items()}
 
 
 def arguments_of(pairs: list[str] | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from physgym.cli.app import (
     app,
     arguments_of,
     check_there,
+    lists_of,
     pairs_of,
 )
 from physgym.cli.continuing import beginning
@@ -191,7 +192,7 @@ def export(
     name: Annotated[str | None, typer.Option(help='Name in Minari, such as "beam/random-v0".')] = None,
     field: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=FIELD", help="Field for Minari's observations, actions, ...; may be repeated."),
+        typer.Option(metavar="KEY=FIELD", help="Field for Minari's observations, actions, ...; repeat it for more."),
     ] = None,
     dim: Annotated[
         list[str] | None,
@@ -257,10 +258,12 @@ def export(
         asked: dict[str, Any] = {"out": out, "name": name, "fields": field, "dims": dim}
         asked |= {"nodes": nodes, "cells": cells, "episode": episode}
         options_of = {"fields": "--field", "dims": "--dim"}
-        if unused := _given({options_of.get(key, f"--{key}"): asked[key] for key in asked if key not in form.uses}):
-            raise ConfigError(f"{' and '.join(unused)}: {to} has no such option")
+        words = {key: options_of.get(key, f"--{key}") for key in asked}
+        if unused := _given({words[key]: asked[key] for key in asked if key not in form.uses}):
+            known = ", ".join(words[key] for key in asked if key in form.uses)
+            raise ConfigError(f"{' and '.join(unused)}: {to} has no such option; it has {known}")
         dims = {of: names.split(",") for of, names in pairs_of(dim, "--dim").items()}
-        fields = pairs_of(field, "--field")
+        fields = lists_of(field, "--field")
         options = registry.ExportOptions(out, name, fields, dims, nodes, cells, episode, progress=True)
         with form.needed():
             print(form.write(SampleDataset(dataset_of(data), mode=mode or "training"), options))  # type: ignore[arg-type]

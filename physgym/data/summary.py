@@ -23,6 +23,7 @@ from physgym.data.snapshots import snapshot_files
 from physgym.data.statistics import Statistics, merged
 from physgym.data.times import step_seconds
 from physgym.errors import DatasetError
+from physgym.feedback import unequal_units
 from physgym.scene.declared import in_words
 from physgym.spaces import Array
 from physgym.storage.location import Location, place
@@ -72,6 +73,10 @@ def summarize(path: str | Path) -> Iterator[str]:
         yield from (f"  note: {line}" for line in lines_beyond(partitions[0].attributes, statistics))
         if feedback := partitions[0].spec.feedback:
             yield f"  feedback: {feedback}"
+            spec = partitions[0].spec
+            for output, name in unequal_units(spec, feedback.stored):
+                units = f"{spec[output].unit!r} and {spec[name].unit!r}"
+                yield f"  wrong: {output} and {name} are the same values, in {units}; correct one: data describe --unit"
         yield from (f"  {line}" for line in _lines_by_part(partitions))
         if folders is not None and folders.dropped is None and (text := _rejected_steps(partitions, folders)):
             yield f"  {text}"

@@ -380,7 +380,10 @@ class LeRobot(ExportFormat):
         """Write a dataset to the folder of the options."""
         if options.out is None:
             raise ConfigError("add --out, the folder to write")
-        remarks = export_lerobot(dataset, options.out, fields=options.fields, progress=options.progress)
+        fields = {name: field for name, field in options.fields.items() if isinstance(field, str)}
+        if several := sorted(options.fields.keys() - fields):
+            raise ConfigError(f"--field: {several[0]} is given twice; a feature of LeRobot has the values of one field")
+        remarks = export_lerobot(dataset, options.out, fields=fields, progress=options.progress)
         return "; ".join([f"written: {options.out}", *remarks])
 
 

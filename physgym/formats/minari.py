@@ -223,27 +223,36 @@ def _given(fields: Mapping[str, str | Sequence[str]] | None, key: str) -> str | 
     return TRANSITION[key] if fields is None else fields[key]
 
 
-def _leaves_of(spec: SampleSpec, fields: Mapping[str, str | Sequence[str]] | None) -> dict[str, Leaves]:
+def _leaves_of(
+    spec: SampleSpec,
+    fields: Mapping[str, str | Sequence[str]] | None,
+    example: str = "fields={{'observations': {!r}, 'actions': ...}}",
+) -> dict[str, Leaves]:
     """Return the leaves of the space of each of Minari's names.
+
+    Args:
+        spec: The fields of the samples.
+        fields: See `export_minari`.
+        example: How a caller names them, for a field in the place of ``{}``.
 
     Raises:
         ConfigError: A field is missing, or a name is none of Minari's.
     """
     if unknown := sorted(set(fields or ()) - set(TRANSITION)):
-        raise ConfigError(f"fields names {unknown}; Minari has {list(TRANSITION)}")
+        raise ConfigError(f"{unknown} are none of Minari's names, to which fields are given; it has {list(TRANSITION)}")
     roles = {}
     for key in TRANSITION if fields is None else fields:
         given = _given(fields, key)
         leaves = _group(spec, given) if isinstance(given, str) else {name: name for name in given if name in spec}
         missing = [] if isinstance(given, str) else [name for name in given if name not in spec]
         if missing or (not leaves and fields is not None):
-            raise ConfigError(f"fields says that {key} are {given!r}; the dataset has the fields {list(spec)}")
+            raise ConfigError(f"Minari's {key} cannot be {missing or given!r}; the dataset has the fields {list(spec)}")
         if leaves:
             roles[key] = leaves
     if lacking := [key for key in REQUIRED if key not in roles]:
         raise ConfigError(
             f"nothing says what Minari's {' and '.join(lacking)} are: the dataset has the fields {list(spec)}. Name "
-            f"them, such as fields={{'observations': '{next(iter(spec))}', 'actions': ...}}, or record transitions "
+            f"them, such as {example.format(next(iter(spec)))}, or record transitions "
             "with physgym.RecordTransition"
         )
     for key in FLAT & roles.keys():
@@ -544,16 +553,26 @@ class Minari(Format):
         """Write a dataset under the name of the options."""
         if options.name is None:
             raise ConfigError("Minari keeps its datasets by name: add --name, such as --name beam/random-v0")
+        _leaves_of(dataset.spec, options.fields or None, "--field observations={} --field actions=...")
         exported = export_minari(dataset, options.name, fields=options.fields or None, progress=options.progress)
-        lost = exported.storage.metadata[OURS].get("left_out", 0)
+        ours = exported.storage.metadata[OURS]
+        lost = ours.get("left_out", 0)
         more = f"; {lost} transitions that lack their next observation are left out" if lost else ""
-        return f"{exported.total_episodes} episodes, {exported.total_steps} steps in {exported.storage.data_path}{more}"
+        where = exported.storage.data_path
+        return f"{exported.total_episodes} episodes, {exported.total_steps} steps in {where}{more}; {_in_words(ours)}"
 
     def read(self, source: str, path: Path, options: ImportOptions) -> SampleDataset:
         """Store a dataset of Minari as samples."""
         if options.episode is not None or options.step is not None or options.units or options.roles:
             raise ConfigError("no --episode, --step, --role or --unit: a dataset of Minari says these")
         return import_minari(source, path, infos=options.infos, mode=options.mode, progress=options.progress)
+
+
+def _in_words(ours: Mapping[str, Any]) -> str:
+    """Return words that say of which fields Minari's arrays are."""
+    said = [f"{key}: {', '.join(leaves.values())}" for key, leaves in ours["leaves"].items()]
+    said += [f"infos: {', '.join(ours['infos'])}"] if ours["infos"] else []
+    return "; ".join(said)
 
 
 FORMAT = Minari()

@@ -50,7 +50,7 @@ class ExportOptions:
     Attributes:
         out: Folder or file to write; None for a format that keeps its datasets elsewhere.
         name: Name of the dataset in the format's own collection.
-        fields: Field of the samples by its name in the format.
+        fields: Field of the samples, or several of them, by their name in the format.
         dims: Names of the axes of a field, by the field's name.
         nodes: Name of the constant, or of the field, with the positions of the nodes of a mesh.
         cells: Name of the constant with its cells, perhaps with ``=KIND``.
@@ -60,7 +60,7 @@ class ExportOptions:
 
     out: Path | None = None
     name: str | None = None
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
     nodes: str | None = None
     cells: str | None = None

@@ -10,7 +10,7 @@ from physgym.scene.changes import SceneSnapshot
 from physgym.scene.default import default_scene
 from physgym.scene.films import png
 from physgym.scene.frames import draw
-from physgym.scene.prediction_error import PredictionErrors, common_unit
+from physgym.scene.prediction_error import PredictionErrors
 from physgym.scene.sample_scenes import objects_of
 from physgym.scene.stored import scene_of
 from physgym.spaces import Array
@@ -56,7 +56,8 @@ class PredictedScenes:
             self._scene = default_scene(spec, self._constants)
             shown = objects_of(self._scene, outputs)
         self._shown = shown
-        self._errors = PredictionErrors(shown, common_unit(spec[name].unit for name in outputs))
+        objects = [one for one in self._scene.declaration()["objects"] if one["name"] in shown]
+        self._errors = PredictionErrors(objects, {name: spec[name].unit for name in outputs})
 
     def prepare(self, true: Mapping[str, Array], predicted: Mapping[str, Array]) -> None:
         """Look at a sample beforehand, so that colours and cameras are the same in pictures of all of them."""

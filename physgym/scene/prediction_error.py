@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,25 @@ import numpy as np
 from physgym.scene.changes import SceneSnapshot
 from physgym.scene.kinds import PLOTS
 from physgym.scene.style import COLOUR_MAP
+from physgym.scene.values import factor_of, fields_of
 from physgym.spaces import Array
 
 SIGNED, UNSIGNED = "RdBu_r", COLOUR_MAP  # colours of errors with a sign, and of their sizes
 OF_SCALARS = ("scalars", "face_scalars")
+AS_DRAWN = "distance as drawn"  # in place of a unit, where the picture's distance is not that of the fields
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A distance in a picture, as one of fields.
+
+    Attributes:
+        factor: By how much the picture enlarges it; 1 where that is not known.
+        unit: Unit of the fields, `AS_DRAWN` where the factor is not known; empty where there is not one alone.
+    """
+
+    factor: float = 1.0
+    unit: str = ""
 
 
 class PredictionErrors:
@@ -21,16 +37,19 @@ class PredictionErrors:
 
     An image or a curve becomes the predicted values less the true ones. An object in space stays where it truly is, and
     its colours are the distance of each point to the predicted one; where its points are not predicted, the difference
-    of its scalars; those of arrows are the length of the difference of their vectors. What no prediction moves or
+    of its scalars; those of arrows are the length of the difference of their vectors. A distance is that of the fields:
+    it is divided by the factor by which the object enlarges them (``constant("nodes") + 10 * field("displacement")``),
+    and labelled `AS_DRAWN` where there is no such factor. What no prediction moves or
     colours stays, but for images and curves.
 
     Args:
-        predicted: Names of the objects that predictions move or colour.
-        unit: Unit of a distance; empty where it is not known.
+        objects: Declarations of the objects that predictions move or colour, see `Scene.declaration`.
+        units: Units of the predicted fields, by name; empty where they are not known.
     """
 
-    def __init__(self, predicted: Collection[str], unit: str = "") -> None:
-        self._predicted, self._unit = frozenset(predicted), unit
+    def __init__(self, objects: Iterable[Mapping[str, Any]], units: Mapping[str, str]) -> None:
+        self._distances = {one["name"]: _distances(one["arrays"], units) for one in objects}
+        self._predicted = frozenset(self._distances)
         self._largest: dict[str, float] = {}
 
     def snapshot(self, true: SceneSnapshot, network: SceneSnapshot) -> SceneSnapshot:
@@ -72,12 +91,14 @@ class PredictionErrors:
                 continue
             if key in OF_SCALARS:
                 return {**found, key: other - one, **self._scale(name, other - one, signed=True)}
-            sizes = np.linalg.norm(other - one, axis=1)
-            return {**found, "scalars": sizes, "unit": self._unit, **self._scale(name, sizes, signed=False)}
+            distance = self._distances[name].get(key, Distance())
+            sizes = np.linalg.norm(other - one, axis=1) / distance.factor
+            return {**found, "scalars": sizes, "unit": distance.unit, **self._scale(name, sizes, signed=False)}
         if true["kind"] in ("text", "markers"):
             return None
         none = np.zeros(len(true["points"]))  # predicted exactly
-        return {**found, "scalars": none, "unit": self._unit, **self._scale(name, none, signed=False)}
+        distance = next(iter(self._distances[name].values()), Distance())
+        return {**found, "scalars": none, "unit": distance.unit, **self._scale(name, none, signed=False)}
 
     def _scale(self, name: str, values: Array, *, signed: bool) -> dict[str, Any]:
         """Return colours and limits, which grow with the largest error that was shown."""
@@ -93,6 +114,16 @@ def common_unit(units: Iterable[str]) -> str:
     found = set(units)
     unit = found.pop() if len(found) == 1 else ""
     return "" if "," in unit else unit  # "m, m/s": of parts of a field
+
+
+def _distances(arrays: Mapping[str, Any], units: Mapping[str, str]) -> dict[str, Distance]:
+    """Return how distances in the arrays of an object are those of predicted fields, by the array's name."""
+    found = {}
+    for key in ("points", "vectors"):
+        if key in arrays and (named := [units[name] for name in fields_of(arrays[key]) if name in units]):
+            factor = factor_of(arrays[key], units)
+            found[key] = Distance(factor, common_unit(named)) if factor else Distance(unit=AS_DRAWN)
+    return found
 
 
 def _same(one: Array | None, other: Array | None) -> bool:

@@ -23,7 +23,7 @@ from physgym.scene.kinds import PLOTS
 from physgym.scene.message import MESSAGE, message_scene
 from physgym.scene.objects import Scene
 from physgym.scene.over_time import NOW, SERIES, TIMES
-from physgym.scene.prediction_error import PredictionErrors, common_unit
+from physgym.scene.prediction_error import PredictionErrors
 from physgym.scene.stored import scene_of
 from physgym.scene.timeline import Timeline, timeline_of
 from physgym.scene.values import FIELD
@@ -69,7 +69,7 @@ class SampleScenes:
         self._scene, shown = self._scene_and_predicted("time (s)" if line.unit == "s" else "step")
         if sides is None and shown and all(map(over_time, shown)):
             self.sides = ("solver",)
-        self._errors = PredictionErrors([one["name"] for one in shown], self._unit)
+        self._errors = PredictionErrors(shown, {name: spec[f"{PREDICTION}{name}"].unit for name in self._predicted})
         self._padded = _plotted_and_padded(self._scene, spec)
         named = {*_fields(self._scene.declaration())}
         small = [name for name in spec if f"{name}{SERIES}" in named]
@@ -91,11 +91,6 @@ class SampleScenes:
             scene = _joined(scene, default_scene(SampleSpec(fields), self._dataset.constants, time=time))
         shown = objects_of(scene, names)
         return scene, [one for one in scene.declaration()["objects"] if one["name"] in shown]
-
-    @property
-    def _unit(self) -> str:
-        """Return the unit of distances to what is predicted, where there is one alone."""
-        return common_unit(self._dataset.spec[f"{PREDICTION}{name}"].unit for name in self._predicted)
 
     def snapshots(self, timeline: Timeline, position: int) -> list[SceneSnapshot]:
         """Return the scene of each side at a position; a text in place of one that cannot be drawn."""

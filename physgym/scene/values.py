@@ -6,7 +6,7 @@ sums, products, parts, lengths of rows and columns put side by side; nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -293,9 +293,39 @@ def _computed(tree: Any, sample: Mapping[str, Array], constants: Mapping[str, Ar
     return OPERATIONS[tree[OPERATION]][1](*given)
 
 
+def factor_of(tree: Any, fields: Collection[str]) -> float | None:
+    """Return by how much an array changes where fields change by one, as the data of values say.
+
+    Args:
+        tree: The data of values, see `Values.to_json`.
+        fields: Names of the fields that change together.
+
+    Returns:
+        A size without a sign, zero where no such field is named; None where it differs from element to element, or
+        where the array is no sum of multiples of the fields.
+    """
+    if set(fields_of(tree)).isdisjoint(fields):
+        return 0.0
+    if FIELD in tree:
+        return 1.0
+    factors = [factor_of(one, fields) for one in tree["of"]]
+    named = {one for one in factors if one != 0.0}
+    if tree[OPERATION] == "*":
+        numbers = [one[LITERAL] for one in tree["of"] if LITERAL in one]
+        one = factors[0] if factors[1] == 0.0 else factors[1]
+        return abs(numbers[0]) * one if numbers and np.ndim(numbers[0]) == 0 and one is not None else None
+    linear = tree[OPERATION] in ("+", "-", "stack", PART) or (tree[OPERATION] == "present" and factors[1] == 0.0)
+    return named.pop() if linear and len(named) == 1 else None
+
+
 def names_of(values: Values) -> set[tuple[str, str]]:
     """Return what values name: pairs of "field" or "constant" and a name."""
     return set(_named(values.to_json()))
+
+
+def fields_of(tree: Any) -> list[str]:
+    """Return the names of the fields in the data of values."""
+    return [name for kind, name in _named(tree) if kind == FIELD]
 
 
 def _named(tree: Any) -> list[tuple[str, str]]:

@@ -175,6 +175,8 @@ def test_names_may_be_given_and_what_does_not_fit_is_named(tmp_path, monkeypatch
         writer.add({"z": np.complex64(1j)}, episode=0, step=0, seed=0)
     with pytest.raises(ConfigError, match=r"LeRobot has no complex64 of shape \(\), the form of 'z'"):
         export_lerobot(SampleDataset(tmp_path / "e"), tmp_path / "y")
+    with pytest.raises(ConfigError, match="--field: a is given twice"):
+        form.write(dataset, ExportOptions(out=tmp_path / "y", fields={"a": ["reward", "camera/left"]}))
     with pytest.raises(DatasetError, match="exists; choose another name"):
         export_lerobot(dataset, tmp_path / "x")
     monkeypatch.setattr("physgym.formats.lerobot_dataset.from_arrow", lambda name, column, *form: np.zeros(len(column)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 import warnings
 from dataclasses import replace
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from typer.testing import CliRunner
 
 import physgym
+from physgym.cli.app import app
 from physgym.data.dataset import SampleDataset
 from physgym.data.surgery.operations import diff
 from physgym.data.writer import SampleWriter
@@ -213,7 +216,7 @@ def test_samples_of_a_simulation_need_a_mapping(tmp_path):
     dataset = datasets.write(tmp_path / "d", 12)
     with pytest.raises(ConfigError, match=r"what Minari's observations and actions are.*fields=.*RecordTransition"):
         export_minari(dataset, "test/x-v0")
-    with pytest.raises(ConfigError, match="fields names"):
+    with pytest.raises(ConfigError, match=r"\['observation'\] are none of Minari's names"):
         export_minari(dataset, "test/x-v0", fields={"observation": "forces"})
     with pytest.raises(ConfigError, match="'stress'; the dataset has the fields"):
         export_minari(dataset, "test/x-v0", fields={"observations": "stress", "actions": "energy"})
@@ -231,6 +234,32 @@ def test_samples_of_a_simulation_need_a_mapping(tmp_path):
     np.testing.assert_array_equal(first.rewards, first.actions)
     np.testing.assert_array_equal(first.infos["group"]["flags"][1:], datasets.rows(0, 5)["group/flags"])
     assert_same(dataset, import_minari(made, tmp_path / "e"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*has no environment.*:UserWarning")
+def test_a_field_that_is_repeated_on_the_command_line_adds_to_the_others(tmp_path):
+    dataset = datasets.write(tmp_path / "d", 12)
+    export = ["export", str(tmp_path / "d"), "--to", "minari", "--name", "test/two-v0"]
+
+    def run(*fields):
+        return CliRunner().invoke(app, [*export, *(word for field in fields for word in ("--field", field))])
+
+    for fields, text in (
+        ([], "such as --field observations="),
+        (["observations=forces", "observations=stress", "actions=energy"], "'stress'.*; the dataset has the fields"),
+        (["observations=forces", "observations=forces"], "'observations=forces' is given twice"),
+    ):
+        refused = run(*fields).exception
+        assert isinstance(refused, ConfigError)
+        assert re.search(text, str(refused))
+        assert "fields=" not in str(refused)
+    done = run("observations=forces", "observations=group/count", "actions=energy")
+    assert done.exit_code == 0, done.output
+    assert "observations: forces, group/count; actions: energy; infos: " in done.output
+    first = minari.load_dataset("test/two-v0")[0]
+    np.testing.assert_array_equal(first.observations["forces"][:-1], dataset[:5]["forces"])
+    np.testing.assert_array_equal(first.observations["group"]["count"][:-1], dataset[:5]["group/count"])
 
 
 def test_a_name_that_is_taken_and_an_export_that_fails(tmp_path, root, monkeypatch):

@@ -93,7 +93,7 @@ def test_formats_may_go_one_way_alone():
         (["--to", "pt2", "--name", "a", "--field", "a=b"], "--name and --field: a network has no such option"),
         (["--to", "numpy", "--which", "best"], "--which chooses a network"),
         (["--to", "numpy", "--dim", "a=b", "--name", "c"], "--name and --dim: numpy has no such option"),
-        (["--to", "minari", "--name", "c/d-v0"], "--out: minari has no such option"),
+        (["--to", "minari", "--name", "c/d-v0"], "--out: minari has no such option; it has --name, --field"),
         (["--to", "netcdf", "--field", "a=b"], "--field: netcdf has no such option"),
         (["--to", "numpy", "--resume"], "--resume and --level are for --compress"),
         (["--compress", "gzip", "--mode", "test"], "--mode goes with --to"),

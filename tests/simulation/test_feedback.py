@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -96,6 +97,27 @@ def test_it_is_declared_in_the_sample_space(spec, declared, pairs, once):
 def test_what_cannot_be_is_one_clear_error_where_it_is_declared(spec, declared, message):
     with pytest.raises(SampleError, match=message):
         SampleSpec.from_env(Declaring(spec, declared))
+
+
+def test_the_units_of_an_output_and_its_input_are_the_same_where_both_are_declared():
+    declared = Declaring(BOTH, "next_state -> state")
+    for units in ({"state": "m"}, {"state": "m", "next_state": " m"}, {"state": "m/s", "next_state": "m / s"}):
+        declared.sample_units = units
+        assert dict(SampleSpec.from_env(declared).feedback) == {"next_state": "state"}
+    declared.sample_units = {"state": "m", "next_state": "mm"}
+    with pytest.raises(SampleError, match=r"'next_state' of a step is 'state' of the next one; .* 'mm' and 'm'\."):
+        SampleSpec.from_env(declared)
+
+
+def test_a_dataset_of_units_that_contradict_each_other_opens_and_says_so(tmp_path):
+    units = {"state": "m", "next_state": "mm"}
+    fields = [replace(field, unit=units.get(field.name, "")) for field in SampleSpec(BOTH).values()]
+    stored = [replace(field, feeds="state") if field.name == "next_state" else field for field in fields]
+    assert dict(written(tmp_path / "d", SampleSpec(stored)).feedback) == {"next_state": "state"}
+    [line] = [line for line in summarize(tmp_path / "d") if line.startswith("  wrong: ")]
+    assert (
+        line == "  wrong: next_state and state are the same values, in 'mm' and 'm'; correct one: data describe --unit"
+    )
 
 
 def test_outputs_become_inputs_and_a_field_that_is_stored_once_can_have_another_output():
