@@ -190,7 +190,9 @@ def test_a_dataset_gives_the_horizons_of_a_training(tmp_path):
         "physgym/Spring-v0", tmp_path / "t", samples=24, num_workers=0, env_kwargs=NARROW, progress=False, seed=7
     )
     rollout = RolloutEvaluation(data, horizons=(1, 10))
-    trainer = Trainer(MLP.from_spec(data.spec, hidden=(4,)), trained, epochs=1, progress=False, rollout=rollout)
+    trainer = Trainer(
+        MLP.from_spec(data.spec, hidden=(4,)), trained, epochs=1, validation=None, progress=False, rollout=rollout
+    )
     trainer.fit()
     assert {"rollout_horizon_1/next_state", "rollout_horizon_10/next_state"} <= set(trainer.history.epochs[-1])
     with pytest.raises(ConfigError, match="needs horizons in a training"):
