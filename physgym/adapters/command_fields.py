@@ -92,9 +92,12 @@ class CommandFields:
                 )
             return said
         try:
-            return np.broadcast_to(held(said, np.dtype(space.dtype)), space.shape).copy()
+            value = np.broadcast_to(held(said, np.dtype(space.dtype)), space.shape).copy()
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{where}: {error}") from error
+        if not np.isfinite(value).all():
+            raise ConfigError(f"{where} must be finite, not {said!r}")
+        return value
 
     def begun(self, parameters: Mapping[str, Any]) -> dict[str, Array]:
         """Return the states at the beginning of an episode.

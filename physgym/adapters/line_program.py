@@ -312,6 +312,10 @@ def _text(word: Any) -> str:
     if isinstance(word, str):
         if {*word} & {*"\n\r\0"}:
             raise WrongValue(f"{word!r} holds more than a line")
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise WrongValue(f"{word!r} holds what UTF-8 cannot say, in which lines are sent") from error
         return word
     array = as_array(word)
     if array.dtype.kind not in "biuf":

@@ -170,6 +170,7 @@ NO_STATE = {
     "numbers": ({"initial": [1, 2]}, r"outputs\['y'\]: initial"),
     "half": ({"initial": 0.5, "dtype": "int64"}, "has 0.5, which is no whole number"),
     "nothing": ({"initial": None}, r"outputs\['y'\]: initial"),
+    "not finite": ({"initial": float("nan")}, r"outputs\['y'\]: initial must be finite, not nan"),
     "taken": ({"initial": 0}, "'next_y' is what the state 'y' is after a step"),
 }
 

@@ -235,7 +235,7 @@ def test_what_cannot_be_started_is_named(tmp_path):
         LineProgram([str(tmp_path / "text")]).start()
 
 
-@pytest.mark.parametrize("word", ["two\nlines", {"a": 1}, 1j], ids=str)
+@pytest.mark.parametrize("word", ["two\nlines", "\udcff", {"a": 1}, 1j], ids=ascii)
 def test_what_makes_no_line_is_refused_and_the_program_goes_on(made, word):
     program = made()
     with pytest.raises(WrongValue):
