@@ -25,6 +25,7 @@ from physgym.experiment.settings import Settings, read_settings
 from physgym.git import NO_GIT, TIMEOUT, GitError, git, one_line, without_credentials
 
 SHOWN = 20  # files that a message names
+NETWORKS = (".onnx", ".pt2")  # networks, each with a description of the same name and .json
 LARGEST, LARGEST_TOGETHER = 10_000_000, 100_000_000  # bytes of untracked files that a patch takes
 DATA = (".json", ".yaml", ".yml", ".toml")  # which are code elsewhere
 SESSION = ("record.json", "config.yaml")
@@ -183,7 +184,8 @@ def _not_ours(root: Path, files: Iterable[str]) -> Iterator[str]:
         network = path.name in CHECKPOINT and all((folder / name).is_file() for name in CHECKPOINT[:2])
         curve = path.name.startswith("events.out.tfevents.") and path.suffix == ".physgym"
         half_written = HALF_WRITTEN.fullmatch(path.name) is not None
-        if not (sample or network or curve or half_written or path.parent.name == "__pycache__"):
+        exported = path.suffix == ".json" and Path(path.stem).suffix in NETWORKS and (folder / path.stem).is_file()
+        if not (sample or network or curve or half_written or exported or path.parent.name == "__pycache__"):
             yield file
 
 

@@ -404,6 +404,9 @@ class Transforms(nn.Module):
         before_prediction: Applied to the input fields before the network sees them.
         before_loss: Applied to the prediction and to the fields of the samples before the loss.
         before_apply: Applied to the prediction before it leaves: it brings the network's units into physical ones.
+
+    Raises:
+        ConfigError: `before_loss` is a transform of fields alone.
     """
 
     def __init__(
@@ -413,6 +416,13 @@ class Transforms(nn.Module):
         before_apply: Transform | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(before_loss, Transform):
+            name = type(before_loss).__name__
+            raise ConfigError(
+                "before_loss takes the prediction and the fields of the samples, so that a transform of fields alone is "
+                f"no part of it: pass LossTransform(None, {name}(...)) for the targets, LossTransform({name}(...), "
+                f"{name}(...)) for both"
+            )
         self.before_prediction = Transform() if before_prediction is None else before_prediction
         self.before_loss = LossTransform() if before_loss is None else before_loss
         self.before_apply = Transform() if before_apply is None else before_apply

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from physgym.checks import integer, integers, is_integer
+from physgym.checks import integer, integers, is_integer, one_of
 from physgym.errors import ConfigError
 from physgym.nn.grid import GridNetwork
 from physgym.nn.grid_layout import CONV, Axis
@@ -107,10 +107,8 @@ class UNet(GridNetwork):
                 f"depth={depth} must not be negative, and width={width} one positive number or one for each of depth + "
                 "1 sizes"
             )
-        if norm not in get_args(Norm) or boundary not in get_args(Boundary) or merge not in get_args(Merge):
-            raise ConfigError(
-                f"norm is one of {get_args(Norm)}, boundary one of {get_args(Boundary)}, merge one of {get_args(Merge)}"
-            )
+        for name, value, choices in (("norm", norm, Norm), ("boundary", boundary, Boundary), ("merge", merge, Merge)):
+            one_of(name, value, get_args(choices))
         convolutions = integer("convolutions", convolutions, 1)
         self.depth, self.convolutions, self.merge, self.boundary = depth, convolutions, merge, boundary
 

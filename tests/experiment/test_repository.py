@@ -218,10 +218,12 @@ def test_networks_curves_and_caches_do_not_make_a_repository_dirty(repository):
     for name in ("stats/events.out.tfevents.0000000001.ab.physgym", "__pycache__/a.cpython-311.pyc"):
         (repository / name).parent.mkdir()
         (repository / name).touch()
+    for name in ("beam.onnx", "beam.onnx.json", "beam.pt2", "beam.pt2.json", "alone/beam.onnx.json"):
+        (repository / name).touch()
     found = find_repository(repository)
     assert {name.partition("/")[0] for name in found.untracked} == {"alone"}
-    assert len(found.untracked) == 2  # those of the suffix .json
-    assert len(found.others) == 2
+    assert len(found.untracked) == 3  # those of the suffix .json
+    assert len(found.others) == 4  # two are exported networks
 
 
 def test_datasets_do_not_make_a_repository_dirty(repository):

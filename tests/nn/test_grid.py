@@ -302,7 +302,7 @@ def test_one_convolution_a_level_and_addition_are_smaller():
     assert (count(), count(convolutions=1), count(convolutions=3)) == (11, 6, 16)
     added = UNet(1, 1, 1, depth=1, width=4, merge="add", norm="none")
     assert added.join[0][0].in_channels == 4
-    for options, message in (({"convolutions": 0}, "convolutions"), ({"merge": "mean"}, "merge one of")):
+    for options, message in (({"convolutions": 0}, "convolutions"), ({"merge": "mean"}, "merge must be one of")):
         with pytest.raises(ConfigError, match=message):
             UNet(1, 1, 1, **options)
 
@@ -365,3 +365,9 @@ def test_a_vector_beside_a_grid_is_named_with_what_to_do():
     fields = [Field("u", (8, 8), F4, "input"), Field("k", (1,), F4, "input"), Field("v", (8, 8), F4, "target")]
     with pytest.raises(ConfigError, match=r"field 'k' has shape \(1,\) .* takes 2 axes.*declare each .* shape \(\)"):
         UNet.from_spec(SampleSpec(fields), **UNET)
+
+
+@pytest.mark.parametrize("name", ["norm", "boundary", "merge"])
+def test_a_wrong_choice_of_a_unet_is_named_with_what_there_is(name):
+    with pytest.raises(ConfigError, match=f"^{name} must be one of .*'periodic'"):
+        UNet(2, 1, 1, **{name: "periodic"})

@@ -207,6 +207,11 @@ def test_a_normalization_without_statistics_changes_nothing():
     assert torch.equal(Normalize({"a": (4, 3)})(x)["a"], x["a"])
 
 
+def test_a_transform_of_fields_alone_is_not_taken_before_the_loss():
+    with pytest.raises(ConfigError, match=r"pass LossTransform\(None, Shift\(\.\.\.\)\) for the targets"):
+        Transforms(before_loss=Shift())
+
+
 def test_compose_applies_in_order_and_undoes_in_reverse():
     both = Compose([Shift(), Scale(3.0)])
     assert both({"a": torch.tensor([1.0])})["a"].item() == 6
