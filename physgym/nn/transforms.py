@@ -419,9 +419,8 @@ class Transforms(nn.Module):
         if isinstance(before_loss, Transform):
             name = type(before_loss).__name__
             raise ConfigError(
-                "before_loss takes the prediction and the fields of the samples, so that a transform of fields alone is "
-                f"no part of it: pass LossTransform(None, {name}(...)) for the targets, LossTransform({name}(...), "
-                f"{name}(...)) for both"
+                "before_loss takes the prediction and the fields of the samples, not a transform of fields alone: pass "
+                f"LossTransform(None, {name}(...)) for the targets, LossTransform({name}(...), {name}(...)) for both"
             )
         self.before_prediction = Transform() if before_prediction is None else before_prediction
         self.before_loss = LossTransform() if before_loss is None else before_loss
