@@ -416,8 +416,9 @@ class Transforms(nn.Module):
         before_apply: Transform | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(before_loss, Transform):
-            name = type(before_loss).__name__
+        given: object = before_loss
+        if isinstance(given, Transform):
+            name = type(given).__name__
             raise ConfigError(
                 "before_loss takes the prediction and the fields of the samples, not a transform of fields alone: pass "
                 f"LossTransform(None, {name}(...)) for the targets, LossTransform({name}(...), {name}(...)) for both"
