@@ -553,6 +553,7 @@ class Minari(Format):
         """Write a dataset under the name of the options."""
         if options.name is None:
             raise ConfigError("Minari keeps its datasets by name: add --name, such as --name beam/random-v0")
+        _library()
         _leaves_of(dataset.spec, options.fields or None, "--field observations={} --field actions=...")
         exported = export_minari(dataset, options.name, fields=options.fields or None, progress=options.progress)
         ours = exported.storage.metadata[OURS]

@@ -21,7 +21,7 @@ from tests.support.rollouts import predictor as turning_network
 
 SPEC = SampleSpec(
     [
-        Field("load", (2,), "float32", "input", "N"),
+        Field("load", (2,), "float32", "input", "m"),
         Field("shift", (2,), "float32", "target", "m"),
         Field("heat", (), "float32", "target"),
     ]
