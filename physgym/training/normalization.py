@@ -63,12 +63,31 @@ def fit_normalization(
         statistics,
         batches,
     )
-    if type(transforms.before_loss) is LossTransform:
+    if plain := type(transforms.before_loss) is LossTransform:
         chain = _Chain("before_loss", transforms.before_loss.on_target, loss_fields)
         _fit_in_order(chain, predictor, spec, statistics, batches)
     back = _Chain("before_apply", Compose(_undone(transforms.before_apply)), predictor.outputs)
     _fit_in_order(back, predictor, spec, statistics, batches)
+    _check_alone("before_prediction", transforms.before_prediction)
+    _check_alone("before_loss", transforms.before_loss.on_prediction if plain else transforms.before_loss)
+    _check_alone("before_apply", transforms.before_apply)
     transforms.fit(statistics)
+
+
+def _check_alone(where: str, transform: nn.Module) -> None:
+    """Raise ConfigError where a normalization still has no moments and stands with another transform.
+
+    The moments of the fields as they are would be those of other values than it gets.
+    """
+    parts = [part for part in transform.modules() if type(part) is not Transform and type(part) not in PASSING]
+    others = [type(part).__name__ for part in parts if not isinstance(part, Normalize)]
+    for part in parts:
+        if others and isinstance(part, Normalize) and not part.fitted:
+            raise ConfigError(
+                f"the normalization of {list(part.shapes)} with {others[0]} in {where} has no moments, and those of "
+                "the stored fields are of other values: give it some, Normalize.from_statistics(...). For an output, "
+                "use one object in before_loss and before_apply: back = Inverse(Compose([...]))"
+            )
 
 
 def _undone(transform: nn.Module) -> list[Transform]:

@@ -206,6 +206,25 @@ def test_a_transform_that_is_undone_has_the_moments_of_what_it_gets(apart):
     np.testing.assert_allclose(normalize.get_buffer("scale_0"), np.log(Y).std(0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("where", ["prediction", "loss", "apply"])
+def test_moments_of_other_values_than_a_normalization_gets_are_refused(where):
+    normalize = Normalize({"y": (1,)})
+    target = Compose([UndoneLogOfTarget(), normalize])
+    transforms = {
+        "prediction": lambda: Transforms(Compose([Log(), Inverse(Normalize({"x": (3,)}))])),
+        "loss": lambda: Transforms(None, LossTransform(Inverse(target), None)),
+        "apply": lambda: Transforms(None, None, Inverse(Inverse(Inverse(target)))),
+    }[where]
+    options = {"epochs": 1, "validation": None, "device": "cpu"}
+    with pytest.raises(
+        ConfigError, match=rf"of \['[xy]'\] with (Log|UndoneLogOfTarget) in before_{where} has no moments"
+    ):
+        Trainer(MLP(3, 1), Stored(), transforms=transforms(), **options)
+    shared = Transforms(None, LossTransform(Inverse(target), None), Inverse(target))  # a loss in physical units
+    Trainer(MLP(3, 1), Stored(), transforms=shared, **options)
+    np.testing.assert_allclose(normalize.get_buffer("mean_0"), np.log(Y).mean(0), rtol=1e-5)
+
+
 def test_a_normalization_within_a_module_of_ones_own_is_refused_without_moments():
     class Around(Transform):
         def __init__(self):
