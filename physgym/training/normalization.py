@@ -14,7 +14,7 @@ from physgym.data.statistics import Statistics, of_samples
 from physgym.errors import ConfigError
 from physgym.nn.predictor import Predictor, evaluating
 from physgym.nn.scales import Moments
-from physgym.nn.transforms import Compose, Inverse, LossTransform, Normalize, Transform, checked_fields
+from physgym.nn.transforms import Compose, Hold, Inverse, LossTransform, Normalize, Transform, checked_fields
 from physgym.sample import Sample, SampleSpec
 from physgym.training.sources import Samples
 
@@ -96,7 +96,7 @@ def _undone(transform: nn.Module) -> list[Transform]:
     for one in reversed(list(in_order(transform))):
         if isinstance(one, Inverse):
             found += in_order(one.transform)
-        elif type(one) is not Transform:
+        elif type(one) is not Transform and not isinstance(one, Hold):  # the samples have what is held as it is
             found.append(Inverse(cast(Transform, one)))
     return cast(list[Transform], found)
 

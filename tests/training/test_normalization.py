@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from physgym.data import SampleDataset, SampleWriter
 from physgym.data.statistics import Statistics
 from physgym.errors import ConfigError
-from physgym.nn import MLP, Compose, Inverse, LossTransform, Normalize, Transform, Transforms
+from physgym.nn import MLP, Compose, Hold, Inverse, LossTransform, Normalize, Transform, Transforms
 from physgym.sample import Field, SampleSpec
 from physgym.training import SampleSource, Trainer
 
@@ -204,6 +204,14 @@ def test_a_transform_that_is_undone_has_the_moments_of_what_it_gets(apart):
     Trainer(MLP(3, 1), Stored(), transforms=transforms, epochs=1, validation=None, device="cpu")
     np.testing.assert_allclose(normalize.get_buffer("mean_0"), np.log(Y).mean(0), rtol=1e-5)
     np.testing.assert_allclose(normalize.get_buffer("scale_0"), np.log(Y).std(0), rtol=1e-5)
+
+
+def test_what_is_held_after_a_normalization_needs_no_inverse():
+    made = Transforms.normalizing(SPEC, physical_loss=True)
+    held = Compose([made.before_apply, Hold.where({"y": [True]}, {"y": 1.0})])
+    transforms = Transforms(made.before_prediction, made.before_loss, held)
+    Trainer(MLP(3, 1), Stored(), transforms=transforms, epochs=1, validation=None, device="cpu")
+    np.testing.assert_allclose(made.before_apply.transform.get_buffer("mean_0"), Y.mean(0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("where", ["prediction", "loss", "apply"])
