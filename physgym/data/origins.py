@@ -7,7 +7,7 @@ from their numbers there to those here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +25,13 @@ def merged_of(source: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the entries of a source for runs of episodes, by their first numbers; none where nothing was merged."""
     found = source.get(MERGED)
     return list(found) if isinstance(found, list) else []
+
+
+def sources_of(sources: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield sources; in place of one of merged datasets, those of its entries."""
+    for source in sources:
+        entries = merged_of(source)
+        yield from (entry["source"] for entry in entries) if entries else (source,)
 
 
 def provenances_of(provenance: Any, count: int) -> list[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from physgym.data import constants
 from physgym.data.declared_bounds import lines_beyond
 from physgym.data.description import UNKNOWN, Description, Mode, open_partitions
-from physgym.data.layout import ENDINGS, EPISODES, REJECTED, SAMPLES
+from physgym.data.layout import ENDINGS, EPISODES, REJECTED
 from physgym.data.opened_folders import OpenedFolders
 from physgym.data.origins import holds_all_steps
 from physgym.data.partition import Partition
@@ -148,16 +148,26 @@ def _rejected_steps(partitions: list[Partition], folders: OpenedFolders) -> str:
     first = partitions[0]
     if not first.layout.endings or not holds_all_steps(json.loads(first.attributes["source"]), folders.provenances[0]):
         return ""
-    episodes, steps = (_column(partitions, SAMPLES, f"index/{name}") for name in ("episode", "step"))
-    ended, lengths = (_column(partitions, ENDINGS, f"endings/{name}") for name in ("episode", "steps"))
-    if (np.diff(episodes) < 0).any() or (np.diff(ended) < 0).any():
+    ended, lengths = (_endings(partitions, name) for name in ("episode", "steps"))
+    if (np.diff(ended) < 0).any():
         return ""
-    count = count_rejected(episodes, steps, ended, lengths)
+    count, done, before = 0, 0, None
+    for part in partitions:  # one at a time: all of them may be larger than the memory
+        episodes, steps = (part.read(f"index/{name}", 0, part.count) for name in ("episode", "step"))
+        if not len(episodes):
+            continue
+        if (np.diff(episodes, prepend=episodes[0] if before is None else before[0]) < 0).any():
+            return ""
+        until = int(np.searchsorted(ended, episodes[-1]))
+        count += count_rejected(episodes, steps, ended[done:until], lengths[done:until], before)
+        done, before = until, (int(episodes[-1]), int(steps[-1]))
+    none = np.empty(0, np.int64)
+    count += count_rejected(none, none, ended[done:], lengths[done:], before)
     return f"{count} steps were rejected" if count else ""
 
 
-def _column(partitions: list[Partition], table: str, name: str) -> Array:
-    return np.concatenate([part.read(name, 0, part.tables[table].count) for part in partitions])
+def _endings(partitions: list[Partition], name: str) -> Array:
+    return np.concatenate([part.read(f"endings/{name}", 0, part.tables[ENDINGS].count) for part in partitions])
 
 
 def _lines_by_part(partitions: list[Partition]) -> Iterator[str]:

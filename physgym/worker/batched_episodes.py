@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -92,15 +93,10 @@ class _Course:
         """Return the indices of the episodes that are not complete."""
         return [one.entry[0] for one in self.episodes]
 
-    @property
-    def doing(self) -> str:
-        """Return what the rows do, in words; the first ones where there are many."""
-        busy = [
-            f"row {row} at step {one.step} of episode {one.entry[0]}, seed {one.entry[1]}"
-            for row, one in enumerate(self.rows)
-            if one is not None
-        ]
-        return "; ".join(busy[:SHOWN]) + ("; ..." if len(busy) > SHOWN else "")
+    def places(self) -> list[tuple[int, int, Sequence[Any]]]:
+        """Return row, step and entry of the first rows that are busy, one more than a message shows."""
+        busy = ((row, one.step, one.entry) for row, one in enumerate(self.rows) if one is not None)
+        return list(itertools.islice(busy, SHOWN + 1))
 
 
 class BatchedEpisodes:
@@ -216,11 +212,13 @@ class BatchedEpisodes:
         Raises:
             RequestFailed: The vector environment raised; the text names the episodes.
         """
-        first, doing = course.names[0], course.doing
+        first, places = course.episodes[0].entry[0], course.places()  # steps are counted before all rows are looked at
         try:
             self._step(course, request)
             self._fill(course)
         except Exception as error:
+            named = [f"row {row} at step {step} of episode {entry[0]}, seed {entry[1]}" for row, step, entry in places]
+            doing = "; ".join(named[:SHOWN]) + ("; ..." if named[SHOWN:] else "")
             raise RequestFailed(-1, f"rollout of episode {first} and those after it ({doing})") from error
 
     def _fill(self, course: _Course) -> bool:

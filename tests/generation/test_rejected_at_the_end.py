@@ -93,6 +93,16 @@ def test_a_dataset_that_was_made_in_parts_has_the_same_bytes(keep, size, lost, t
         assert len(whole.rejected.reasons) == count
 
 
+def test_rejected_steps_are_counted_across_partitions(tmp_path):
+    options = {**OPTIONS, "max_file_size": 12_000, "env_kwargs": {"whole": 0.4}, "max_rejects": 99}
+    dataset = physgym.generate(Losing, tmp_path / "d", episodes=200, **options)
+    assert len(dataset.partitions) == 3
+    assert f"  {200 * 4 - len(dataset)} steps were rejected" in in_words(tmp_path / "d")
+    part = physgym.generate(Losing, tmp_path / "part", samples=len(dataset) - 1, **options)
+    steps = sum(part.lengths.values())
+    assert f"  {steps - len(part)} steps were rejected" in in_words(tmp_path / "part")
+
+
 def test_the_count_is_that_of_the_samples_that_there_are(tmp_path):
     for samples, wanted in ((3, 0), (4, 1), (7, 2)):
         with SampleStream(Losing, path=tmp_path / str(samples), max_steps=4, num_workers=0) as stream:

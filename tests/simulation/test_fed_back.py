@@ -12,6 +12,7 @@ from gymnasium import spaces
 import physgym
 from physgym.data.dataset import SampleDataset
 from physgym.data.fed_back_rows import warn_of_feedback
+from physgym.data.partition import Partition
 from physgym.data.writer import SampleWriter
 from physgym.feedback_gaps import feedback_gaps
 from physgym.sample import Field, SampleSpec
@@ -182,8 +183,35 @@ def test_few_rows_of_a_stored_dataset_are_read(tmp_path, monkeypatch):
         read.append(stop - start)
         return reading(self, start, stop, *args, **kwargs)
 
+    names, reading_part = [], Partition.read
+
+    def counted_part(self, name, start, stop, *args, **kwargs):
+        names.extend([stop - start] if name.startswith("index/") else [])
+        return reading_part(self, name, start, stop, *args, **kwargs)
+
     monkeypatch.setattr(SampleDataset, "read", counted)
+    monkeypatch.setattr(Partition, "read", counted_part)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_feedback(dataset)
     assert read == [32] * 8
+    assert names == [32] * 16  # episodes and steps
+
+
+def test_a_pair_is_found_in_any_partition_and_among_selected_samples(tmp_path):
+    spec, count = spec_of(shape=(2,)), 600
+    u = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+    v = np.roll(u, -1, axis=0)
+    v[580:] += 1
+    with SampleWriter(tmp_path / "data", spec, max_file_size=6000) as writer:
+        for rows in np.split(np.arange(count), 60):
+            named = {"episode": rows // 50, "step": rows % 50, "seed": np.zeros(len(rows), np.uint64)}
+            writer.append({name: values[rows] for name, values in rows_of(u, v).items()}, **named)
+    dataset = SampleDataset(tmp_path / "data")
+    assert len(dataset.partitions) > 4
+    for some in (dataset, dataset.subset(np.arange(count) % 50 < 49), dataset.subset(np.arange(100, count))):
+        with pytest.warns(UserWarning, match=r"first in steps 3\d and \d+ of episode 11"):
+            warn_of_feedback(some)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_feedback(dataset.subset(np.arange(550)))
