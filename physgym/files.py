@@ -333,6 +333,12 @@ def lock(descriptor: int, path: Path, *, shared: bool = False, warn: bool = True
     return "held"
 
 
+def unlock(descriptor: int) -> None:
+    """Give the lock of an open file or folder back, also where a process that was forked has the same open file."""
+    with contextlib.suppress(OSError):  # there are no locks
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 @contextlib.contextmanager
 def try_lock(file: Path) -> Iterator[bool]:
     """Try to lock a file, which is made if need be, at once; the lock is held inside if the value is true."""

@@ -102,6 +102,8 @@ class FolderClaim:
                     (self.path / LOCK).unlink()
                     self.path.rmdir()
         finally:
+            if self._lock >= 0:
+                files.unlock(self._lock)  # a child that was just forked has not given it up yet
             self.give_up()
 
     def give_up(self) -> None:

@@ -496,6 +496,17 @@ def test_a_forked_child_does_not_hold_the_lock(tmp_path):
         os.waitpid(child, 0)
 
 
+def test_a_child_that_has_not_given_up_the_lock_yet_does_not_keep_it(tmp_path):
+    writer = SampleWriter(tmp_path / "d", SPEC)
+    writer.append(samples([0]), **names([0]))
+    child = os.dup(writer._claim._lock)  # as a fork has it
+    try:
+        writer.close()
+        SampleWriter(tmp_path / "d", SPEC, resume=True).close()
+    finally:
+        os.close(child)
+
+
 def test_what_fails_in_the_thread_is_said_by_close(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
